@@ -1,0 +1,89 @@
+"""Projected gradient descent in the Linf or L2 ball (Madry et al. 2018)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..noise import Noise
+from ..registry import register
+from ..types import Classifier, Threat, UserError
+from .balls import L2Ball, LinfBall, keep_better, make_ball
+from .losses import Loss, find_loss
+
+
+@register.attack(kind="white-box", version=1)
+def pgd(
+    classifier: Classifier, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, *, steps: int = 10,
+    step: float | None = None, loss: str = "ce", norm: str = "linf", restarts: int = 1, momentum: float = 0.0,
+    start: str = "uniform", return_: str = "best",
+) -> Tensor:  # fmt: skip
+    """x_{k+1} = P(x_k + step * sign(grad loss)), P the projection onto ball and range; all samples, all steps.
+
+    Args:
+        step: step size in pixel units; default 2.5 eps / steps, at most eps.
+        loss: ce | margin | dlr | bce | bce-raw, summed over the batch.
+        momentum: decay of the accumulated gradient (Dong et al. 2018, eq. 6); 0 is plain PGD.
+        start: "uniform" in the ball, or "clean".
+        return_: "best", the highest-loss iterate of all restarts; "last", the last one (of the best restart).
+    """
+    check_choice("start", start, ("uniform", "clean"))
+    check_choice("return", return_, ("best", "last"))
+    check_positive(steps=steps, restarts=restarts)
+    objective, ball = find_loss(loss), make_ball(images, threat, norm)
+    size = default_step(threat.eps, steps) if step is None else step
+    best = None
+    for _ in range(restarts):
+        first = ball.random(noise) if start == "uniform" else ball.clean
+        score = return_ == "best" or restarts > 1
+        found = ascend(classifier, ball, first, labels, objective, steps, size, momentum, return_, score)
+        best = keep_better(best, *found) if score else found
+    return best[0]
+
+
+def ascend(
+    classifier: Classifier, ball: "LinfBall | L2Ball", x: Tensor, labels: Tensor, loss: Loss, steps: int, size: float,
+    momentum: float = 0.0, return_: str = "best", score: bool = True,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """One run of gradient ascent from x: (images, their losses); the losses are None where `score` is off."""
+    best, velocity = None, None
+    for _ in range(steps):
+        gradient, losses = gradient_of(classifier, x, labels, loss)
+        if return_ == "best":
+            best = keep_better(best, x, losses)
+        if momentum:
+            gradient = gradient / gradient.abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+            velocity = gradient = gradient if velocity is None else momentum * velocity + gradient
+        x = ball.step(x, gradient, size)
+    if not score:
+        return x, None
+    with torch.no_grad():
+        losses = loss(classifier(x), labels)
+    return keep_better(best, x, losses)
+
+
+def gradient_of(classifier: Classifier, x: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    """Gradient of the summed loss with respect to the images, and the loss of each sample (N,)."""
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        losses = loss(classifier(x), labels)
+        (gradient,) = torch.autograd.grad(losses.sum(), x)
+    return gradient, losses.detach()
+
+
+def default_step(eps: float, steps: int) -> float:
+    """2.5 eps / steps, at most eps: the path can cross the ball and still turn."""
+    return min(eps, 2.5 * eps / steps)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise `UserError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise UserError(f"{name}={value} is not valid; there are: {', '.join(choices)}")
+
+
+def check_positive(**counts: int) -> None:
+    """Raise `UserError` unless every count is at least 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"{name}={value} must be 1 or more")
