@@ -1,3 +1,30 @@
 """robustcal: how accurate, and how honest about its confidence, is a zero-shot CLIP classifier under attack?"""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from .registry import register
+from .types import UserError
+
 __version__ = "0.1.0"
+__all__ = ["attack", "bench", "frame", "load_model", "register", "report", "train", "UserError"]
+
+#: Public names that need torch or pandas are imported when first used: `robustcal --help` stays instant.
+_LAZY = {
+    "bench": ("robustcal.api", "bench"),
+    "attack": ("robustcal.api", "attack"),
+    "load_model": ("robustcal.api", "load_model"),
+    "frame": ("robustcal.api", "frame"),
+    "train": ("robustcal.engine.train", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        module, attribute = _LAZY[name]
+        return getattr(import_module(module), attribute)
+    if name in ("metrics", "report", "dirichlet"):
+        return import_module(f"robustcal.{name}")
+    raise AttributeError(f"module 'robustcal' has no attribute '{name}'")

@@ -27,7 +27,7 @@ FAMILIES = ("models", "datasets", "attacks", "objectives", "metrics")
 SUITE_FOLDERS = {"suites": "suites", "recipes": "recipes"}
 ROOT = Path(__file__).parent
 #: Parameters the engine fills in; they are never part of a spec.
-INJECTED = {"variant", "card"}
+INJECTED = {"variant", "card", "surrogate"}
 
 
 @dataclass(frozen=True)

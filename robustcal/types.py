@@ -40,6 +40,9 @@ class Spec:
     variant: str | None = None
     params: Mapping[str, Param] = field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        return hash(str(self))
+
     def __str__(self) -> str:
         parts = [self.name] + ([self.variant] if self.variant else [])
         return ":".join(parts + [f"{key}={format_param(value)}" for key, value in self.params.items()])

@@ -1,0 +1,220 @@
+"""The Python face of robustcal: the same few verbs as the command line."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence
+
+from . import registry
+from .types import Threat, UserError, parse_radius
+
+if TYPE_CHECKING:
+    import pandas
+    import torch
+
+SUITES = Path(__file__).parent / "suites"
+LISTS = ("models", "attacks", "datasets", "eps")
+
+
+class Bench:
+    """A finished sweep. `.cells` and `.samples` are pandas frames, `.path` is the run directory."""
+
+    def __init__(self, path: Path, warnings: Sequence[str] = ()):
+        self.path, self.warnings = Path(path), list(warnings)
+
+    @property
+    def cells(self) -> "pandas.DataFrame":
+        """One row per (model, dataset, attack, radius): metrics with 95 % bounds, and flags."""
+        from .report.frame import cells_frame
+        from .store import Run
+
+        return cells_frame([Run.open(self.path)])
+
+    @property
+    def samples(self) -> "pandas.DataFrame":
+        """One row per sample of every cell."""
+        from .report.frame import samples_frame
+        from .store import Run
+
+        return samples_frame([Run.open(self.path)])
+
+
+def read_suite(name: str | Path) -> dict[str, Any]:
+    """A suite: the sweep of a bundled name or of a TOML file.
+
+    Raises:
+        UserError: unknown name, missing file, not TOML, or a key a suite does not have.
+    """
+    path = Path(name) if str(name).endswith(".toml") else SUITES / f"{name}.toml"
+    if not path.is_file():
+        known = sorted(p.stem for p in SUITES.glob("*.toml"))
+        raise UserError(f"unknown suite '{name}'; there are: {', '.join(known)}, or give a FILE.toml")
+    try:
+        suite = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"suite '{path}' is not valid TOML: {error}") from None
+    unknown = set(suite) - {*LISTS, "limit", "title", "description", "sweep", "seed", "precision"}
+    if unknown:
+        raise UserError(f"suite '{path}' has unknown keys: {', '.join(sorted(unknown))}")
+    return suite
+
+
+def sweeps_of(suite: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sweeps of a suite, each a full product; what the caller gives replaces what the suite says."""
+    base = {key: suite.get(key) for key in (*LISTS, "limit")}
+    blocks = [{**base, **block} for block in suite.get("sweep", [{}])]
+    return [{**block, **{key: value for key, value in given.items() if value}} for block in blocks]
+
+
+def bench(
+    models: Iterable[str] | str | None = None,
+    attacks: Iterable[str] | str | None = None,
+    datasets: Iterable[str] | str | None = None,
+    eps: Iterable[str | float] | str | float | None = None,
+    *,
+    suite: str | Path | None = None,
+    limit: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    plugins: Sequence[str | Path] = (),
+    out: str | Path = "runs/bench",
+    progress: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Bench:
+    """Sweep models x attacks x datasets x radii, keep one record per sample, and return the run.
+
+    What is already in `out` is not computed again; a run that was interrupted continues. Without models, attacks and
+    datasets the suite `tiny` is run.
+
+    Args:
+        progress: called with an event (a mapping) when the plan is made and after every finished shard.
+
+    Raises:
+        UserError: anything the caller can mend, before anything is computed where possible.
+    """
+    from .engine import local
+    from .engine.plan import make_plan
+    from .engine.worker import pick_device, pick_precision
+    from .report.frame import write_cells_csv
+    from .store import Run
+
+    device = pick_device(device)
+    request, plugins = plan_request(models, attacks, datasets, eps, suite, limit, seed, plugins)
+    request["precision"] = pick_precision(precision, device)
+    plan = make_plan(**request)
+    run = Run.create(out, invocation(request, plugins, device))
+    warnings: list[str] = []
+    for cell in plan.cells:
+        run.add_cell(cell)
+        source = plan.sources[cell["id"]]
+        warnings += run.discard_damaged(cell["id"], cell["shards"], source.ids, cell["shard_size"])
+    report = progress or (lambda event: None)
+    pending = local.missing_shards(plan, run)
+    report({"event": "plan", "cells": len(plan.cells), "samples": plan.samples, "pending": pending,
+            "shards": sum(cell["shards"] for cell in plan.cells), "warnings": warnings})  # fmt: skip
+    again = {**request, "plugins": [str(path) for path in plugins]}
+    for event in local.execute(plan, run, again, device=device, batch_size=batch_size, workers=workers):
+        report(event)
+    write_cells_csv(run)
+    return Bench(run.path, warnings)
+
+
+def plan_request(
+    models: Any, attacks: Any, datasets: Any, eps: Any, suite: Any, limit: int | None, seed: int | None, plugins: Sequence
+) -> tuple[dict[str, Any], list[Path]]:
+    """Arguments of `engine.plan.make_plan` from what a user gave; loads the plugin files."""
+    paths = [Path(path).resolve() for path in plugins]
+    for path in paths:
+        registry.load_plugin_file(path)
+    given = {
+        "models": _texts(models), "attacks": _texts(attacks), "datasets": _texts(datasets), "eps": _texts(eps), "limit": limit
+    }  # fmt: skip
+    if suite is None and not (given["models"] or given["attacks"] or given["datasets"]):
+        suite = "tiny"
+    chosen = read_suite(suite) if suite is not None else {"attacks": ["clean", "pgd"]}
+    return {"sweeps": sweeps_of(chosen, given), "seed": chosen.get("seed", 0) if seed is None else seed}, paths
+
+
+def _texts(values: Any) -> list[str]:
+    if values is None:
+        return []
+    return [str(value) for value in ([values] if isinstance(values, (str, int, float, Fraction)) else values)]
+
+
+def invocation(request: Mapping[str, Any], plugins: Sequence[Path], device: str) -> dict[str, Any]:
+    """What run.json keeps of one call: the command, the canonical request, versions and the device."""
+    return {
+        "command": " ".join(shlex.quote(word) for word in ["robustcal", *sys.argv[1:]])
+        if Path(sys.argv[0]).name in ("robustcal", "cli.py", "__main__.py") else "robustcal.bench(...)",
+        "request": {"sweeps": [dict(sweep) for sweep in request["sweeps"]], "seed": request["seed"], "precision": request["precision"]},
+        "plugins": [str(path.name) for path in plugins],
+        "device": device_name(device),
+        "versions": versions(),
+    }  # fmt: skip
+
+
+def device_name(device: str) -> str:
+    """The name of the hardware, such as the GPU's model."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{device} ({platform.machine()})"
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that computes a number."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("robustcal", "torch", "torchvision", "open_clip_torch", "torchattacks", "pyautoattack", "numpy", "pandas"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def load_model(spec: str) -> Any:
+    """The model a spec names. `.classifier(classnames, templates)` gives images in [0, 1] -> logits."""
+    return registry.models.build(spec)
+
+
+def attack(
+    spec: str, classifier: Any, images: "torch.Tensor", labels: "torch.Tensor", *,
+    eps: str | float, ids: Sequence[str] | None = None, seed: int = 0,
+) -> "torch.Tensor":  # fmt: skip
+    """Run one attack and return its images, projected onto the ball and [0, 1] as in a sweep.
+
+    Args:
+        spec: such as ``pgd:steps=20:return=best``.
+        classifier: images (N, 3, H, W) in [0, 1] -> logits (N, C).
+        labels: (N,) class indices, or (N, C) multi-hot.
+        ids: one name per image, the key of its noise; default ``0``, ``1``, ...
+    """
+    import torch
+
+    from .engine.run import make_attack
+    from .engine.verify import project
+    from .noise import Noise
+
+    if images.ndim != 4 or images.min() < 0 or images.max() > 1:
+        raise UserError("images must be (N, 3, H, W) with values in [0, 1]; normalisation belongs inside the classifier")
+    ids = [str(number) for number in range(len(images))] if ids is None else list(ids)
+    if len(ids) != len(images):
+        raise UserError(f"{len(ids)} ids for {len(images)} images")
+    plugin, arguments = registry.attacks.arguments(registry.attacks.spec(spec))
+    threat = Threat(
+        eps=float(parse_radius(eps)),
+        norm=arguments.get("norm", plugin.meta.get("norm", "linf")),
+        returns=arguments.get("return_", plugin.meta.get("returns", "last")),
+    )
+    run = make_attack(spec, lambda model: load_model(model).classifier(classifier.classnames))
+    proposal = run(classifier, images, labels, threat, Noise(seed, ids, images.device)).detach()
+    with torch.no_grad():
+        return project(images, proposal, threat)

@@ -1,0 +1,59 @@
+"""A classifier that counts: forward passes, input gradients and zero gradients of every sample of a batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Meter(nn.Module):
+    """Wrap a classifier for one batch of `count` samples; an attack sees this and nothing else.
+
+    Calls on the whole batch are counted per sample. A call on part of it (an attack that drops finished samples) does
+    not say which samples it holds, so its cost is spread evenly.
+
+    Args:
+        classifier: images -> logits.
+        search: dtype of the attack's passes; below float32 they run under autocast, logits return in float32.
+    """
+
+    def __init__(self, classifier: nn.Module, count: int, search: torch.dtype = torch.float32):
+        super().__init__()
+        self.classifier, self.count, self.search = classifier, count, search
+        self.counts = {name: torch.zeros(count) for name in ("forwards", "backwards", "zero_gradients")}
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("classifier"), name)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self._add("forwards", torch.ones(len(images)))
+        if images.requires_grad:
+            images = _CountGradient.apply(images, self)
+        if self.search == torch.float32:
+            return self.classifier(images).float()
+        with torch.autocast(images.device.type, dtype=self.search):
+            return self.classifier(images).float()
+
+    def _add(self, name: str, amount: Tensor) -> None:
+        if len(amount) == self.count:
+            self.counts[name] = self.counts[name].to(amount.device) + amount
+        else:
+            self.counts[name] = self.counts[name].to(amount.device) + amount.sum() / self.count
+
+
+class _CountGradient(torch.autograd.Function):
+    """The identity; its backward pass counts the gradient on its way to the image. No host synchronisation."""
+
+    @staticmethod
+    def forward(ctx, images: Tensor, meter: Meter) -> Tensor:
+        ctx.meter = meter
+        return images.view_as(images)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        ctx.meter._add("backwards", torch.ones(len(gradient), device=gradient.device))
+        ctx.meter._add("zero_gradients", (gradient.flatten(1) == 0).all(1).float())
+        return gradient, None

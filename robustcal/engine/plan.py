@@ -1,0 +1,234 @@
+"""From lists of spec strings to a list of cells, each with its content hash. Reads no image and no weight."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from typing import Any, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from .. import registry
+from ..classifier import prompts_hash
+from ..types import Dataset, Spec, Threat, UserError, parse_radius
+
+#: Bumped when the meaning of a record changes; part of every cell's identity.
+RECORD_VERSION = 1
+SHARD = 128
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset as the sweep uses it: the adapter and the chosen sample indices, in order."""
+
+    spec: str
+    dataset: Dataset
+    indices: np.ndarray
+    identity: str
+
+    @property
+    def ids(self) -> list[str]:
+        return [self.dataset.ids[i] for i in self.indices]
+
+    @property
+    def shards(self) -> int:
+        return -(-len(self.indices) // SHARD)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep: `cells` are plain dictionaries, as they are stored in ``cell.json``; `sources` by cell id."""
+
+    cells: list[dict[str, Any]]
+    sources: dict[str, Source]
+
+    @property
+    def samples(self) -> int:
+        return sum(cell["n"] for cell in self.cells)
+
+
+def split_list(values: Iterable[str] | str | None) -> list[str]:
+    """``["a,b", "c"]`` -> ``["a", "b", "c"]``: lists take spaces or commas. Order kept, repeats dropped."""
+    values = [values] if isinstance(values, str) else (values or [])
+    return list(dict.fromkeys(piece.strip() for value in values for piece in str(value).split(",") if piece.strip()))
+
+
+def make_plan(sweeps: Sequence[Mapping[str, Any]], *, seed: int = 0, precision: str = "fp32") -> Plan:
+    """Expand sweeps (each: models, attacks, datasets, eps, limit) into cells. Equal cells are planned once.
+
+    Raises:
+        UserError: unknown names, malformed specs or radii, empty lists, data sets without samples.
+    """
+    checked = [_check(sweep) for sweep in sweeps]  # every spelling mistake is found before any dataset is opened
+    everything = list(dict.fromkeys(model for sweep in checked for model in sweep["models"]))
+    weights = {model: model_identity(model) for model in everything}
+    opened: dict[tuple[Spec, int | None], Source] = {}
+    cells: dict[str, dict[str, Any]] = {}
+    sources: dict[str, Source] = {}
+    for sweep in checked:
+        for dataset in sweep["datasets"]:
+            key = (dataset, sweep["limit"])
+            source = opened[key] = opened.get(key) or make_source(dataset, sweep["limit"], seed)
+            for model, attack in product(sweep["models"], sweep["attacks"]):
+                for eps in radii_of(attack, sweep["eps"]):
+                    cell = make_cell(model, weights[model], source, attack, eps, precision, seed)
+                    cell["order"].insert(0, everything.index(model))
+                    cells.setdefault(cell["id"], cell)
+                    sources.setdefault(cell["id"], source)
+    return Plan(list(cells.values()), sources)
+
+
+def _check(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    checked: dict[str, Any] = {}
+    for family in ("models", "attacks", "datasets"):
+        specs = [getattr(registry, family).spec(text) for text in split_list(sweep.get(family))]
+        if not specs:
+            raise UserError(f"no {family} given; name some with --{family}, see: robustcal ls {family}")
+        checked[family] = list(dict.fromkeys(specs))
+    checked["eps"] = sorted({parse_radius(value) for value in split_list(sweep.get("eps")) or ["1/255"]})
+    limit = sweep.get("limit")
+    if limit is not None and int(limit) < 1:
+        raise UserError(f"--limit {limit} leaves no sample; give 1 or more")
+    checked["limit"] = None if limit is None else int(limit)
+    return checked
+
+
+def radii_of(attack: Spec, radii: Sequence[Fraction]) -> list[Fraction]:
+    """The radii to run an attack at: an attack that has none (clean) is planned once, at 0."""
+    uses_eps = registry.attacks.arguments(attack)[0].meta.get("uses_eps", True)
+    return list(radii) if uses_eps else [Fraction(0)]
+
+
+def make_source(spec: Spec, limit: int | None, seed: int) -> Source:
+    """Open a dataset and choose its samples.
+
+    Raises:
+        UserError: no samples; or an image of the choice that the adapter's own `check` finds unreadable.
+    """
+    dataset = registry.datasets.build(spec)
+    if len(dataset.ids) == 0:
+        raise UserError(f"dataset '{spec}' has no samples")
+    indices = balanced_subset(dataset.labels, limit, seed)
+    if hasattr(dataset, "check"):
+        dataset.check(indices)
+    return Source(str(spec), dataset, indices, str(getattr(dataset, "identity", "")))
+
+
+def balanced_subset(labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
+    """Indices of `limit` samples, as many of each class as possible, in dataset order. Seeded; all if limit is None.
+
+    Multi-hot labels (n, C) have no classes to balance: a plain random subset.
+    """
+    labels = np.asarray(labels)
+    count = len(labels)
+    if limit is None or limit >= count:
+        return np.arange(count)
+    generator = np.random.default_rng([seed, 7919])
+    order = generator.permutation(count)
+    if labels.ndim == 2:
+        return np.sort(order[:limit])
+    # Round-robin over classes: the r-th member of every class comes before the (r+1)-th of any.
+    shuffled = labels[order]
+    turn = np.empty(count, dtype=np.int64)
+    for label in np.unique(shuffled):
+        members = np.flatnonzero(shuffled == label)
+        turn[members] = np.arange(len(members))
+    tie = generator.permutation(int(labels.max()) + 1)[shuffled]
+    return np.sort(order[np.lexsort((tie, turn))[:limit]])
+
+
+def model_identity(spec: Spec) -> str:
+    """What identifies a model's weights, without loading them: the plugin's own `identity`, or its spec."""
+    plugin, arguments = registry.models.arguments(spec)
+    identity = plugin.meta.get("identity")
+    text = identity(**arguments) if identity else str(spec)
+    return f"{text}+{plugin.source_sha256}" if plugin.source_sha256 else str(text)
+
+
+def make_cell(
+    model: Spec, model_id: str, source: Source, attack: Spec, eps: Fraction, precision: str, seed: int
+) -> dict[str, Any]:
+    """One cell as a plain dictionary. Its id hashes exactly what can change a record, and nothing else.
+
+    Left out on purpose: batch size, device, number of workers, engine, output folder, versions of other packages
+    (they stand in run.json), and whether the run was resumed.
+    """
+    plugin, arguments = registry.attacks.arguments(attack)
+    meta = plugin.meta
+    returns = arguments.get("return_", meta.get("returns", "last"))
+    goal = meta.get("goal", "untargeted")
+    threat = Threat(
+        eps=float(eps),
+        norm=arguments.get("norm", meta.get("norm", "linf")),
+        resolution=source.dataset.resolution,
+        goal=goal(arguments) if callable(goal) else goal,
+        returns=returns,
+    )
+    dataset = source.dataset
+    identity = {
+        "record_version": RECORD_VERSION,
+        "model": str(model),
+        "weights": model_id,
+        "dataset": source.spec,
+        "data": source.identity,
+        "prompts": prompts_hash(dataset.classnames, dataset.templates),
+        "samples": hashlib.sha256("\n".join(source.ids).encode()).hexdigest()[:16],
+        "attack": str(attack),
+        "attack_version": meta.get("version", 1),
+        "attack_file": plugin.source_sha256,
+        "surrogate": _surrogate_identity(plugin, arguments),
+        "eps": str(eps),
+        "threat": [threat.norm, threat.low, threat.high, threat.resolution, threat.goal, threat.returns],
+        "precision": precision,
+        "seed": seed,
+    }
+    return {
+        "id": cell_id(identity),
+        "order": [source.spec, _ATTACK_ORDER.get(meta.get("kind", ""), 2), str(attack), float(eps)],
+        "model": str(model),
+        "dataset": source.spec,
+        "attack": str(attack),
+        "eps": str(eps),
+        "threat": {**threat.__dict__},
+        "precision": precision,
+        "seed": seed,
+        "n": len(source.indices),
+        "shards": source.shards,
+        "shard_size": SHARD,
+        "dataset_size": len(dataset.ids),
+        "classnames": list(dataset.classnames),
+        "templates": list(dataset.templates),
+        "task": dataset.task,
+        "resolution": dataset.resolution,
+        "attack_meta": {
+            "kind": meta.get("kind", "white-box"),
+            "accuracy_only": bool(_resolve(meta.get("accuracy_only", False), arguments)),
+            "returns": returns,
+            "goal": threat.goal,
+        },
+        "identity": identity,
+    }
+
+
+_ATTACK_ORDER = {"clean": 0, "control": 1}
+
+
+def _resolve(value: Any, arguments: Mapping[str, Any]) -> Any:
+    return value(arguments) if callable(value) else value
+
+
+def _surrogate_identity(plugin: registry.Plugin, arguments: Mapping[str, Any]) -> str | None:
+    key = plugin.meta.get("surrogate")
+    if key is None:
+        return None
+    value = arguments.get(key, arguments.get(key + "_"))
+    return model_identity(registry.models.spec(str(value)))
+
+
+def cell_id(identity: Mapping[str, Any]) -> str:
+    """The documented content hash: sha256 of the identity as sorted, compact JSON; first 16 hex digits."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

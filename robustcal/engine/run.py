@@ -1,0 +1,107 @@
+"""One shard of one cell: attack it, judge it, and return its records."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import registry
+from ..noise import Noise
+from ..types import Batch, Threat, UserError
+from . import verify
+from .meter import Meter
+
+SEARCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def make_attack(spec: str, surrogate_of: Callable[[str], torch.nn.Module] | None = None) -> Callable[..., Tensor]:
+    """The attack a spec names, with its parameters filled in: (classifier, images, labels, threat, noise) -> images.
+
+    Args:
+        surrogate_of: builds the classifier of another model, for attacks that declare `surrogate=` metadata.
+    """
+    plugin, arguments = registry.attacks.arguments(registry.attacks.spec(spec))
+    key = plugin.meta.get("surrogate")
+    if key is not None:
+        if surrogate_of is None:
+            raise UserError(f"attack '{spec}' needs another model to craft on; run it through bench")
+        arguments["surrogate"] = surrogate_of(str(arguments.get(key, arguments.get(key + "_"))))
+
+    def attack(classifier, images, labels, threat, noise):
+        return plugin.make(classifier, images, labels, threat, noise, **arguments)
+
+    return attack
+
+
+def attack_and_judge(
+    attack: Callable[..., Tensor], classifier: torch.nn.Module, batch: Batch, threat: Threat, seed: int, search: torch.dtype
+) -> tuple[Tensor, dict[str, Any]]:
+    """Attack one batch and measure what came out. Returns the judged images and the columns of the record."""
+    images, labels = batch.images, batch.labels
+    if classifier.training:
+        raise UserError("the classifier is in training mode; call .eval() on it before it is attacked")
+    meter = Meter(classifier, len(batch), search)
+    noise = Noise(seed, batch.ids, images.device)
+    proposal = attack(meter, images, labels, threat, noise).detach()
+    if classifier.training:
+        raise UserError("the attack left the classifier in training mode: it changed the model it was to measure")
+    flags = verify.sample_flags(images, proposal, threat)
+    adversarial = verify.project(images, proposal, threat)
+    logits = verify.predict(classifier, adversarial)
+    columns = verify.measure(logits, labels.cpu(), cosines_of(classifier, logits))
+    flags["zero-gradients"] = meter.counts["zero_gradients"].cpu() > 0
+    if threat.goal != "untargeted":
+        flags["label-changed"] = verify.predict(classifier, images).argmax(1) != logits.argmax(1)
+    if search != torch.float32:
+        with torch.no_grad():
+            flags["precision-disagreement"] = meter(adversarial).argmax(1).cpu() != logits.argmax(1)
+    columns |= verify.norms(images, adversarial)
+    columns |= {name: count.double().cpu().numpy() for name, count in meter.counts.items()}
+    columns["flags"] = verify.join_flags(flags, len(batch))
+    if labels.ndim == 2:
+        columns["labels"] = [row.nonzero()[:, 0].tolist() for row in labels.cpu()]
+    return adversarial, {"id": np.array(batch.ids, dtype=object), **columns}
+
+
+def cosines_of(classifier: torch.nn.Module, logits: Tensor) -> Tensor | None:
+    """Cosine similarities from the logits of a CLIP classifier; None for one without a logit scale."""
+    scale = getattr(classifier, "scale", None)
+    if scale is None:
+        return None
+    bias = getattr(classifier, "bias", None)
+    return (logits - (0 if bias is None else bias.cpu())) / scale.cpu()
+
+
+def run_shard(
+    cell: Mapping[str, Any], batch: Batch, classifier: torch.nn.Module, attack: Callable[..., Tensor], batch_size: int
+) -> dict[str, Any]:
+    """The records of one shard: `batch` in pieces of at most `batch_size`, halved when memory runs out.
+
+    The pieces do not change the result beyond floating point: noise is keyed by sample, losses are summed.
+    """
+    threat, search = Threat(**cell["threat"]), SEARCH_DTYPES[cell["precision"]]
+    pieces, start = [], 0
+    while start < len(batch):
+        piece = Batch(batch.ids[start : start + batch_size], batch.images[start : start + batch_size], batch.labels[start : start + batch_size])
+        try:
+            pieces.append(attack_and_judge(attack, classifier, piece, threat, cell["seed"], search)[1])
+            start += len(piece)
+        except (torch.OutOfMemoryError, MemoryError):
+            if batch_size == 1:
+                raise UserError(f"out of memory with one image of {cell['dataset']} on {cell['model']}") from None
+            batch_size //= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+    return {name: _concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _concatenate(parts: list) -> Any:
+    return sum(parts, []) if isinstance(parts[0], list) else np.concatenate(parts)
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch with its tensors on `device`."""
+    return Batch(batch.ids, batch.images.to(device), batch.labels.to(device))
