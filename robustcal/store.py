@@ -19,7 +19,7 @@ import secrets
 import socket
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -149,15 +149,17 @@ class Run:
         with atomic_path(self.shard_path(cell, shard)) as temporary:
             pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
-    def read_shard(self, cell: str, shard: int) -> pa.Table:
-        """Read one shard, checksums verified.
+    def read_shard(self, cell: str, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read one shard, checksums verified; of `columns` those that it has, or all.
 
         Raises:
             DamagedShard: truncated, damaged, foreign.
         """
         path = self.shard_path(cell, shard)
         try:
-            table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+            if columns is not None:
+                columns = [name for name in pq.read_schema(path).names if name in set(columns)]
+            table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0][:120]
             raise DamagedShard(f"shard '{path}' is truncated or damaged ({reason})") from None
@@ -186,15 +188,17 @@ class Run:
                 lines.append(f"{damage}; it is computed again")
         return lines
 
-    def read(self, cell: str) -> dict[str, np.ndarray]:
+    def read(self, cell: str, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """All records of a cell, in sample order. List columns come back as arrays of equal-length rows (N, k).
+
+        `columns` names those to read (a record is mostly logits); columns the records lack are left out.
 
         Raises:
             UserError: if a shard is missing or damaged.
         """
         shards = sorted(int(p.stem) for p in (self.path / "records" / cell).glob("*.parquet"))
         try:
-            tables = [self.read_shard(cell, shard) for shard in shards]
+            tables = [self.read_shard(cell, shard, columns) for shard in shards]
         except DamagedShard as damage:
             raise UserError(f"{damage}; run the same bench command again to recompute it") from None
         if not tables:
