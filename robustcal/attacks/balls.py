@@ -22,6 +22,12 @@ class LinfBall:
         self.lower = (clean - threat.eps).clamp_(min=threat.low)
         self.upper = (clean + threat.eps).clamp_(max=threat.high)
 
+    def select(self, rows: Tensor) -> "LinfBall":
+        """The ball of some samples only."""
+        part = LinfBall.__new__(LinfBall)
+        part.clean, part.eps, part.lower, part.upper = self.clean[rows], self.eps, self.lower[rows], self.upper[rows]
+        return part
+
     def project(self, images: Tensor) -> Tensor:
         return images.clamp(self.lower, self.upper)
 
@@ -39,6 +45,12 @@ class L2Ball:
 
     def __init__(self, clean: Tensor, threat: Threat):
         self.clean, self.eps, self.low, self.high = clean, threat.eps, threat.low, threat.high
+
+    def select(self, rows: Tensor) -> "L2Ball":
+        """The ball of some samples only."""
+        part = L2Ball.__new__(L2Ball)
+        part.clean, part.eps, part.low, part.high = self.clean[rows], self.eps, self.low, self.high
+        return part
 
     def project(self, images: Tensor) -> Tensor:
         """Shrink onto the ball, then clip to the range (clipping can only move towards the clean image)."""
@@ -71,9 +83,14 @@ def make_ball(clean: Tensor, threat: Threat, norm: str) -> "LinfBall | L2Ball":
     return BALLS[norm](clean.detach(), threat)
 
 
+def pick(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Per sample, the new image where `mask` (N,) says so."""
+    return torch.where(mask.view(-1, 1, 1, 1), new, old)
+
+
 def keep_better(best: "tuple[Tensor, Tensor] | None", images: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
     """Per sample, the images of the larger loss; a loss that is not a number never replaces a number."""
     if best is None:
         return images, losses
     better = (losses > best[1]) | (best[1].isnan() & ~losses.isnan())
-    return torch.where(better.view(-1, 1, 1, 1), images, best[0]), torch.where(better, losses, best[1])
+    return pick(better, images, best[0]), torch.where(better, losses, best[1])
