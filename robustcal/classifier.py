@@ -93,7 +93,9 @@ class ClipClassifier(nn.Module):
 
     def cosines(self, images: Tensor) -> Tensor:
         """Cosine similarity with each class's text embedding: (N, C) float32 in [-1, 1]."""
-        return F.normalize(self.embed(images).float(), dim=-1) @ self.head.t()
+        embedding = self.embed(images).float()
+        with torch.autocast(images.device.type, enabled=False):  # bf16 would round the logits by up to 0.1
+            return F.normalize(embedding, dim=-1) @ self.head.t()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.cosines(images) * self.scale + self.bias
