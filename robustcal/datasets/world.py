@@ -1,0 +1,164 @@
+"""A small rendered world of shapes, colours, textures, letters and digits, deterministic from a seed."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Callable, Sequence
+
+import numpy as np
+
+from ..registry import register
+from ..types import Batch, UserError
+from . import world_atlas as atlas
+from .world_attributes import (
+    COLORS, DIGITS, HELD_OUT_PAIRS, LETTERS, SHAPES, SIZES, SOURCE_PAIRS, TEXTURES, pair_names,
+)  # fmt: skip
+from .world_random import balanced_labels, mix, sample_keys, uniforms
+from .world_render import RESOLUTION, Scenes, render
+
+VERSION = 1  #: raise it when any pixel or label changes
+_SCENE = np.uint64(0x7363656E65)
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Subset:
+    """One labelling of the world: its class names, and the attribute values that each label fixes."""
+
+    classnames: tuple[str, ...]
+    kind: str  #: what is drawn: "shape", "letter" or "digit"
+    fixed: Callable[[np.ndarray], dict[str, np.ndarray]]  #: labels (n,) -> attribute -> values (n,)
+    template: str = "This is a photo of a {}"
+
+
+def _pairs(pairs: tuple[tuple[int, int], ...], labels: np.ndarray) -> dict[str, np.ndarray]:
+    table = np.array(pairs)
+    return {"shape": table[labels, 0], "color": table[labels, 1]}
+
+
+def _single(attribute: str, labels: np.ndarray) -> dict[str, np.ndarray]:
+    return {attribute: labels}
+
+
+_OBJECT = "This is a photo of a {} object"
+SUBSETS = {
+    "source": Subset(pair_names(SOURCE_PAIRS), "shape", partial(_pairs, SOURCE_PAIRS)),
+    "compositions": Subset(pair_names(HELD_OUT_PAIRS), "shape", partial(_pairs, HELD_OUT_PAIRS)),
+    "shapes": Subset(SHAPES, "shape", partial(_single, "shape")),
+    "colors": Subset(COLORS, "shape", partial(_single, "color"), _OBJECT),
+    "textures": Subset(TEXTURES, "shape", partial(_single, "texture"), _OBJECT),
+    "letters": Subset(
+        tuple(letter.lower() for letter in LETTERS),
+        "letter",
+        partial(_single, "letter"),
+        "This is a photo of the letter {}",
+    ),
+    "digits": Subset(DIGITS, "digit", partial(_single, "digit"), "This is a photo of the digit {}"),
+}
+
+
+@register.dataset
+def world(
+    *, variant: str | None = None, card: dict | None = None, split: str = "test", size: int = 2000, seed: int = 0
+) -> "World":
+    """The rendered world under one of its labellings: ``world:letters`` or the card ``world-letters``.
+
+    The splits train, val and test are disjoint random streams; so are the pre-training captions. A stream is endless,
+    `size` only says how much of it is used, and label and pixels of sample i do not depend on `size`.
+
+    Raises:
+        UserError: unknown subset or split, or a size below 1.
+    """
+    subset = variant or (card or {}).get("subset")
+    if subset not in SUBSETS:
+        near = difflib.get_close_matches(str(subset), SUBSETS, n=1, cutoff=0.4)
+        hint = f"did you mean 'world:{near[0]}'?" if near else f"write world: and one of {', '.join(SUBSETS)}"
+        raise UserError(f"the world has no subset '{subset}'; {hint}" if subset else f"'world' needs a subset; {hint}")
+    if split not in SPLITS:
+        raise UserError(f"'world-{subset}' has no split '{split}'; there are: {', '.join(SPLITS)}")
+    if size < 1:
+        raise UserError(f"'world-{subset}' with size={size} has no samples; give size=1 or more")
+    templates = tuple((card or {}).get("templates", (SUBSETS[subset].template,)))
+    return World(subset, split, int(size), int(seed), templates)
+
+
+@dataclass
+class World:
+    """A rendered data set; labels come first and the pixels are drawn to them, so no label can be wrong."""
+
+    subset: str
+    split: str
+    size: int
+    seed: int
+    templates: Sequence[str]
+    task: str = "single"
+    resolution: int = RESOLUTION
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = f"world-{self.subset}"
+        self.classnames = SUBSETS[self.subset].classnames
+        self.stream = f"{self.seed}/{self.subset}/{self.split}"
+        self.labels = balanced_labels(self.stream, self.size, len(self.classnames))
+        self.ids = [f"{self.name}/{self.split}/{index:05d}" for index in range(self.size)]
+        text = f"world {VERSION} {self.stream} {self.classnames}"
+        self.identity = hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def scenes(self, indices: np.ndarray) -> tuple[Scenes, dict[str, np.ndarray]]:
+        """What these samples show, and their attribute values by name."""
+        subset = SUBSETS[self.subset]
+        return draw_scenes(sample_keys(self.stream, indices), subset.kind, subset.fixed(self.labels[indices]))
+
+    def read(self, indices: Sequence[int], difficulty: float = 1.0) -> Batch:
+        """Render these samples: images (n, 3, 32, 32) float32 in [0, 1], multiples of 1/255."""
+        import torch
+
+        rows = np.asarray(indices, dtype=np.int64).reshape(-1)
+        pixels = render(self.scenes(rows)[0], difficulty)
+        images = torch.from_numpy(pixels).float().div_(255)
+        return Batch(tuple(self.ids[i] for i in rows), images, torch.from_numpy(self.labels[rows]))
+
+
+def draw_scenes(keys: np.ndarray, kind: str, fixed: dict[str, np.ndarray]) -> tuple[Scenes, dict[str, np.ndarray]]:
+    """Fill in every attribute that is not fixed, from the samples' keys.
+
+    Args:
+        keys: (n,) uint64 sample keys.
+        kind: "shape", "letter" or "digit".
+        fixed: attribute -> values (n,).
+
+    Returns:
+        The scenes and all attribute values: kind's own name, color, texture, background, size, each (n,) int64.
+    """
+    u = uniforms(mix(keys ^ _SCENE), 8)
+    choices = {"shape": len(SHAPES), "letter": len(LETTERS), "digit": len(DIGITS)}
+    values = {
+        kind: _pick(u[:, 0], choices[kind]),
+        "color": _pick(u[:, 1], len(COLORS)),
+        "texture": _pick(u[:, 2], len(TEXTURES)),
+        "size": _pick(u[:, 3], len(SIZES)),
+    }
+    if kind != "shape":  # thin strokes carry no pattern: solid, or shaded one time in four
+        values["texture"] = np.where(u[:, 2] < 0.75, 0, TEXTURES.index("shaded"))
+    values.update(fixed)
+    # The background is any other colour.
+    values["background"] = (values["color"] + 1 + _pick(u[:, 4], len(COLORS) - 1)) % len(COLORS)
+    if kind == "shape":
+        tile = values["shape"]
+    elif kind == "letter":
+        tile = atlas.FIRST_LETTER + values["letter"] * len(atlas.FONTS) + _pick(u[:, 5], len(atlas.FONTS))
+    else:
+        tile = atlas.FIRST_DIGIT + values["digit"] * atlas.DIGIT_STYLES + _pick(u[:, 5], atlas.DIGIT_STYLES)
+    scenes = Scenes(keys, tile, values["color"], values["texture"], values["background"], values["size"])
+    return scenes, values
+
+
+def _pick(u: np.ndarray, count: int) -> np.ndarray:
+    """Uniform numbers in [0, 1) -> integers in [0, count)."""
+    return (u * count).astype(np.int64)

@@ -1,0 +1,71 @@
+"""The tiny model's vocabulary: byte-pair merges for open_clip's SimpleTokenizer, learned so that a word is a token.
+
+A word the vocabulary has never seen falls back to pieces and in the end to bytes; nothing is out of vocabulary. The
+bundled file is rebuilt, byte for byte, by::
+
+    python -c "
+    from robustcal.datasets.world_captions import vocabulary_texts
+    from robustcal.models.tiny_tokenizer import MERGES, learn_merges, write_merges
+    write_merges(MERGES, learn_merges(vocabulary_texts()))"
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections import Counter
+from pathlib import Path
+from typing import Iterable, Sequence
+
+MERGES = Path(__file__).with_name("weights") / "tiny" / "bpe.txt.gz"
+CONTEXT = 24
+
+Pair = tuple[str, str]
+
+
+def learn_merges(texts: Iterable[str], limit: int = 4000) -> list[Pair]:
+    """Byte-pair merges, most frequent pair first (ties in alphabetical order), until every word is one token.
+
+    Args:
+        texts: what to learn from; lower-cased and split at blanks. Words must be plain ASCII.
+        limit: largest number of merges.
+    """
+    counts = Counter(word for text in texts for word in text.lower().split())
+    words = {word: (*word[:-1], word[-1] + "</w>") for word in counts}
+    merges: list[Pair] = []
+    while len(merges) < limit:
+        pairs: Counter[Pair] = Counter()
+        for word, pieces in words.items():
+            for pair in zip(pieces, pieces[1:]):
+                pairs[pair] += counts[word]
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        words = {word: _merge(pieces, best) for word, pieces in words.items()}
+    return merges
+
+
+def _merge(pieces: Sequence[str], pair: Pair) -> tuple[str, ...]:
+    merged: list[str] = []
+    for piece in pieces:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return tuple(merged)
+
+
+def write_merges(path: Path, merges: Sequence[Pair]) -> None:
+    """Write merges the way SimpleTokenizer reads them: a header line, then one pair per line, gzipped.
+
+    There is no newline at the end, since the reader would take an empty last line for a token.
+    """
+    text = "\n".join(["#version: robustcal", *(" ".join(pair) for pair in merges)])
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def tiny_tokenizer(path: Path = MERGES, context_length: int = CONTEXT):
+    """The open_clip tokenizer over these merges: texts -> (n, context_length) int64, zero after the end token."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer(bpe_path=str(path), context_length=context_length)
