@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence
 
 from . import registry
-from .types import Threat, UserError, parse_radius
+from .types import UserError, parse_radius
 
 if TYPE_CHECKING:
     import pandas
@@ -199,6 +199,7 @@ def attack(
     """
     import torch
 
+    from .engine.plan import threat_of
     from .engine.run import make_attack
     from .engine.verify import project
     from .noise import Noise
@@ -209,11 +210,7 @@ def attack(
     if len(ids) != len(images):
         raise UserError(f"{len(ids)} ids for {len(images)} images")
     plugin, arguments = registry.attacks.arguments(registry.attacks.spec(spec))
-    threat = Threat(
-        eps=float(parse_radius(eps)),
-        norm=arguments.get("norm", plugin.meta.get("norm", "linf")),
-        returns=arguments.get("return_", plugin.meta.get("returns", "last")),
-    )
+    threat = threat_of(plugin, arguments, parse_radius(eps), images.shape[-1])
     run = make_attack(spec, lambda model: load_model(model).classifier(classifier.classnames))
     proposal = run(classifier, images, labels, threat, Noise(seed, ids, images.device)).detach()
     with torch.no_grad():

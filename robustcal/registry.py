@@ -261,6 +261,15 @@ class Family:
         return plugin.make(**arguments)
 
 
+def folder_entries(folder: str) -> list[Entry]:
+    """The TOML files of ``suites/`` or ``recipes/``, subfolders included: ``tiny/ucat``."""
+    root = ROOT / SUITE_FOLDERS[folder]
+    return [
+        Entry(folder, str(path.relative_to(root).with_suffix("")), "card", str(path), tomllib.loads(path.read_text()).get("title", ""))
+        for path in sorted(root.rglob("*.toml"))
+    ]
+
+
 class Register:
     """``register.attack``, ``register.dataset``, ``register.model``, ``register.objective``, ``register.metric``."""
 

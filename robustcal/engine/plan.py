@@ -158,15 +158,7 @@ def make_cell(
     """
     plugin, arguments = registry.attacks.arguments(attack)
     meta = plugin.meta
-    returns = arguments.get("return_", meta.get("returns", "last"))
-    goal = meta.get("goal", "untargeted")
-    threat = Threat(
-        eps=float(eps),
-        norm=arguments.get("norm", meta.get("norm", "linf")),
-        resolution=source.dataset.resolution,
-        goal=goal(arguments) if callable(goal) else goal,
-        returns=returns,
-    )
+    threat = threat_of(plugin, arguments, eps, source.dataset.resolution)
     dataset = source.dataset
     identity = {
         "record_version": RECORD_VERSION,
@@ -206,13 +198,25 @@ def make_cell(
         "attack_meta": {
             "kind": meta.get("kind", "white-box"),
             "accuracy_only": bool(_resolve(meta.get("accuracy_only", False), arguments)),
-            "returns": returns,
+            "returns": threat.returns,
             "goal": threat.goal,
         },
         "identity": identity,
     }
 
 
+def threat_of(plugin: registry.Plugin, arguments: Mapping[str, Any], eps: Fraction, resolution: int | None) -> Threat:
+    """The threat model an attack declares: norm, goal and return rule from its parameters, else its metadata."""
+    return Threat(
+        eps=float(eps),
+        norm=arguments.get("norm", plugin.meta.get("norm", "linf")),
+        resolution=resolution,
+        goal=_resolve(plugin.meta.get("goal", "untargeted"), arguments),
+        returns=arguments.get("return_", plugin.meta.get("returns", "last")),
+    )
+
+
+#: Clean first, controls second, attacks after them.
 _ATTACK_ORDER = {"clean": 0, "control": 1}
 
 

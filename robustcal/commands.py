@@ -1,0 +1,216 @@
+"""What each subcommand calls and prints. Imports are inside, so that `--help` and `ls` stay instant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any, Mapping
+
+from . import registry
+from .types import UserError
+
+
+def bench(options: argparse.Namespace) -> int:
+    """``robustcal bench``."""
+    chosen: dict[str, Any] = {
+        "models": options.models, "attacks": options.attacks, "datasets": options.datasets, "eps": options.eps,
+        "suite": options.suite, "limit": options.limit, "seed": options.seed,
+    }  # fmt: skip
+    batch_size = positive(options.batch_size, "--batch-size")
+    if options.dry_run:
+        return dry_run(options, chosen, batch_size)
+    from . import api
+
+    with Progress() as progress:
+        run = api.bench(
+            **chosen, device=options.device, precision=options.precision, batch_size=batch_size,
+            workers=options.workers, plugins=options.plugin, out=options.out, progress=progress,
+        )  # fmt: skip
+    if options.no_report:
+        print(f"cells: {run.path / 'cells.csv'}")
+        return 0
+    from .report.frame import cells_frame
+    from .report.report import text_table, write_report
+    from .store import Run
+
+    print(text_table(cells_frame([Run.open(run.path)])))
+    written = write_report([run.path], ["md", "tex", "html", "figures"], run.path / "report")
+    page = next((path for path in written if path.name == "index.html"), run.path / "report")
+    print(f"\nrecords, cells.csv: {run.path}\nresults page:       {page}")
+    return 0
+
+
+def positive(text: str | int | None, option: str) -> int | None:
+    """``auto`` -> None, else an integer of at least 1."""
+    if text in (None, "auto"):
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise UserError(f"{option} '{text}' is not a positive integer or auto")
+    return value
+
+
+def dry_run(options: argparse.Namespace, chosen: Mapping[str, Any], batch_size: int | None) -> int:
+    """``robustcal bench --dry-run``: the plan, nothing computed, nothing written."""
+    from .api import plan_request
+    from .engine.estimate import estimate
+    from .engine.local import workers_for
+    from .engine.plan import make_plan
+    from .engine.worker import pick_device, pick_precision
+
+    device = pick_device(options.device)
+    request, _ = plan_request(*(chosen[k] for k in ("models", "attacks", "datasets", "eps", "suite", "limit", "seed")), options.plugin)
+    plan = make_plan(**request, precision=pick_precision(options.precision, device))
+    for cell in plan.cells:
+        print(f"{cell['id']}  {cell['model']}  {cell['dataset']}  {cell['attack']}  eps={cell['eps']}  n={cell['n']}")
+    shards = sum(cell["shards"] for cell in plan.cells)
+    cost = estimate(plan, device, batch_size, len(workers_for(device, shards, options.workers)))
+    print(
+        f"\n{cost['cells']} cells, {cost['samples']} samples, {cost['shards']} shards;"
+        f" {cost['forwards']:,} forward passes, {cost['backwards']:,} input gradients;"
+        f" about {duration(cost['seconds'])} on {cost['workers']} {device} worker(s)"
+    )
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """``robustcal report``."""
+    from .report import report as reporting
+
+    if options.explain:
+        from .report.explain import explain
+        from .store import Run
+
+        print(explain([Run.open(path) for path in options.runs], options.explain))
+        return 0
+    formats = [piece for item in options.format for piece in item.split(",") if piece]
+    files = [name for name in formats if name != "text"]
+    if "text" in formats:
+        print(reporting.text_report(options.runs, layout=options.layout, compare=options.compare))
+    if files:
+        out = Path(options.out) if options.out else Path(options.runs[0]) / "report"
+        for path in reporting.write_report(options.runs, files, out, layout=options.layout, compare=options.compare):
+            print(path)
+    return 0
+
+
+def ls(options: argparse.Namespace) -> int:
+    """``robustcal ls``."""
+    for path in options.plugin:
+        registry.load_plugin_file(path)
+    families = [*registry.FAMILIES, *registry.SUITE_FOLDERS]
+    if options.family and options.family not in families:
+        raise UserError(f"unknown family '{options.family}'; there are: {', '.join(families)}")
+    rows = []
+    for family in [options.family] if options.family else families:
+        entries = getattr(registry, family).entries() if family in registry.FAMILIES else registry.folder_entries(family)
+        rows += [{**entry.__dict__, **details(entry)} for entry in entries]
+    if options.json:
+        from .cli import print_json
+
+        print_json(rows)
+        return 0
+    width = max((len(row["name"]) for row in rows), default=0)
+    current = None
+    for row in rows:
+        if row["family"] != current:
+            current = row["family"]
+            print(f"{current}:")
+        facts = "  ".join(f"{key}={row[key]}" for key in row if key not in ("family", "name", "kind", "origin", "summary"))
+        print(f"  {row['name']:<{width}}  {row['summary']}  {('[' + facts + ']  ') if facts else ''}({row['kind']}: {row['origin']})")
+    return 0
+
+
+def details(entry: registry.Entry) -> dict[str, Any]:
+    """Facts of a dataset card: source, classes, size, resolution, and whether it is present here."""
+    if entry.family != "datasets" or entry.kind != "card":
+        return {}
+    from .datasets.presence import availability
+
+    card = registry.datasets.cards()[entry.name]
+    present, hint = availability(card)
+    facts = {key: card[key] for key in ("source", "split", "classes", "size", "resolution") if key in card}
+    return {**facts, "present": "yes" if present else f"no ({hint})"}
+
+
+def check(options: argparse.Namespace) -> int:
+    """``robustcal check``."""
+    from .engine.check import check as inspect
+
+    for path in options.plugin:
+        registry.load_plugin_file(path)
+    rows = inspect(options.what)
+    if options.json:
+        from .cli import print_json
+
+        print_json(rows)
+    else:
+        for row in rows:
+            print(f"{'ok     ' if row['ok'] else 'missing'}  {row['name']:<28}  {row['text']}")
+    return 0 if all(row["ok"] for row in rows if row.get("required")) else 2
+
+
+def train(options: argparse.Namespace) -> int:
+    """``robustcal train``."""
+    from .engine.train import train as run_training
+
+    for path in options.plugin:
+        registry.load_plugin_file(path)
+    keys = ("model", "dataset", "objective", "epochs", "steps", "out", "seed", "device", "precision")
+    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    path = run_training(options.recipe, **given, progress=print_training)
+    print(f"trained: {path}   use it as a model: robustcal bench --models NAME:{path}")
+    return 0
+
+
+def print_training(event: Mapping[str, Any]) -> None:
+    """One line for each event of the trainer."""
+    print("  ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in event.items()), flush=True)
+
+
+def duration(seconds: float) -> str:
+    """``75`` -> ``1 min 15 s``."""
+    minutes, rest = divmod(int(round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class Progress:
+    """A bar with time left on a terminal; plain lines, at most one every ten seconds, elsewhere."""
+
+    def __init__(self) -> None:
+        self.bar, self.done, self.total, self.start, self.last = None, 0, 0, time.monotonic(), 0.0
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "plan":
+            for line in event["warnings"]:
+                print(f"robustcal: {line}", file=sys.stderr)
+            self.total, self.start = event["pending"], time.monotonic()
+            kept = event["shards"] - event["pending"]
+            print(f"{event['cells']} cells, {event['samples']} samples; {event['pending']} shards to compute, {kept} already there", flush=True)
+            if sys.stderr.isatty() and self.total:
+                from tqdm import tqdm
+
+                self.bar = tqdm(total=self.total, unit="shard", smoothing=0.1)
+        elif event["event"] == "shard":
+            self.done += 1
+            if self.bar is not None:
+                self.bar.update()
+            elif time.monotonic() - self.last > 10 or self.done == self.total:
+                self.last = time.monotonic()
+                left = (self.last - self.start) / self.done * (self.total - self.done)
+                print(f"{self.done}/{self.total} shards, about {duration(left)} left", flush=True)
+        elif event["event"] == "restart":
+            print(f"robustcal: a worker died (status {event['exitcode']}) and was started again", file=sys.stderr)

@@ -1,0 +1,106 @@
+"""Spec strings, discovery, plugin files and error messages."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustcal import registry
+from robustcal.cli import main
+from robustcal.types import Spec, UserError, parse_radius
+
+word = st.text("abcxyz019-.", min_size=1, max_size=8)
+value = st.text("abcxyz019-./_", min_size=1, max_size=8)
+
+
+@given(name=word, variant=st.none() | value, params=st.dictionaries(st.text("abcxyz", min_size=1, max_size=5), value, max_size=3))
+def test_a_spec_survives_the_round_trip(name, variant, params):
+    spec = Spec(name, variant, params)
+    assert registry.parse_spec(str(spec)) == spec
+
+
+def test_a_piece_without_equals_continues_the_value_before_it():
+    spec = registry.parse_spec("transfer:from=clip:ViT-B-32/openai:steps=10")
+    assert spec.params == {"from": "clip:ViT-B-32/openai", "steps": "10"}
+    assert registry.parse_spec("clip:hf-hub:org/name").variant == "hf-hub:org/name"
+
+
+def test_the_canonical_spec_has_every_default_and_rebuilds_itself():
+    spec = registry.attacks.spec("pgd:steps=7")
+    assert "steps=7" in str(spec) and "return=" in str(spec) and "loss=" in str(spec)
+    assert str(registry.attacks.spec(str(spec))) == str(spec)
+    assert str(registry.attacks.spec("pgd")) == str(registry.attacks.spec(str(registry.attacks.spec("pgd"))))
+
+
+@pytest.mark.parametrize(
+    "text, hint",
+    [
+        ("pdg", "did you mean"),
+        ("pgd:stesp=3", "did you mean .step"),
+        ("pgd:steps=ten", "not a valid int"),
+        ("pgd:steps=", "no value"),
+        ("pgd:steps=1:steps=2", "twice"),
+        ("pgd::steps=1", "malformed"),
+        ("", "malformed"),
+        ("pgd:strong", "takes no variant"),
+    ],
+)
+def test_a_wrong_spec_gives_one_helpful_line(text, hint):
+    with pytest.raises(UserError, match=hint) as caught:
+        registry.attacks.spec(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["-1/255", "abc", "1/0", "nan", "inf"])
+def test_a_radius_is_a_number_of_at_least_zero(text):
+    with pytest.raises(UserError):
+        parse_radius(text)
+
+
+def test_equal_radii_are_equal():
+    assert parse_radius("2/510") == parse_radius("1/255")
+    assert parse_radius(0.5) == parse_radius("1/2")
+
+
+PLUGIN = '''
+"""A plugin file."""
+from robustcal import register
+
+@register.attack(kind="white-box", returns="last")
+def my_test_shift(classifier, images, labels, threat, noise, *, amount: float = 1.0):
+    """Brightens everything."""
+    return (images + amount * threat.eps).clamp(0, 1)
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    path = tmp_path / "my.py"
+    path.write_text(PLUGIN)
+    yield path
+    registry.attacks.plugins.pop("my-test-shift", None)
+
+
+def test_a_plugin_file_is_found_and_listed_with_its_origin(plugin, capsys):
+    assert main(["ls", "attacks", "--json", "--plugin", str(plugin)]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["my-test-shift"]["origin"] == str(plugin)
+    assert rows["pgd"]["origin"].endswith("pgd.py")
+    assert registry.attacks.get("my-test-shift").source_sha256
+
+
+@pytest.mark.parametrize("text", ["this is not python", "raise ValueError('no')", "import no_such_module_here"])
+def test_a_broken_plugin_file_is_one_line(tmp_path, text, capsys):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    assert main(["ls", "--plugin", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "broken.py" in error and error.count("\n") == 1
+
+
+def test_a_plugin_cannot_take_the_name_of_a_built_in_attack(tmp_path):
+    path = tmp_path / "thief.py"
+    path.write_text(PLUGIN.replace("my_test_shift", "square"))
+    with pytest.raises(UserError, match="built-in|again in"):
+        registry.load_plugin_file(path)
