@@ -1,0 +1,337 @@
+"""Packs and folders: what is read, in which order, and how every kind of damage is reported."""
+
+import gzip
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from robustcal.registry import datasets
+from robustcal.types import Dataset, UserError
+
+torch.set_num_threads(1)
+COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
+
+
+def encode(colour, size=(32, 32), form="PNG", mode="RGB"):
+    """One flat picture as bytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).convert(mode).save(buffer, form)
+    return buffer.getvalue()
+
+
+def tar_bytes(members):
+    """A tar archive of (name, bytes) pairs."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def sample(number, label, suffix="png", data=None):
+    """The two members of one sample."""
+    picture = data if data is not None else encode(COLOURS[label])
+    return [(f"s{number:07d}.{suffix}", picture), (f"s{number:07d}.cls", str(label).encode())]
+
+
+@pytest.fixture
+def pack(tmp_path):
+    """Three classes in two shards, six samples; the second shard is gzipped."""
+    root = tmp_path / "colours"
+    (root / "test").mkdir(parents=True)
+    (root / "classnames.txt").write_text("red\ngreen\nblue\n")
+    (root / "zeroshot_classification_templates.txt").write_text("a {c} picture\na photo of something {c}.\n")
+    (root / "test" / "nshards.txt").write_text("2\n")
+    shards = [[sample(0, 2), sample(1, 0), sample(2, 1)], [sample(3, 1), sample(4, 2), sample(5, 0)]]
+    flat = [[member for pair in shard for member in pair] for shard in shards]
+    (root / "test" / "0.tar").write_bytes(tar_bytes(flat[0]))
+    (root / "test" / "1.tar.gz").write_bytes(gzip.compress(tar_bytes(flat[1])))
+    return root
+
+
+def test_a_pack_becomes_a_dataset(pack):
+    data = datasets.build(f"webdataset:{pack}:resolution=native")
+    assert isinstance(data, Dataset)
+    assert (data.name, data.task, data.resolution) == ("colours", "single", 32)
+    assert tuple(data.classnames) == ("red", "green", "blue")
+    assert tuple(data.templates) == ("a {} picture", "a photo of something {}.")
+    assert data.labels.tolist() == [2, 0, 1, 1, 2, 0] and data.labels.dtype == np.int64
+    assert data.ids[4] == "colours/test/s0000004"
+
+
+def test_reading_out_of_order_gives_the_right_pictures_and_labels(pack):
+    batch = datasets.build(f"webdataset:{pack}:resolution=native").read([4, 1, 3])
+    assert batch.ids == ("colours/test/s0000004", "colours/test/s0000001", "colours/test/s0000003")
+    assert batch.labels.tolist() == [2, 0, 1] and batch.labels.dtype == torch.int64
+    assert batch.images.shape == (3, 3, 32, 32) and batch.images.dtype == torch.float32
+    expected = torch.tensor([COLOURS[2], COLOURS[0], COLOURS[1]]) / 255
+    assert torch.equal(batch.images[:, :, 7, 9], expected)
+
+
+def test_an_empty_read_has_the_right_shape(pack):
+    batch = datasets.build(f"webdataset:{pack}:resolution=16").read([])
+    assert len(batch) == 0 and batch.images.shape == (0, 3, 16, 16) and batch.labels.shape == (0,)
+
+
+def test_resolution_and_recipe_are_parameters(pack):
+    wide = sample(0, 0, data=encode(COLOURS[0], (100, 50)))
+    (pack / "test" / "0.tar").write_bytes(tar_bytes(wide))
+    assert datasets.build(f"webdataset:{pack}").read([0]).images.shape[-2:] == (224, 224)
+    for recipe in ("crop", "stretch", "clip"):
+        images = datasets.build(f"webdataset:{pack}:resolution=40:preprocess={recipe}").read([0]).images
+        assert images.shape[-2:] == (40, 40)
+    with pytest.raises(UserError, match="no native resolution"):
+        datasets.build(f"webdataset:{pack}:resolution=native")
+    with pytest.raises(UserError, match="100x50, not 32x32"):
+        datasets.build(f"webdataset:{pack}:resolution=32:preprocess=native").read([0])
+    with pytest.raises(UserError, match="unknown preprocess 'squash'"):
+        datasets.build(f"webdataset:{pack}:preprocess=squash")
+    with pytest.raises(UserError, match="resolution 'big'"):
+        datasets.build(f"webdataset:{pack}:resolution=big")
+
+
+def test_identity_follows_content_not_place(pack, tmp_path):
+    copy = tmp_path / "elsewhere" / "colours"
+    shutil.copytree(pack, copy)
+    first = datasets.build(f"webdataset:{pack}").identity
+    assert datasets.build(f"webdataset:{copy}").identity == first
+    assert datasets.build(f"webdataset:{copy}:resolution=32").identity != first
+    changed = [m for n, label in ((0, 2), (1, 0), (2, 0)) for m in sample(n, label)]
+    (copy / "test" / "0.tar").write_bytes(tar_bytes(changed))
+    assert datasets.build(f"webdataset:{copy}").identity != first
+
+
+def test_multi_hot_labels(pack):
+    def row(values):
+        buffer = io.BytesIO()
+        np.save(buffer, np.array(values))
+        return buffer.getvalue()
+
+    pictures = encode(COLOURS[0]), encode(COLOURS[1])
+    members = [("a.png", pictures[0]), ("a.npy", row([1, 0, 1])), ("b.png", pictures[1]), ("b.npy", row([0, 0, 0]))]
+    (pack / "test" / "0.tar").write_bytes(tar_bytes(members))
+    (pack / "test" / "nshards.txt").write_text("1")
+    data = datasets.build(f"webdataset:{pack}")
+    assert data.task == "multi" and data.labels.tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert data.read([1]).labels.tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_keys_that_restart_in_each_shard_stay_apart(pack):
+    (pack / "test" / "1.tar.gz").write_bytes(gzip.compress(tar_bytes(sample(0, 1))))
+    ids = datasets.build(f"webdataset:{pack}").ids
+    assert len(set(ids)) == 4 and ids[0] == "colours/test/0-s0000000" and ids[3] == "colours/test/1-s0000000"
+
+
+def test_other_suffixes_nested_names_and_hidden_files(pack):
+    picture = encode(COLOURS[1], form="JPEG")
+    members = [("./x/._s1.png", b"junk"), ("./x/s1.json", b"{}"), ("./x/s1.cls", b"1\n"), ("./x/s1.JPEG", picture)]
+    (pack / "test" / "0.tar").write_bytes(tar_bytes(members))
+    (pack / "test" / "nshards.txt").write_text("1")
+    data = datasets.build(f"webdataset:{pack}")
+    assert data.ids == ["colours/test/s1"] and data.labels.tolist() == [1]
+    assert data.read([0]).images.shape == (1, 3, 224, 224)
+
+
+def broken(pack, damage):
+    """Damage a pack in a named way."""
+    test, names = pack / "test", pack / "classnames.txt"
+    {
+        "no classnames": lambda: names.unlink(),
+        "empty classnames": lambda: names.write_text("\n"),
+        "hole in classnames": lambda: names.write_text("red\n\nblue\n"),
+        "no templates": lambda: (pack / "zeroshot_classification_templates.txt").unlink(),
+        "template without class": lambda: (pack / "zeroshot_classification_templates.txt").write_text("a photo\n"),
+        "no split": lambda: test.rename(pack / "train"),
+        "no nshards": lambda: (test / "nshards.txt").unlink(),
+        "nshards is text": lambda: (test / "nshards.txt").write_text("two"),
+        "missing shard": lambda: (test / "nshards.txt").write_text("3"),
+        "truncated tar": lambda: (test / "0.tar").write_bytes((test / "0.tar").read_bytes()[:1700]),
+        "truncated gzip": lambda: (test / "1.tar.gz").write_bytes((test / "1.tar.gz").read_bytes()[:100]),
+        "not a tar": lambda: (test / "0.tar").write_bytes(b"hello " * 400),
+        "empty shard": lambda: (test / "0.tar").write_bytes(tar_bytes([])),
+        "label out of range": lambda: (test / "0.tar").write_bytes(tar_bytes([("a.png", b""), ("a.cls", b"3")])),
+        "label is text": lambda: (test / "0.tar").write_bytes(tar_bytes([("a.png", b""), ("a.cls", b"red")])),
+        "no label": lambda: (test / "0.tar").write_bytes(tar_bytes([("a.png", b"")])),
+        "captions": lambda: (test / "0.tar").write_bytes(tar_bytes([("a.png", b""), ("a.txt", b"a dog")])),
+        "no image": lambda: (test / "0.tar").write_bytes(tar_bytes([("a.cls", b"0")])),
+        "bad npy": lambda: (test / "0.tar").write_bytes(tar_bytes([("a.png", b""), ("a.npy", b"?")])),
+    }[damage]()
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        ("no classnames", r"classnames.txt' is missing; it holds one class name per line"),
+        ("empty classnames", r"classnames.txt' is empty"),
+        ("hole in classnames", r"classnames.txt' has an empty line 2"),
+        ("no templates", r"zeroshot_classification_templates.txt' is missing"),
+        ("template without class", r"prompt template 'a photo' in .*templates.txt must hold the class name once"),
+        ("no split", r"no split 'test'; it has: train"),
+        ("no nshards", r"nshards.txt' is missing; it holds the number of shards"),
+        ("nshards is text", r"nshards.txt' says 'two'"),
+        ("missing shard", r"shard '.*2.tar' cannot be read: No such file"),
+        ("truncated tar", r"shard '.*0.tar' (is not a whole tar file|ends inside)"),
+        ("truncated gzip", r"shard '.*1.tar.gz' cannot be read"),
+        ("not a tar", r"shard '.*0.tar' is not a whole tar file"),
+        ("empty shard", r"shard '.*0.tar' holds no samples"),
+        ("label out of range", r"sample 'a' of shard '.*0.tar' has label '3'; labels are 0 to 2"),
+        ("label is text", r"label 'red'"),
+        ("no label", r"no label member"),
+        ("captions", r"retrieval pack"),
+        ("no image", r"sample 'a' of shard '.*0.tar' has no image"),
+        ("bad npy", r"unreadable .npy label"),
+    ],
+)
+def test_damage_is_named(pack, damage, message):
+    broken(pack, damage)
+    with pytest.raises(UserError, match=message) as caught:
+        datasets.build(f"webdataset:{pack}")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_undecodable_image_is_named_and_the_others_still_read(pack):
+    bad = encode(COLOURS[0], (64, 64), "JPEG")[:300]
+    members = sample(0, 1) + sample(1, 0, "jpg", bad) + sample(2, 2, data=b"nothing")
+    (pack / "test" / "0.tar").write_bytes(tar_bytes(members))
+    data = datasets.build(f"webdataset:{pack}")
+    for index, member in ((1, "s0000001.jpg"), (2, "s0000002.png")):
+        with pytest.raises(UserError, match=rf"image '.*0.tar:{member}' of dataset 'colours' cannot be read"):
+            data.read([0, index])
+    assert len(data.read([0, 3])) == 2
+
+
+def test_paths_that_are_no_packs(tmp_path):
+    with pytest.raises(UserError, match="needs a folder"):
+        datasets.build("webdataset")
+    with pytest.raises(UserError, match="does not exist"):
+        datasets.build(f"webdataset:{tmp_path}/nowhere")
+
+
+# -- folders -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Class folders with one nested image and one file that is no image."""
+    root = tmp_path / "pictures"
+    for label, name in enumerate(("ant", "bee", "Cat")):
+        (root / name / "deeper").mkdir(parents=True)
+        (root / name / "b.png").write_bytes(encode(COLOURS[label]))
+        (root / name / "deeper" / "a.JPG").write_bytes(encode(COLOURS[label], form="JPEG"))
+        (root / name / "notes.txt").write_text("not an image")
+    (root / ".hidden").mkdir()
+    return root
+
+
+def test_a_folder_of_class_folders(tree):
+    data = datasets.build(f"folder:{tree}")
+    assert isinstance(data, Dataset)
+    assert tuple(data.classnames) == ("Cat", "ant", "bee") and data.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert tuple(data.templates) == ("This is a photo of a {}",)
+    assert data.ids[:2] == ["pictures/Cat/b.png", "pictures/Cat/deeper/a.JPG"]
+    batch = data.read([5, 0])
+    assert torch.allclose(batch.images[0, :, 100, 100], torch.tensor(COLOURS[1]) / 255, atol=0.02)
+    assert torch.equal(batch.images[1, :, 100, 100], torch.tensor(COLOURS[2]) / 255)
+
+
+def test_a_folder_may_bring_names_and_prompts(tree):
+    (tree / "classnames.txt").write_text("a cat\nan ant\na bee\n")
+    (tree / "zeroshot_classification_templates.txt").write_text("look, {}\n")
+    data = datasets.build(f"folder:{tree}")
+    assert tuple(data.classnames) == ("a cat", "an ant", "a bee") and tuple(data.templates) == ("look, {}",)
+    (tree / "classnames.txt").write_text("a cat\n")
+    with pytest.raises(UserError, match="has 1 lines for 3 class folders"):
+        datasets.build(f"folder:{tree}")
+
+
+def test_folders_that_cannot_be_read(tree, tmp_path):
+    (tree / "ant" / "b.png").write_bytes(b"not a picture")
+    data = datasets.build(f"folder:{tree}")
+    with pytest.raises(UserError, match=r"image '.*ant/b.png' of dataset 'pictures' cannot be read"):
+        data.read([2])
+    (tree / "dog").mkdir()
+    with pytest.raises(UserError, match="class folder '.*dog' has no images"):
+        datasets.build(f"folder:{tree}")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no class folders"):
+        datasets.build(f"folder:{tmp_path / 'empty'}")
+    with pytest.raises(UserError, match="does not exist"):
+        datasets.build(f"folder:{tmp_path / 'nowhere'}")
+
+
+def test_splits_of_a_folder(tree, tmp_path):
+    top = tmp_path / "split"
+    (top / "train").mkdir(parents=True)
+    tree.rename(top / "test")
+    with pytest.raises(UserError, match="look like splits"):
+        datasets.build(f"folder:{top}")
+    assert datasets.build(f"folder:{top}:split=test").ids[0] == "split/test/Cat/b.png"
+
+
+# -- pixels --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode, form",
+    [("L", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"), ("1", "PNG"), ("P", "GIF")],
+)
+def test_every_colour_mode_becomes_rgb(tree, mode, form):
+    grey = (102, 102, 102) if mode != "1" else (255, 255, 255)  # both stand in Pillow's standard palette
+    suffix = {"JPEG": "jpg", "PNG": "png", "GIF": "gif"}[form]
+    for path in (tree / "ant").rglob("*.*"):
+        path.unlink()
+    (tree / "ant" / f"x.{suffix}").write_bytes(encode(grey, form=form, mode=mode))
+    data = datasets.build(f"folder:{tree}:resolution=32:preprocess=stretch")
+    image = data.read([2]).images[0]
+    assert image.shape == (3, 32, 32) and torch.allclose(image, torch.full_like(image, grey[0] / 255), atol=0.02)
+
+
+def test_sixteen_bit_greyscale_is_scaled_not_clipped(tree):
+    Image.fromarray(np.full((32, 32), 257 * 100, dtype=np.uint16)).save(tree / "ant" / "a16.png")
+    image = datasets.build(f"folder:{tree}").read([2]).images[0]
+    assert torch.equal(image, torch.full_like(image, 100 / 255))
+
+
+def test_recipes_agree_with_torchvision_transforms(tree):
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize, ToTensor
+
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 131, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tree / "ant" / "a.png")
+    picture = Image.fromarray(pixels)
+    expected = {
+        "crop": Compose([Resize(256), CenterCrop(224), ToTensor()]),
+        "stretch": Compose([Resize((224, 224)), ToTensor()]),
+        "clip": Compose([Resize(224, InterpolationMode.BICUBIC), CenterCrop(224), ToTensor()]),
+    }
+    for recipe, transform in expected.items():
+        got = datasets.build(f"folder:{tree}:preprocess={recipe}").read([2]).images[0]
+        assert torch.equal(got, transform(picture)), recipe
+
+
+# -- the packs that may stand beside the repository ----------------------------------------------------------------
+
+PACKS = Path(__file__).parents[1].parent / "shared" / "data" / "wds"
+
+
+@pytest.mark.skipif(not PACKS.is_dir(), reason="no image packs beside the repository")
+@pytest.mark.parametrize(
+    "name, classes, size",
+    [("cifar10", 10, 2000), ("tiny_imagenet", 200, 2000), ("eurosat", 10, 2000), ("food101_64px", 101, 1919),
+     ("imagenette", 10, 900), ("caltech97", 97, 776)],
+)  # fmt: skip
+def test_real_packs(name, classes, size):
+    data = datasets.build(f"webdataset:{PACKS / name}")
+    assert (len(data.classnames), len(data.labels), len(set(data.ids))) == (classes, size, size)
+    counts = np.bincount(data.labels, minlength=classes)
+    assert counts.min() == counts.max() == size // classes
+    images = data.read(range(0, size, size // 12)).images
+    assert images.min() >= 0 and images.max() <= 1 and 0.2 < images.mean() < 0.8
+    assert images.std(dim=(1, 2, 3)).min() > 0.01
