@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -17,7 +17,15 @@ from .pgd import check_choice, check_positive
 Score = Callable[[Tensor], tuple[Tensor, Tensor]]  # logits -> (loss to climb, value to keep the best of), both (N,)
 
 
-@register.attack(kind="white-box", version=1)
+def meta_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Classes below which the loss is replaced by the logit difference; the return rule that voids calibration."""
+    return {
+        "min_classes": {"dlr": 3, "targeted": 4}.get(arguments["loss"], 2),
+        "accuracy_only": arguments["return_"] == "success-else-clean",
+    }
+
+
+@register.attack(kind="white-box", meta_of=meta_of, version=1)
 def apgd(
     classifier: Classifier, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, *, steps: int = 100,
     loss: str = "ce", targets: int = 9, norm: str = "linf", restarts: int = 1, return_: str = "best",

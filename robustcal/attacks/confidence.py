@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +18,13 @@ from .pgd import check_choice, check_positive
 GOALS = {"down": "confidence-down", "up": "confidence-up", "max": "miscalibration", "random": "random-confidence"}
 
 
-@register.attack(kind="white-box", returns="best", keeps_label=True, goals=GOALS, version=1)
+def meta_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The goal of the threat model, so that the engine checks that the label was kept."""
+    check_choice("goal", arguments["goal"], tuple(GOALS))
+    return {"goal": GOALS[arguments["goal"]]}
+
+
+@register.attack(kind="white-box", returns="best", keeps_label=True, meta_of=meta_of, version=1)
 def confidence(
     classifier: Classifier, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, *, goal: str = "max",
     steps: int = 20, step: float | None = None, norm: str = "linf", start: str = "clean",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Mapping
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,12 @@ from .balls import L2Ball, LinfBall, keep_better, make_ball
 from .losses import Loss, find_loss
 
 
-@register.attack(kind="white-box", version=1)
+def meta_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Classes below which loss=dlr is replaced by the logit difference."""
+    return {"min_classes": 3 if arguments["loss"] == "dlr" else 2}
+
+
+@register.attack(kind="white-box", meta_of=meta_of, version=1)
 def pgd(
     classifier: Classifier, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, *, steps: int = 10,
     step: float | None = None, loss: str = "ce", norm: str = "linf", restarts: int = 1, momentum: float = 0.0,

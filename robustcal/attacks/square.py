@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Mapping
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,12 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 CHUNK = 50  #: queries whose random numbers are drawn together
 
 
-@register.attack(kind="black-box", version=1)
+def meta_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The return rule that voids calibration."""
+    return {"accuracy_only": arguments["return_"] == "success-else-clean"}
+
+
+@register.attack(kind="black-box", meta_of=meta_of, version=1)
 def square(
     classifier: Classifier, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, *, queries: int = 5000,
     p_init: float = 0.8, rescale: bool = False, loss: str = "margin", restarts: int = 1, return_: str = "best",
