@@ -136,9 +136,10 @@ class LogitClassifier(nn.Module):
 
     def __init__(self, module: nn.Module, classnames: Sequence[str], fingerprint: str = ""):
         super().__init__()
-        self.module = module.eval().requires_grad_(False)
+        self.module = module.requires_grad_(False)
         self.classnames, self.num_classes = tuple(classnames), len(classnames)
         self.fingerprint, self.scores = fingerprint, "softmax"
+        self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.module(images).float()

@@ -98,7 +98,7 @@ def _check(sweep: Mapping[str, Any]) -> dict[str, Any]:
 
 def radii_of(attack: Spec, radii: Sequence[Fraction]) -> list[Fraction]:
     """The radii to run an attack at: an attack that has none (clean) is planned once, at 0."""
-    uses_eps = registry.attacks.arguments(attack)[0].meta.get("uses_eps", True)
+    uses_eps = attack_meta(*registry.attacks.arguments(attack)).get("uses_eps", True)
     return list(radii) if uses_eps else [Fraction(0)]
 
 
@@ -157,7 +157,7 @@ def make_cell(
     (they stand in run.json), and whether the run was resumed.
     """
     plugin, arguments = registry.attacks.arguments(attack)
-    meta = plugin.meta
+    meta = attack_meta(plugin, arguments)
     threat = threat_of(plugin, arguments, eps, source.dataset.resolution)
     dataset = source.dataset
     identity = {
@@ -197,31 +197,40 @@ def make_cell(
         "resolution": dataset.resolution,
         "attack_meta": {
             "kind": meta.get("kind", "white-box"),
-            "accuracy_only": bool(_resolve(meta.get("accuracy_only", False), arguments)),
+            "accuracy_only": bool(meta.get("accuracy_only", False)),
+            "min_classes": int(meta.get("min_classes", 2)),
             "returns": threat.returns,
             "goal": threat.goal,
+            "keeps_label": bool(meta.get("keeps_label", False)),
         },
         "identity": identity,
     }
 
 
+def attack_meta(plugin: registry.Plugin, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What an attack declares for this spec: its metadata, its `norm` and `return` parameters, then its `meta_of`.
+
+    `meta_of` is a function of the arguments, for what depends on the spec in another way (an adapter's variant).
+    """
+    names = (("norm", "norm"), ("returns", "return_"))
+    own = {key: arguments[name] for key, name in names if arguments.get(name) is not None}
+    return {**plugin.meta, **own, **plugin.meta.get("meta_of", lambda arguments: {})(arguments)}
+
+
 def threat_of(plugin: registry.Plugin, arguments: Mapping[str, Any], eps: Fraction, resolution: int | None) -> Threat:
-    """The threat model an attack declares: norm, goal and return rule from its parameters, else its metadata."""
+    """The threat model an attack declares: norm, goal and return rule."""
+    meta = attack_meta(plugin, arguments)
     return Threat(
         eps=float(eps),
-        norm=arguments.get("norm", plugin.meta.get("norm", "linf")),
+        norm=meta.get("norm", "linf"),
         resolution=resolution,
-        goal=_resolve(plugin.meta.get("goal", "untargeted"), arguments),
-        returns=arguments.get("return_", plugin.meta.get("returns", "last")),
+        goal=meta.get("goal", "untargeted"),
+        returns=meta.get("returns", "last"),
     )
 
 
 #: Clean first, controls second, attacks after them.
 _ATTACK_ORDER = {"clean": 0, "control": 1}
-
-
-def _resolve(value: Any, arguments: Mapping[str, Any]) -> Any:
-    return value(arguments) if callable(value) else value
 
 
 def _surrogate_identity(plugin: registry.Plugin, arguments: Mapping[str, Any]) -> str | None:

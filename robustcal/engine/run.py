@@ -37,23 +37,29 @@ def make_attack(spec: str, surrogate_of: Callable[[str], torch.nn.Module] | None
 
 
 def attack_and_judge(
-    attack: Callable[..., Tensor], classifier: torch.nn.Module, batch: Batch, threat: Threat, seed: int, search: torch.dtype
-) -> tuple[Tensor, dict[str, Any]]:
-    """Attack one batch and measure what came out. Returns the judged images and the columns of the record."""
+    attack: Callable[..., Tensor], classifier: torch.nn.Module, batch: Batch, threat: Threat, *,
+    seed: int = 0, search: torch.dtype = torch.float32, keeps_label: bool = False,
+) -> tuple[Tensor, dict[str, Any]]:  # fmt: skip
+    """Attack one batch and measure what came out. Returns the judged images and the columns of the record.
+
+    Args:
+        search: dtype of the attack's own passes; the judge's are fp32.
+        keeps_label: the attack promises to leave predictions unchanged; where it does not, that is flagged.
+    """
     images, labels = batch.images, batch.labels
-    if classifier.training:
+    if getattr(classifier, "training", False):
         raise UserError("the classifier is in training mode; call .eval() on it before it is attacked")
     meter = Meter(classifier, len(batch), search)
     noise = Noise(seed, batch.ids, images.device)
     proposal = attack(meter, images, labels, threat, noise).detach()
-    if classifier.training:
+    if getattr(classifier, "training", False):
         raise UserError("the attack left the classifier in training mode: it changed the model it was to measure")
     flags = verify.sample_flags(images, proposal, threat)
     adversarial = verify.project(images, proposal, threat)
     logits = verify.predict(classifier, adversarial)
     columns = verify.measure(logits, labels.cpu(), cosines_of(classifier, logits))
     flags["zero-gradients"] = meter.counts["zero_gradients"].cpu() > 0
-    if threat.goal != "untargeted":
+    if keeps_label:
         flags["label-changed"] = verify.predict(classifier, images).argmax(1) != logits.argmax(1)
     if search != torch.float32:
         with torch.no_grad():
@@ -82,12 +88,14 @@ def run_shard(
 
     The pieces do not change the result beyond floating point: noise is keyed by sample, losses are summed.
     """
-    threat, search = Threat(**cell["threat"]), SEARCH_DTYPES[cell["precision"]]
+    threat = Threat(**cell["threat"])
+    how = {"seed": cell["seed"], "search": SEARCH_DTYPES[cell["precision"]], "keeps_label": cell["attack_meta"]["keeps_label"]}
     pieces, start = [], 0
     while start < len(batch):
-        piece = Batch(batch.ids[start : start + batch_size], batch.images[start : start + batch_size], batch.labels[start : start + batch_size])
+        rows = slice(start, start + batch_size)
+        piece = Batch(batch.ids[rows], batch.images[rows], batch.labels[rows])
         try:
-            pieces.append(attack_and_judge(attack, classifier, piece, threat, cell["seed"], search)[1])
+            pieces.append(attack_and_judge(attack, classifier, piece, threat, **how)[1])
             start += len(piece)
         except (torch.OutOfMemoryError, MemoryError):
             if batch_size == 1:
