@@ -1,0 +1,87 @@
+"""Released checkpoints -> the project's own tensor names. Pure functions on what `weights.load_payload` returned.
+
+The TeCoA, PMG-AFT, TGA-ZSR and UCAT releases keep the fine-tuned image tower under `vision_encoder_state_dict`, beside
+a visual prompter's `state_dict`; RobustVLM (FARE) saves the bare image tower; open_clip and OpenAI save the whole model.
+Their image towers share OpenAI's tensor names, often behind a `module.` or `visual.` prefix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Mapping
+
+from ..types import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WRAPPERS = ("module.", "_orig_mod.", "model.", "clip.")
+#: Facts OpenAI's archives store as tensors; they are no weights.
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+TEXT_KEYS = ("token_embedding.weight", "text.token_embedding.weight", "text_projection")
+TOWER_KEYS = ("class_embedding", "attnpool.c_proj.weight", "trunk.patch_embed.proj.weight", "conv1.weight")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Tensors under open_clip's names: of the whole model, or of the image tower alone (then without `visual.`)."""
+
+    whole: bool
+    state: "Mapping[str, Tensor]"
+    origin: str
+
+
+def convert(payload: Mapping[str, Any], state: "Mapping[str, Tensor]", where: str) -> Converted:
+    """Recognise a checkpoint and rename its tensors.
+
+    Args:
+        payload: everything in the file, to notice what must not be dropped silently.
+        state: its tensors, as `weights.load_state_dict` chose them.
+
+    Raises:
+        UserError: if it is no CLIP model or image tower, or also needs a visual prompt that is not a part of a tower.
+    """
+    lineage = "vision_encoder_state_dict" in payload
+    if lineage:
+        refuse_prompts(payload, where)
+    state = {key: value for key, value in unwrap(state).items() if key not in NOT_WEIGHTS}
+    tower = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
+    if tower and any(key in state for key in TEXT_KEYS):
+        return Converted(True, state, "whole CLIP model")
+    if tower and len(tower) == len(state):
+        return Converted(False, tower, "image tower (visual.*)")
+    if any(key in state for key in TOWER_KEYS) and not any(key.startswith("text") for key in state):
+        return Converted(False, state, "vision_encoder_state_dict" if lineage else "image tower")
+    names = ", ".join(list(state)[:3])
+    raise UserError(f"'{where}' holds neither a CLIP model nor its image tower (its tensors: {names} ...)")
+
+
+def unwrap(state: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Remove the prefixes that wrappers (DataParallel, compile, a surrounding module) put before every name."""
+    state = dict(state)
+    while prefix := next((w for w in WRAPPERS if state and all(key.startswith(w) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def refuse_prompts(payload: Mapping[str, Any], where: str) -> None:
+    """A learnt visual prompt changes the model's input; a tower without it would be another model."""
+    for entry in ("state_dict", "add_prompter"):
+        learnt = payload.get(entry)
+        if isinstance(learnt, Mapping) and any(getattr(value, "numel", int)() for value in learnt.values()):
+            raise UserError(f"'{where}' also holds a visual prompt ('{entry}'), which robustcal does not apply; refused")
+
+
+def describe_tower(state: "Mapping[str, Tensor]") -> str | None:
+    """The open_clip architecture whose image tower has these shapes, as a hint; None if it is no known one."""
+    if "class_embedding" in state and "conv1.weight" in state and "proj" in state:
+        width, patch = state["conv1.weight"].shape[0], state["conv1.weight"].shape[-1]
+        return VIT_NAMES.get((int(width), int(patch), int(state["proj"].shape[-1])))
+    if "attnpool.c_proj.weight" in state:
+        depth = len({key.split(".")[1] for key in state if key.startswith("layer3.")})
+        return {(6, 1024): "RN50", (23, 512): "RN101"}.get((depth, int(state["attnpool.c_proj.weight"].shape[0])))
+    return None
+
+
+#: (width, patch, embedding) -> architecture, of the towers OpenAI published.
+VIT_NAMES = {(768, 32, 512): "ViT-B-32", (768, 16, 512): "ViT-B-16", (1024, 14, 768): "ViT-L-14"}

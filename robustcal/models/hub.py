@@ -1,0 +1,58 @@
+"""Published weights from the Hugging Face hub: from its cache when they are there, else downloaded, else one clear line."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Sequence
+from urllib.parse import urlsplit
+
+from ..types import UserError
+
+PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
+
+def fetch(repository: str, names: Sequence[str], wanted_by: str) -> Path:
+    """The first of `names` that a hub repository holds, on this machine.
+
+    Raises:
+        UserError: if it is neither cached nor reachable, saying what to do without a network.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name, local_files_only=True))
+        except Exception:  # not cached under this name
+            continue
+    reason = "no network" if not reachable() else f"it has none of {', '.join(names)}"
+    if reachable():
+        for name in names:
+            try:
+                return Path(hf_hub_download(repository, name))
+            except EntryNotFoundError:
+                continue
+            except Exception as error:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+                break
+    raise UserError(
+        f"'{wanted_by}' is not in the hub's cache and cannot be fetched ({reason}); fetch the repository {repository} "
+        "elsewhere and name its folder with local-dir:PATH"
+    )
+
+
+def reachable() -> bool:
+    """Whether the hub's host has an address here: the hub's own client would retry for most of a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in PROXIES):
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+        return True
+    except OSError:
+        return False

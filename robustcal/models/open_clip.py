@@ -1,0 +1,144 @@
+"""Any open_clip model: ARCH/TAG, hf-hub:ORG/NAME or local-dir:PATH."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import importlib.util
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Mapping
+
+from .. import weights
+from ..registry import register
+from ..types import UserError
+from . import blueprint, hub
+from .blueprint import Blueprint
+
+if TYPE_CHECKING:
+    from ..classifier import ClipModel
+
+HUB, LOCAL = "hf-hub:", "local-dir:"
+FORMS = "ARCH/TAG such as ViT-B-32/openai, hf-hub:ORG/NAME, or local-dir:PATH"
+
+
+def identity(*, variant: str | None = None, card: dict | None = None, activation: str | None = None) -> str:
+    """What the model is, without loading it: the hash of a folder, or the name of published weights."""
+    source = _source(variant, card)
+    if source.startswith(LOCAL):
+        return weights.digest(blueprint.folder_identity(Path(source[len(LOCAL) :]).expanduser()), activation)
+    if not source.startswith(HUB):
+        split_tag(source)
+    return weights.digest(source, activation)
+
+
+@register.model(identity=identity)
+def open_clip(
+    *, variant: str | None = None, card: dict | None = None, activation: str | None = None
+) -> "ClipModel":
+    """Load an open_clip model strictly, with image size, normalisation, context and logit scale from the model.
+
+    Args:
+        variant: ``ARCH/TAG``, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``; default: the card's `variant`.
+        activation: "gelu" or "quickgelu", where the weights' origin does not say; a contradiction is refused.
+    """
+    return blueprint.build(plan(_source(variant, card)), activation=activation or (card or {}).get("activation"))
+
+
+def _source(variant: str | None, card: dict | None) -> str:
+    source = variant or (card or {}).get("variant")
+    if not source:
+        raise UserError(f"model 'open-clip' needs to know which: {FORMS}")
+    return source
+
+
+def plan(source: str) -> Blueprint:
+    """The blueprint of ``ARCH/TAG``, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``; fetches published weights."""
+    if source.startswith(LOCAL):
+        return blueprint.from_local_dir(source[len(LOCAL) :])
+    if source.startswith(HUB):
+        return from_hub(source[len(HUB) :])
+    return from_tag(*split_tag(source))
+
+
+def from_hub(name: str) -> Blueprint:
+    """The blueprint of an open_clip repository on the Hugging Face hub (or in its local cache)."""
+    if name.count("/") != 1:
+        raise UserError(f"'{HUB}{name}' is malformed; the form is hf-hub:ORG/NAME")
+    folder = hub.fetch(name, [blueprint.CONFIG], HUB + name).parent
+    config = blueprint.read_config(folder)
+    model = config["model_cfg"]
+    return Blueprint(
+        name=HUB + name,
+        config=model,
+        preprocess=config.get("preprocess_cfg", {}),
+        weights=hub.fetch(name, blueprint.WEIGHT_NAMES, HUB + name),
+        activation="quickgelu" if model.get("quick_gelu") else "gelu",
+        tokenizer=partial(blueprint.make_tokenizer, model, HUB + name),
+    )
+
+
+def from_tag(arch: str, tag: str | None) -> Blueprint:
+    """The blueprint of a built-in architecture with a published tag (None: the architecture alone).
+
+    The tag says which activation its weights were trained with, and the model is built with that one: plain
+    ``ViT-B-32/openai`` gets QuickGELU. An architecture that insists on the other one is refused.
+    """
+    from open_clip import get_model_config
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    config = copy.deepcopy(get_model_config(arch))
+    tokenizer = partial(blueprint.make_tokenizer, config, arch)
+    if tag is None:
+        borrowed = "timm_model_name" in config["vision_cfg"]  # timm towers are GELU whatever the config says
+        known = "quickgelu" if config.get("quick_gelu") else "gelu" if borrowed else None
+        return Blueprint(arch, config, {}, None, known, tokenizer)
+    published = get_pretrained_cfg(arch, tag)
+    if not published:
+        tags = list_pretrained_tags_by_model(arch)
+        near = difflib.get_close_matches(tag, tags, n=2) or tags[:6]
+        raise UserError(f"'{arch}' has no weights '{tag}'; there are: {', '.join(near) or 'none'}")
+    quick = bool(published.get("quick_gelu", False))
+    if config.get("quick_gelu") and not quick:
+        plain = arch.removesuffix("-quickgelu")
+        raise UserError(f"'{arch}/{tag}': these weights were trained with GELU; refused, use '{plain}/{tag}'")
+    config["quick_gelu"] = quick
+    preprocess = {key: published[key] for key in ("mean", "std") if key in published}
+    activation = None if "timm_model_name" in config["vision_cfg"] else "quickgelu" if quick else "gelu"
+    return Blueprint(f"{arch}/{tag}", config, preprocess, _published(arch, tag, published), activation, tokenizer)
+
+
+def _published(arch: str, tag: str, published: Mapping[str, Any]) -> Path:
+    """The weights file of a tag: from the hub, or from the address open_clip knows."""
+    where = published.get("hf_hub", "")
+    if where:
+        repository, _, file = where.rpartition("/")
+        return hub.fetch(repository, [file] if file else blueprint.WEIGHT_NAMES, f"{arch}/{tag}")
+    from open_clip.pretrained import download_pretrained
+
+    try:
+        return Path(download_pretrained(dict(published)))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(f"'{arch}/{tag}' cannot be fetched ({reason}); fetch it elsewhere, use local-dir:PATH") from None
+
+
+def split_tag(source: str) -> tuple[str, str | None]:
+    """``ARCH/TAG`` or ``ARCH`` in two. Raises `UserError` if open_clip has no such architecture (needs no torch)."""
+    arch, _, tag = source.partition("/")
+    known = architectures()
+    if arch not in known:
+        near = difflib.get_close_matches(arch, known, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it is {FORMS}"
+        raise UserError(f"model '{source}' is neither a file, a folder nor an open_clip architecture; {hint}")
+    return arch, tag or None
+
+
+def architectures() -> list[str]:
+    """Names of open_clip's built-in architectures, read from its folder of configs without importing it."""
+    found = importlib.util.find_spec("open_clip")
+    if found is None or not found.submodule_search_locations:
+        raise UserError("the package open_clip_torch is not installed: pip install open_clip_torch")
+    folder = Path(found.submodule_search_locations[0]) / "model_configs"
+    return sorted(path.stem for path in folder.glob("*.json"))
+

@@ -1,0 +1,89 @@
+"""What the text after a model's name means: published weights, a folder, or a checkpoint; one way in for all cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..registry import models, normalise, parse_spec
+from ..types import Spec, UserError
+from . import blueprint
+from .open_clip import FORMS, HUB, LOCAL, split_tag
+
+if TYPE_CHECKING:
+    from ..classifier import ClipModel
+
+SUFFIXES = (".pt", ".pth", ".tar", ".safetensors", ".bin", ".ckpt")
+
+
+def is_checkpoint(variant: str) -> bool:
+    """Whether a variant names a checkpoint file or run folder (True) or something open_clip loads (False).
+
+    Raises:
+        UserError: if it is neither a path that exists nor a form open_clip understands.
+    """
+    if variant.startswith((HUB, LOCAL)):
+        return False
+    path = Path(variant).expanduser()
+    if path.is_dir():
+        return not (path / blueprint.CONFIG).is_file()
+    if path.is_file():
+        return True
+    if variant.startswith(("/", ".", "~")) or variant.lower().endswith(SUFFIXES) or variant.count("/") > 1:
+        raise UserError(f"checkpoint '{variant}' does not exist; a variant is a path, {FORMS}")
+    split_tag(variant)
+    return False
+
+
+def as_open_clip(variant: str) -> str:
+    """A folder given as a bare path is a ``local-dir:``."""
+    is_folder = not variant.startswith((HUB, LOCAL)) and Path(variant).expanduser().is_dir()
+    return LOCAL + variant if is_folder else variant
+
+
+def load(variant: str, *, base: str | None = None, activation: str | None = None) -> "ClipModel":
+    """The model a variant names, whatever card it stands on."""
+    from . import checkpoint, open_clip
+
+    if is_checkpoint(variant):
+        return checkpoint.checkpoint(variant=variant, base=base, activation=activation)
+    _no_base(variant, base)
+    return open_clip.open_clip(variant=as_open_clip(variant), activation=activation)
+
+
+def identity(variant: str, *, base: str | None = None, activation: str | None = None) -> str:
+    """The identity of the model a variant names, without loading it."""
+    from . import checkpoint, open_clip
+
+    if is_checkpoint(variant):
+        return checkpoint.identity(variant=variant, base=base, activation=activation)
+    _no_base(variant, base)
+    return open_clip.identity(variant=as_open_clip(variant), activation=activation)
+
+
+def _no_base(variant: str, base: str | None) -> None:
+    if base is not None:
+        raise UserError(f"'{variant}' is a whole model, so base={base} has no use; base= goes with a checkpoint")
+
+
+def is_spec(text: str) -> bool:
+    """Whether a text names a registered model (``clip``, ``ucat:RUN``), rather than being a variant itself."""
+    return normalise(parse_spec(text).name) in models.names()
+
+
+def load_base(text: str) -> "ClipModel":
+    """The model a fine-tune started from: a spec (``clip:ViT-B-32/openai``) or a variant (``ViT-B-32/openai``)."""
+    return models.build(text) if is_spec(text) else load(text)
+
+
+def spec_identity(spec: str | Spec) -> str:
+    """The identity of any model spec without loading it (weights hash, or the name of published weights).
+
+    A plugin without `identity=` metadata is identified by its canonical spec and its own source.
+    """
+    if isinstance(spec, str) and not is_spec(spec):
+        return identity(spec)
+    spec = models.spec(spec)
+    plugin, arguments = models.arguments(spec)
+    function = plugin.meta.get("identity")
+    return function(**arguments) if function else f"{spec}@{plugin.source_sha256 or ''}"

@@ -1,0 +1,58 @@
+"""The bundled tiny CLIP and its fine-tunes: a genuine open_clip folder, loaded like any other model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import weights
+from ..registry import register
+from ..types import UserError
+from . import blueprint, source
+
+if TYPE_CHECKING:
+    from ..classifier import ClipModel
+
+FOLDER = Path(__file__).parent / "weights" / "tiny"
+
+
+def identity(
+    *, variant: str | None = None, card: dict | None = None, base: str | None = None, activation: str | None = None
+) -> str:
+    """Hash of the bundled files the card names, or the identity of the variant that stands in for them."""
+    if variant is not None:
+        return source.identity(variant, base=base, activation=activation)
+    tower = _tower(card)
+    return weights.digest(blueprint.folder_identity(FOLDER), weights.sha256(tower) if tower else None)
+
+
+@register.model(identity=identity)
+def tiny(
+    *, variant: str | None = None, card: dict | None = None, base: str | None = None, activation: str | None = None
+) -> "ClipModel":
+    """Load the bundled tiny CLIP with a card's image tower, or whatever the variant names instead.
+
+    Args:
+        variant: ``ARCH/TAG``, ``hf-hub:ORG/NAME``, ``local-dir:PATH``, a checkpoint or a run folder.
+        base: what a checkpoint variant was fine-tuned from. activation: what it was trained with; see `checkpoint`.
+    """
+    if variant is not None:
+        return source.load(variant, base=base, activation=activation)
+    tower = _tower(card)
+    model = blueprint.build(blueprint.from_local_dir(FOLDER))
+    if tower is not None:
+        weights.load_into(model.clip.visual, weights.load_state_dict(tower), str(tower))
+        model.fingerprint = weights.digest(model.fingerprint, weights.sha256(tower))
+    model.name = Path(card["path"]).stem if card else "tiny"
+    return model
+
+
+def _tower(card: dict | None) -> Path | None:
+    """The image tower a card names (None: the base itself), after comparing sha256 with the card."""
+    name = (card or {}).get("weights", blueprint.WEIGHTS)
+    file, stated = FOLDER / name, (card or {}).get("sha256")
+    if not file.is_file():
+        raise UserError(f"bundled weights '{file.name}' are missing; reinstall, or rebuild them with 'robustcal train'")
+    if stated and weights.sha256(file) != stated:
+        raise UserError(f"bundled weights '{file.name}' differ from their card (sha256); reinstall robustcal")
+    return None if name == blueprint.WEIGHTS else file
