@@ -1,4 +1,4 @@
-"""AutoAttack (Croce & Hein 2020) by its authors' code: `autoattack`, `:plus`, `:rand`, and `:paper` of the CLIP papers."""
+"""AutoAttack (Croce & Hein 2020) by its authors' code: standard, plus, rand, and paper, the CLIP papers' list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..types import Classifier, Threat, UserError
 from .apgd import apgd
 from .borrowed import borrowed_rng, draw_seed, need_single_labels
 
-#: Attacks of each version where there are classes enough. `paper` is the list that robust CLIP papers call AutoAttack.
+#: Attacks of each version where there are classes enough. `paper` is what robust CLIP papers call AutoAttack.
 VERSIONS = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
@@ -99,7 +99,7 @@ def attack_list(version: str, classes: int) -> tuple[str, ...]:
 
 
 class kept_trace:
-    """The library's dynamic-defence check switches the trace function off; this puts it back (debuggers, coverage)."""
+    """The library's check for dynamic defences switches the trace function off; this puts it back."""
 
     def __enter__(self) -> None:
         self.before = sys.gettrace()

@@ -72,7 +72,7 @@ def torchattacks(
     seed = draw_seed(noise)
     asked = {"steps": steps, "step": step, "restarts": restarts, "queries": queries, "loss": loss, "norm": norm}
     if classifier.num_classes < FEW_CLASSES.get(name, 2):
-        raise UserError(f"torchattacks:{name} needs {FEW_CLASSES[name]} classes or more; use autoattack, which adapts")
+        raise UserError(f"torchattacks:{name} needs {FEW_CLASSES[name]} classes; use autoattack, which adapts")
     with borrowed_rng(seed):
         settings = arguments_of(name, threat.eps, classifier.num_classes, seed, asked)
         attack = _library(name)(classifier, **settings)
