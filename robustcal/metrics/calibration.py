@@ -1,0 +1,121 @@
+"""Calibration error over equal-width bins: ECE, MCE, its debiased form, and over- and under-confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..registry import register
+from ..types import Records, UserError
+from .bins import ReliabilityBins, bin_edges, bin_index, checked, reliability_bins
+from .debias import debiased_l1, truth_draws
+from .weighted import Means
+
+Norm = Callable[[np.ndarray, np.ndarray], np.ndarray]
+#: Norms of the gaps (..., B), each already multiplied by its bin's share of the samples (..., B).
+NORMS: dict[str, Norm] = {
+    "ece": lambda gap, share: np.abs(gap).sum(-1),
+    "ece_l2": lambda gap, share: np.sqrt((gap**2 * _inverse(share)).sum(-1)),
+    "mce": lambda gap, share: (np.abs(gap) * _inverse(share)).max(-1),
+    "overconfidence": lambda gap, share: np.maximum(gap, 0).sum(-1),
+    "underconfidence": lambda gap, share: np.maximum(-gap, 0).sum(-1),
+}
+READINGS = {"softmax": ("confidence", ""), "dirichlet": ("dirichlet_confidence", "dirichlet_")}
+
+
+def expected_calibration_error(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = 15, norm: str = "l1", scheme: str = "width"
+) -> float:
+    """Calibration error of confidences (N,) in [0, 1] against correctness (N,): a number in [0, 1], nan if N = 0.
+
+    Args:
+        bins: number of bins (low, high].
+        norm: "l1" (ECE; Naeini et al. 2015, Guo et al. 2017), "l2" (root mean square) or "max" (MCE).
+        scheme: "width" or "mass" (adaptive ECE; Nguyen and O'Connor 2015).
+    """
+    return reliability_bins(confidence, correct, bins, scheme).error(norm)
+
+
+DIRECTION = {
+    "ece": "lower", "ece_debiased": "lower", "ece_l2": "lower", "mce": "lower", "confidence": "none", "gap": "zero",
+    "overconfidence": "lower", "underconfidence": "lower",
+}  # fmt: skip
+
+
+@register.metric(
+    direction={prefix + name: way for _, prefix in READINGS.values() for name, way in DIRECTION.items()}, unit="fraction"
+)
+def calibration(records: Records, *, bins: int = 15, reading: str = "softmax") -> Means:
+    """How far confidence is from accuracy.
+
+    `reading`: "softmax" at the model's own logit scale, or "dirichlet", the Dirichlet mean softmax(cosine / 0.07),
+    whose names start with ``dirichlet_``. Returned names:
+
+    - ece, ece_l2, mce: over `bins` equal-width bins (low, high];
+    - ece_debiased: ece without the part that sampling noise explains;
+    - confidence: mean confidence; gap: mean confidence minus accuracy;
+    - overconfidence, underconfidence: the two parts of ece, from bins above and below their accuracy;
+      their sum is ece, their difference is gap.
+    """
+    confidence, correct, prefix = reading_of(records, reading)
+    count, n = max(1, int(bins)), len(confidence)
+    index = bin_index(confidence, bin_edges(confidence, count))
+    columns = bin_columns(index, count, confidence - correct, confidence)
+
+    def combine(means: np.ndarray) -> dict[str, np.ndarray]:
+        gap, square, share = (means[..., part * count : (part + 1) * count] for part in range(3))
+        spread = np.sqrt(np.maximum(square - gap**2, 0) / max(n, 1))
+        values = {name: norm(gap, share) for name, norm in NORMS.items()}
+        values |= {
+            "ece_debiased": debiased_l1(gap, spread), "confidence": means[..., 3 * count], "gap": gap.sum(-1),
+        }  # fmt: skip
+        return {prefix + name: value for name, value in values.items()}
+
+    def draws_of(norm: Norm) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        def draws(means: np.ndarray, resampled: np.ndarray) -> np.ndarray:
+            gap, share = means[:count], resampled[:, 2 * count : 3 * count]
+            observed = float(norm(gap, means[2 * count : 3 * count]))
+            return truth_draws(gap, resampled[:, :count], observed, lambda moved: norm(moved, share))
+
+        return draws
+
+    rules = {prefix + name: draws_of(norm) for name, norm in (NORMS | {"ece_debiased": NORMS["ece"]}).items()}
+    return Means(columns, combine, draws=rules)
+
+
+def _inverse(share: np.ndarray) -> np.ndarray:
+    """1 / share, and 0 in an empty bin (a share below that of half a sample in 10^9 is rounding)."""
+    return np.where(share > 5e-10, 1 / np.where(share > 5e-10, share, 1), 0.0)
+
+
+def bin_columns(index: np.ndarray, bins: int, gap: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """Per-sample columns (N, 3 bins + 1) float32: gap, squared gap and 1 in the sample's own bin; the confidence."""
+    rows = np.arange(len(index))
+    columns = np.zeros((len(index), 3 * bins + 1), dtype=np.float32)
+    columns[rows, index] = gap
+    columns[rows, bins + index] = gap**2
+    columns[rows, 2 * bins + index] = 1
+    columns[:, -1] = confidence
+    return columns
+
+
+def reading_of(records: Records, reading: str = "softmax") -> tuple[np.ndarray, np.ndarray, str]:
+    """Confidence (N,), correctness (N,) and name prefix of a reading.
+
+    Raises:
+        UserError: unknown reading, or confidences that are no probabilities.
+    """
+    if reading not in READINGS:
+        raise UserError(f"reading '{reading}' is unknown; there are: {', '.join(READINGS)}")
+    column, prefix = READINGS[reading]
+    try:
+        return *checked(records[column], records["correct"]), prefix
+    except ValueError as error:
+        raise UserError(f"column '{column}' of the records: {error}") from None
+
+
+def bins_of(records: Records, bins: int = 15, reading: str = "softmax", scheme: str = "width") -> ReliabilityBins:
+    """The reliability bins of records: what `calibration` sums up and what a diagram draws."""
+    confidence, correct, _ = reading_of(records, reading)
+    return reliability_bins(confidence, correct, bins, scheme)

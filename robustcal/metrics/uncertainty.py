@@ -1,0 +1,45 @@
+"""Predictive entropy, aleatoric and epistemic uncertainty, raw and normalised."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..registry import register
+from ..types import Records
+from .weighted import Means
+
+
+@register.metric(
+    unit={
+        "entropy": "nats", "au": "nats", "eu": "", "log10_eu": "log10", "entropy_normalised": "fraction",
+        "au_normalised": "fraction",
+    },
+)  # fmt: skip
+def uncertainty(records: Records) -> Means:
+    """Means over samples. entropy: of the softmax; au: expected entropy under the Dirichlet; eu: C / (alpha_0 + C).
+
+    The normalised forms are divided by ln C. CLIP's evidence makes eu about 1e-8, so log10_eu, the mean of its
+    logarithm, is what moves.
+    """
+    log_eu = np.asarray(records["log_eu"], dtype=np.float64)
+    columns = np.stack([np.asarray(records["entropy"], np.float64), np.asarray(records["au"], np.float64)], axis=1)
+    columns = np.concatenate([columns, np.exp(log_eu)[:, None], log_eu[:, None] / np.log(10)], axis=1)
+    scale = np.log(max(class_count(records), 2))
+
+    def combine(means: np.ndarray) -> dict[str, np.ndarray]:
+        entropy, au, eu, log10_eu = np.moveaxis(means, -1, 0)
+        return {
+            "entropy": entropy, "au": au, "eu": eu, "log10_eu": log10_eu,
+            "entropy_normalised": entropy / scale, "au_normalised": au / scale,
+        }  # fmt: skip
+
+    return Means(columns, combine)
+
+
+def class_count(records: Records) -> int:
+    """Number of classes C, solved from eu = C / (alpha_0 + C); 0 if there are no records."""
+    log_eu = np.asarray(records["log_eu"], dtype=np.float64)
+    if not len(log_eu):
+        return 0
+    log_alpha0 = np.asarray(records["log_alpha0"], dtype=np.float64)
+    return int(np.rint(np.median(np.exp(log_eu + log_alpha0) / -np.expm1(log_eu))))

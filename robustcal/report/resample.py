@@ -1,0 +1,132 @@
+"""Bootstrap resamples of samples, and the values of metrics under them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ..metrics.weighted import Means, Weighted
+from ..types import Records
+
+#: Numbers in a chunk of resample counts: bounds the memory.
+CHUNK = 4_000_000
+#: Bytes of counts that `Resamples` keeps from one cell to the next.
+KEEP = 128_000_000
+
+Inputs = tuple[Records, ...]
+Function = Callable[..., Mapping[str, float]]
+
+
+class Resamples:
+    """How often each of `n` samples is drawn in each of `count` bootstrap resamples.
+
+    The draws depend on (seed, key) only. With the sample ids as key, every cell on the same samples gets the same
+    draws, so that differences between cells are paired, and cells on other samples get independent ones.
+    """
+
+    def __init__(self, n: int, count: int = 1000, seed: int = 0, key: str = ""):
+        self.n, self.count, self.seed, self.key = n, count, seed, key
+        self._kept: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, ids: Sequence[str] | np.ndarray, count: int = 1000, seed: int = 0) -> "Resamples":
+        """The resamples of samples with these ids, in this order."""
+        return cls(len(ids), count, seed, hashlib.sha256("\0".join(map(str, ids)).encode()).hexdigest())
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Counts (rows, n) float32, `count` rows altogether; nothing if there are no samples."""
+        rows = max(1, CHUNK // max(self.n, 1))
+        starts = range(0, self.count if self.n else 0, rows)
+        if self._kept is not None:
+            yield from (self._kept[start : start + rows].astype(np.float32) for start in starts)
+            return
+        kept = np.empty((self.count, self.n), np.uint8) if self.count * self.n <= KEEP else None
+        key = hashlib.sha256(f"{self.seed}/{self.key}".encode()).digest()
+        random = np.random.Generator(np.random.SFC64(list(key)))
+        for start in starts:
+            drawn = np.empty((min(rows, self.count - start), self.n), np.uint8)
+            for row in drawn:
+                row[:] = np.bincount(random.integers(0, self.n, self.n), minlength=self.n)
+            if kept is not None:
+                kept[start : start + rows] = drawn
+            yield drawn.astype(np.float32)
+        self._kept = kept
+
+
+class Resampled(Mapping[str, np.ndarray]):
+    """Records of one resample; a column is gathered when it is asked for."""
+
+    def __init__(self, records: Records, index: np.ndarray):
+        self.records, self.index = records, index
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        return np.asarray(self.records[column])[self.index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def values_and_draws(
+    functions: Sequence[Function], inputs: Sequence[Inputs], resamples: Resamples
+) -> tuple[list[Mapping[str, float]], list[dict[str, np.ndarray]]]:
+    """Call each metric on its records and under every resample: its values, and {name: (R,)} draws."""
+    found = [function(*given) for function, given in zip(functions, inputs)]
+    additive = [value for value in found if isinstance(value, Means)]
+    others = [(i, value) for i, value in enumerate(found) if not isinstance(value, Means)]
+    stack = _centred(additive)
+    means: list[np.ndarray] = []
+    parts: dict[int, list] = {i: [] for i, _ in others}
+    for counts in resamples.chunks():
+        if stack is not None:
+            means.append(counts @ stack)
+        for i, value in others:
+            if isinstance(value, Weighted):
+                parts[i].append(value.evaluate(counts))
+            else:
+                parts[i].append(_by_index(functions[i], inputs[i], counts))
+    drawn = dict(zip(map(id, additive), _additive_draws(additive, means, resamples.n)))
+    for i, value in others:
+        empty = np.empty(0)
+        drawn[id(value)] = {name: np.concatenate([part[name] for part in parts[i]] or [empty]) for name in value}
+    return found, [drawn[id(value)] for value in found]
+
+
+def _centred(additive: Sequence[Means]) -> np.ndarray | None:
+    """Columns of all additive metrics side by side, (N, K) float32, minus their means: what keeps float32 exact."""
+    if not additive:
+        return None
+    width = sum(value.columns.shape[1] for value in additive)
+    stack = np.empty((additive[0].n, width), np.float32)
+    start = 0
+    for value in additive:
+        stop = start + value.columns.shape[1]
+        np.subtract(value.columns, value.means, out=stack[:, start:stop], casting="same_kind")
+        start = stop
+    return stack
+
+
+def _additive_draws(additive: Sequence[Means], products: list[np.ndarray], n: int) -> Iterator[dict[str, np.ndarray]]:
+    shifts = np.concatenate(products).astype(np.float64) / n if products else None
+    start = 0
+    for value in additive:
+        stop = start + value.columns.shape[1]
+        resampled = value.means + (shifts[:, start:stop] if shifts is not None else np.empty((0, stop - start)))
+        start = stop
+        draws = dict(value.combine(resampled))
+        for name, rule in value.draws.items():
+            draws[name] = rule(value.means, resampled)
+        yield draws
+
+
+def _by_index(function: Function, given: Inputs, counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Call a plain metric on each resample."""
+    values = []
+    for row in counts:
+        index = np.repeat(np.arange(len(row)), row.astype(np.int64))
+        values.append(dict(function(*(Resampled(records, index) for records in given))))
+    return {name: np.array([value[name] for value in values], dtype=np.float64) for name in values[0]}

@@ -1,0 +1,265 @@
+"""Confidence intervals for every metric, averages over datasets, and paired comparisons of models."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtr, stdtrit
+
+from ..metrics.accuracy import harmonic_mean
+from ..metrics.weighted import Means
+from ..registry import register
+from ..types import Records
+from .resample import Resamples, values_and_draws
+
+#: The metrics behind the columns of cells.csv, and the columns of the records that they read.
+CELL_METRICS = ("accuracy", "calibration", "scores", "uncertainty")
+
+Metric = str | Callable[..., Mapping[str, float]]
+
+
+class Interval(NamedTuple):
+    """A value and its confidence limits."""
+
+    value: float
+    lo: float
+    hi: float
+
+
+class Difference(NamedTuple):
+    """A difference, its confidence limits, and the two-sided p-value of "no difference"."""
+
+    value: float
+    lo: float
+    hi: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Values of metrics and, for each, draws (R,) whose percentiles are an interval for the true value.
+
+    Draws of cells on the same samples are paired; those of other samples are independent. So averages, differences
+    and functions of values carry their uncertainty along: apply the same function to the draws.
+    `limits` holds closed-form intervals, where a metric has a better one than percentiles.
+    """
+
+    values: Mapping[str, float]
+    draws: Mapping[str, np.ndarray]
+    limits: Mapping[str, tuple[float, float]]
+
+    def interval(self, name: str, level: float = 0.95) -> Interval:
+        """The value of that name with its limits."""
+        if name in self.limits:
+            return Interval(self.values[name], *self.limits[name])
+        return interval(self.values[name], self.draws[name], level)
+
+
+def interval(value: float, draws: np.ndarray, level: float = 0.95) -> Interval:
+    """Equal-tailed percentiles of the draws around a value; nan limits where there are no finite draws."""
+    draws = draws[np.isfinite(draws)]
+    if not len(draws) or not np.isfinite(value):
+        return Interval(float(value), float("nan"), float("nan"))
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(value), float(low), float(high))
+
+
+def replicates(
+    records: Records, metrics: Iterable[Metric] = CELL_METRICS, resamples: int | Resamples = 1000, seed: int = 0,
+    level: float = 0.95, clean: Records | None = None,
+) -> Replicates:  # fmt: skip
+    """Every value of these metrics on one cell, with its bootstrap over samples.
+
+    Args:
+        metrics: specs (``calibration:bins=20``) or functions of records.
+        resamples: how many, or a `Resamples` to share between the cells of a dataset (faster, same draws).
+        level: of the closed-form limits.
+        clean: records of the same samples without attack; metrics that need them are left out where there are none.
+    """
+    n = len(records["correct"])
+    if not isinstance(resamples, Resamples):
+        resamples = Resamples.of(records["id"], resamples, seed) if "id" in records else Resamples(n, resamples, seed)
+    metrics = [metric for metric in metrics if clean is not None or not needs_clean(metric)]
+    inputs = [(records, clean) if needs_clean(metric) else (records,) for metric in metrics]
+    found, drawn = values_and_draws([metric_function(metric) for metric in metrics], inputs, resamples)
+    limits = {}
+    for value in found:
+        if isinstance(value, Means) and n:
+            limits |= {name: rule(value.means, n, level) for name, rule in value.limits.items()}
+    values = {name: float(number) for value in found for name, number in value.items()}
+    return Replicates(values, {name: part for draws in drawn for name, part in draws.items()}, limits)
+
+
+def summarise(
+    records: Records, metrics: Iterable[Metric] = CELL_METRICS, resamples: int | Resamples = 1000, seed: int = 0,
+    level: float = 0.95, clean: Records | None = None,
+) -> dict[str, Interval]:  # fmt: skip
+    """Value and confidence limits of every number these metrics return; arguments as in `replicates`."""
+    drawn = replicates(records, metrics, resamples, seed, level, clean)
+    return {name: drawn.interval(name, level) for name in drawn.values}
+
+
+# -- combining cells ---------------------------------------------------------------------------------------------
+def average(cells: Sequence[Replicates]) -> Replicates:
+    """Unweighted mean over cells (datasets) of every value that all of them have."""
+    names = [name for name in cells[0].values if all(name in cell.values for cell in cells)]
+    return Replicates(
+        {name: float(np.mean([cell.values[name] for cell in cells])) for name in names},
+        {name: np.mean([cell.draws[name] for cell in cells], axis=0) for name in names},
+        dict(cells[0].limits) if len(cells) == 1 else {},
+    )
+
+
+def harmonic(clean: Replicates, attacked: Replicates, name: str = "accuracy", level: float = 0.95) -> Interval:
+    """H, the harmonic mean of two (averaged) values; pass `average(...)` for the H of the literature's tables."""
+    value = harmonic_mean(clean.values[name], attacked.values[name])
+    return interval(float(value), harmonic_mean(clean.draws[name], attacked.draws[name]), level)
+
+
+def difference(a: Replicates, b: Replicates, name: str, level: float = 0.95) -> Difference:
+    """b - a with limits and the p-value of "equal": paired where both are on the same samples.
+
+    The p-value takes the draws of the difference as normal around their mean, so it is not bounded by the number of
+    resamples and can survive a correction for many comparisons.
+    """
+    value, draws = b.values[name] - a.values[name], b.draws[name] - a.draws[name]
+    found = interval(value, draws, level)
+    spread, centre = (float(draws.std(ddof=1)), float(draws.mean())) if len(draws) > 1 else (float("nan"),) * 2
+    if spread == 0:
+        p = 1.0 if centre == 0 else 0.0
+    else:
+        p = float(2 * ndtr(-abs(centre) / spread))
+    return Difference(*found, p)
+
+
+def compare(
+    a: Records, b: Records, metrics: Iterable[Metric] = CELL_METRICS, resamples: int | Resamples = 1000, seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Difference]:  # fmt: skip
+    """Paired differences b - a of two cells on the same samples in the same order.
+
+    Raises:
+        ValueError: the samples are not the same.
+    """
+    if list(a["id"]) != list(b["id"]):
+        raise ValueError("a paired comparison needs the same samples in the same order")
+    shared = resamples if isinstance(resamples, Resamples) else Resamples.of(a["id"], resamples, seed)
+    metrics = list(metrics)
+    one, other = replicates(a, metrics, shared), replicates(b, metrics, shared)
+    return {name: difference(one, other, name, level) for name in one.values if name in other.values}
+
+
+def holm(pvalues: Sequence[float]) -> np.ndarray:
+    """Holm's (1979) step-down adjusted p-values (m,): below alpha means significant at family-wise level alpha.
+
+    nan stays nan and does not count as a comparison.
+    """
+    p = np.asarray(pvalues, dtype=np.float64)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    adjusted = np.full(len(p), np.nan)
+    steps = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted
+
+
+def mark(
+    cells: Mapping[str, Replicates], name: str, alpha: float = 0.05, direction: str | None = None
+) -> dict[str, str]:
+    """Which of several models to set in bold: "best", "best-not-significant", "second" or "".
+
+    "best" is better than every other model after Holm's correction over those comparisons; where it is not
+    significantly better it is "best-not-significant". Missing values are never marked; a name without a direction marks
+    nothing.
+    """
+    direction = direction or direction_of(name)
+    marks = {key: "" for key in cells}
+    known = [key for key in cells if np.isfinite(cells[key].values.get(name, np.nan))]
+    if direction not in ("higher", "lower", "zero") or not known:
+        return marks
+    badness = {"higher": lambda x: -x, "lower": lambda x: x, "zero": abs}[direction]
+    ranked = sorted(known, key=lambda key: badness(cells[key].values[name]))
+    first, *others = ranked
+    adjusted = holm([_better(cells[first], cells[key], name, direction) for key in others])
+    marks[first] = "best" if others and bool((adjusted < alpha).all()) else "best-not-significant"
+    if others:
+        marks[others[0]] = "second"
+    return marks
+
+
+def _better(best: Replicates, other: Replicates, name: str, direction: str) -> float:
+    if direction != "zero":
+        return difference(best, other, name).p
+    absolute = [Replicates({name: abs(x.values[name])}, {name: np.abs(x.draws[name])}, {}) for x in (best, other)]
+    return difference(*absolute, name).p
+
+
+# -- seeds -------------------------------------------------------------------------------------------------------
+class Spread(NamedTuple):
+    """Values of several training seeds: mean, standard deviation, t-limits of the mean, and how many there are."""
+
+    mean: float
+    deviation: float
+    lo: float
+    hi: float
+    seeds: int
+
+
+def seed_spread(values: Sequence[float], level: float = 0.95) -> Spread:
+    """Spread over independently trained models; with one value the deviation and the limits are nan."""
+    values = np.asarray([v for v in values if np.isfinite(v)], dtype=np.float64)
+    n = len(values)
+    mean = float(values.mean()) if n else float("nan")
+    if n < 2:
+        return Spread(mean, float("nan"), float("nan"), float("nan"), n)
+    deviation = float(values.std(ddof=1))
+    width = float(stdtrit(n - 1, (1 + level) / 2)) * deviation / np.sqrt(n)
+    return Spread(mean, deviation, mean - width, mean + width, n)
+
+
+# -- metric plugins ----------------------------------------------------------------------------------------------
+def metric_function(metric: Metric) -> Callable[..., Mapping[str, float]]:
+    """The function of a metric spec, its parameters filled in."""
+    if callable(metric):
+        return metric
+    plugin, arguments = register.metrics.arguments(register.metrics.spec(metric))
+    return lambda *records: plugin.make(*records, **arguments)
+
+
+def needs_clean(metric: Metric) -> bool:
+    """Whether a metric takes the clean records as its second argument."""
+    make = metric if callable(metric) else register.metrics.get(register.metrics.spec(metric).name).make
+    kinds = [parameter.kind for parameter in inspect.signature(make).parameters.values()]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(kind in positional for kind in kinds) > 1
+
+
+def direction_of(name: str) -> str:
+    """Which way is better for a returned name: "higher", "lower", "zero" (nearest to 0) or "none"."""
+    return declarations().get(name, ("none", ""))[0]
+
+
+def unit_of(name: str) -> str:
+    """Unit of a returned name: "fraction" (shown as percent), "nats", ..., or ""."""
+    return declarations().get(name, ("none", ""))[1]
+
+
+def declarations() -> dict[str, tuple[str, str]]:
+    """(direction, unit) of every name that a registered metric declares.
+
+    A metric declares one string for the one value it is named after, or a mapping for several.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for entry in register.metrics.entries():
+        meta = register.metrics.get(entry.name).meta
+        direction, unit = meta.get("direction", "none"), meta.get("unit", "")
+        names = [*direction] if isinstance(direction, Mapping) else []
+        names += [name for name in unit if name not in names] if isinstance(unit, Mapping) else []
+        for name in names or [entry.name.replace("-", "_")]:
+            one = direction.get(name, "none") if isinstance(direction, Mapping) else direction
+            found[name] = (one, unit.get(name, "") if isinstance(unit, Mapping) else unit)
+    return found
