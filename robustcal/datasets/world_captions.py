@@ -133,7 +133,7 @@ def vocabulary_texts() -> list[str]:
 
 
 def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
+    return "an" if word[0] in "aeiou" or word == "hourglass" else "a"
 
 
 def _pair_labels() -> np.ndarray:

@@ -14,9 +14,10 @@ import numpy as np
 from .world_atlas import EXTENT, TILE, atlas
 from .world_attributes import COLOR_VALUES
 from .world_random import gaussians, mix, uniforms
+from .world_textures import pattern_share, ramp, second_paint
 
 RESOLUTION = 32
-CHUNK = 32  # samples rendered together: few enough for the working set to stay in the cache
+CHUNK = 64  # samples rendered together: few enough for the working set to stay in the cache
 _NOISE = np.uint64(0x6E6F697365)
 _f = np.float32
 _PALETTE = np.array(list(COLOR_VALUES.values()), np.float32)
@@ -62,15 +63,14 @@ def _render(scenes: Scenes, difficulty: float) -> np.ndarray:
     u = _Draws(scenes.keys)
     x, y = _warped_grid(u, difficulty)
     paint = (_PALETTE[scenes.color] + u.span(3, -0.09, 0.09, difficulty)).clip(0, 1)
-    ground = (_PALETTE[scenes.background] * u.span(1, 1.0, 0.6) + u.span(3, -0.09, 0.09, difficulty)).clip(0, 1)
+    ground = (_PALETTE[scenes.background] * u.span(1, 0.78, 1.0) + u.span(3, -0.09, 0.09, difficulty)).clip(0, 1)
     image = _backdrop(u, ground, x, y, difficulty)
     across, down, scale = _object_frame(u, scenes.size, x, y, difficulty)
     softness = u.span(1, 1.0, 2.0, difficulty)[:, :, None]
-    weight = u.span(1, -0.35, 0.55, difficulty)[:, :, None]  # pen weight: glyphs thinner or thicker, in pixels
-    cover = (_distance(scenes.tile, across, down) * scale + weight) / softness + _f(0.5)
-    np.clip(cover, 0, 1, out=cover)
-    pattern = _pattern(u, scenes.texture, across, down, scale)
-    for channel, second in enumerate(_second_paint(paint).T):
+    weight = u.span(1, -0.03, 0.06, difficulty)[:, :, None]  # of the pen: glyphs thinner or thicker
+    cover = ramp((_distance(scenes.tile, across, down) + weight) * (scale / softness), _f(0))
+    pattern = pattern_share(scenes.texture, across, down, scale, u.span(1, 0.55, 0.8), u.take(2), u.span(2, -1, 1))
+    for channel, second in enumerate(second_paint(scenes.color, paint).T):
         first = paint[:, channel, None, None]
         layer = image[:, channel]
         layer += cover * (first + pattern * (second[:, None, None] - first) - layer)
@@ -127,14 +127,16 @@ def _backdrop(u: _Draws, ground: np.ndarray, x: np.ndarray, y: np.ndarray, diffi
 
 
 def _blob(u: _Draws, image: np.ndarray, x: np.ndarray, y: np.ndarray, alpha: np.float32, largest: float) -> None:
-    """Paint a translucent ellipse of any colour over the image, in place; about a third of them are invisible."""
-    centre = u.span(2, -1.1, 1.1)[:, :, None, None]
-    radius = (u.take(2) * _f(largest) + _f(0.04))[:, :, None, None]
-    color = u.take(3)[:, :, None, None]
-    opacity = np.clip(u.take(1) * _f(1.5) - _f(0.5), 0, 1)[:, :, None] * alpha
-    dx, dy = (x - centre[:, 0]) / radius[:, 0], (y - centre[:, 1]) / radius[:, 1]
-    cover = np.clip((_f(1.2) - dx * dx - dy * dy) * _f(2), 0, 1) * opacity
-    image += cover[:, None] * (color - image)
+    """Paint a translucent ellipse of any colour over two thirds of the images, in place."""
+    centre, radius, color = u.span(2, -1.1, 1.1), u.take(2) * _f(largest) + _f(0.04), u.take(3)
+    opacity = (u.take(1)[:, 0] * _f(1.5) - _f(0.5)) * alpha
+    rows = np.flatnonzero(opacity > 0)
+    dx = (x[rows] - centre[rows, 0, None, None]) / radius[rows, 0, None, None]
+    dy = (y[rows] - centre[rows, 1, None, None]) / radius[rows, 1, None, None]
+    cover = ramp(_f(0.95) - dx * dx - dy * dy, _f(0), _f(2)) * opacity[rows, None, None]
+    for channel in range(3):
+        layer = image[rows, channel]
+        image[rows, channel] = layer + cover * (color[rows, channel, None, None] - layer)
 
 
 def _object_frame(u: _Draws, size: np.ndarray, x: np.ndarray, y: np.ndarray, difficulty: float):
@@ -174,80 +176,25 @@ def _distance(tile: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndar
     return upper + row * (lower - upper)
 
 
-def _second_paint(paint: np.ndarray) -> np.ndarray:
-    """The texture's other colour: a darker one, or a lighter one where the paint is dark. (n, 3)."""
-    light = paint[:, :1] * _f(0.3) + paint[:, 1:2] * _f(0.6) + paint[:, 2:] * _f(0.1)
-    return np.where(light > 0.3, paint * _f(0.22), paint * _f(0.35) + _f(0.65))
-
-
-def _pattern(u: _Draws, texture: np.ndarray, across: np.ndarray, down: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Share of the second paint at each pixel, in [0, 1]: (n, 32, 32); zero where the texture is solid.
-
-    Periods are at least five pixels, so that no texture is lost between pixels; edges are one pixel wide.
-    """
-    period = np.maximum(u.span(1, 0.55, 0.8)[:, :, None], _f(5) / scale)
-    phase = u.take(2)[:, :, None, None]
-    slant = u.span(2, -1, 1)
-    out = np.zeros_like(across)
-    for kind, draw in enumerate((None, _stripes, _dots, _checks, _shading)):
-        rows = np.flatnonzero(texture == kind)
-        if draw is not None and len(rows):
-            edge = period[rows] * scale[rows]  # pixels per period: what makes an edge one pixel wide
-            s, t = across[rows] / period[rows], down[rows] / period[rows]
-            out[rows] = draw(s, t, phase[rows], slant[rows], edge, across[rows], down[rows])
-    return out
-
-
-def _wave(s: np.ndarray) -> np.ndarray:
-    """Triangle wave of period 1: 0 at the integers, 0.5 half-way."""
-    return _f(0.5) - abs(s - np.floor(s) - _f(0.5))
-
-
-def _stripes(s, t, phase, slant, edge, across, down):
-    lean = slant[:, 0, None, None]
-    steep = (slant[:, 1] > 0)[:, None, None]
-    line = np.where(steep, s + lean * t, t + lean * s) + phase[:, 0]
-    return np.clip((_wave(line) - _f(0.29)) * edge + _f(0.5), 0, 1)
-
-
-def _dots(s, t, phase, slant, edge, across, down):
-    dx, dy = _f(0.5) - _wave(s + phase[:, 0]), _f(0.5) - _wave(t + phase[:, 1])
-    return np.clip((_f(0.32) - np.sqrt(dx * dx + dy * dy)) * edge + _f(0.5), 0, 1)
-
-
-def _checks(s, t, phase, slant, edge, across, down):
-    a = np.clip((_wave(s * _f(0.7) + phase[:, 0]) - _f(0.25)) * edge * _f(2), -1, 1)
-    b = np.clip((_wave(t * _f(0.7) + phase[:, 1]) - _f(0.25)) * edge * _f(2), -1, 1)
-    return a * b * _f(0.5) + _f(0.5)
-
-
-def _shading(s, t, phase, slant, edge, across, down):
-    sign = np.where(slant > 0, _f(0.5), _f(-0.5))[:, :, None, None]
-    return np.clip(_f(0.42) + sign[:, 0] * across * _f(0.9) + sign[:, 1] * down * _f(0.9), 0, 1) * _f(0.95)
-
-
 def _camera(u: _Draws, image: np.ndarray, keys: np.ndarray, difficulty: float) -> np.ndarray:
     """Contrast, blur, noise and rounding to bytes: (n, 3, 32, 32) uint8."""
-    contrast = (1 - u.span(1, 0.0, 0.45, difficulty))[:, :, None, None]
+    contrast = (1 - u.span(1, 0.0, 0.42, difficulty))[:, :, None, None]
     level = u.span(1, 0.35, 0.65)[:, :, None, None]
     image = level + (image.clip(0, 1) - level) * contrast
-    blur = u.take(1)[:, 0] * _f(1.6 * difficulty)
-    rows = np.flatnonzero(blur > 0.6)
-    if len(rows):
-        soft = image[rows]
-        image[rows] += (blur[rows] - _f(0.6))[:, None, None, None] * (_smooth(_smooth(soft)) - soft)
+    blur = u.take(1)[:, 0] * _f(1.6 * difficulty) - _f(0.6)  # share of the blurred image in the result
+    rows = np.flatnonzero(blur > 0)
+    sharp = image[rows]
+    image[rows] = sharp + blur[rows, None, None, None] * (_smooth(sharp) - sharp)
     sigma = (u.span(1, 0.0, 0.055, difficulty))[:, :, None, None]
     image += sigma * gaussians(mix(keys ^ _NOISE), image[0].size).reshape(image.shape)
     return (np.clip(image, 0, 1) * _f(255) + _f(0.5)).astype(np.uint8)
 
 
 def _smooth(image: np.ndarray) -> np.ndarray:
-    """A 3x3 binomial blur with repeated borders."""
-    for axis in (2, 3):
-        size = image.shape[axis]
-        first, last = image.take([0], axis), image.take([size - 1], axis)
-        wide = np.concatenate([first, image, last], axis)
-        ahead = wide[:, :, 2:] if axis == 2 else wide[..., 2:]
-        behind = wide[:, :, :-2] if axis == 2 else wide[..., :-2]
-        image = image * _f(0.5) + (ahead + behind) * _f(0.25)
-    return image
+    """Binomial blur, weights 1 4 6 4 1 along both axes, with repeated borders."""
+    wide = np.pad(image, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge")
+    n = RESOLUTION
+    tall = [wide[:, :, i : i + n] for i in range(5)]
+    wide = tall[2] * _f(0.375) + (tall[1] + tall[3]) * _f(0.25) + (tall[0] + tall[4]) * _f(0.0625)
+    taps = [wide[:, :, :, i : i + n] for i in range(5)]
+    return taps[2] * _f(0.375) + (taps[1] + taps[3]) * _f(0.25) + (taps[0] + taps[4]) * _f(0.0625)
