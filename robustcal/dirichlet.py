@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 #: Coefficients c_n of Binet's remainder, mu(x) = sum of c_n x^-n over odd n: what Stirling's formula leaves of lgamma.
-_POWERS = (1, 3, 5, 7, 9, 11)
-_COEFFICIENTS = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
-#: From here on the six terms above are exact to double precision.
-_STIRLING = 10.0
+_POWERS = (1, 3, 5, 7)
+_COEFFICIENTS = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680)
+#: From here on these four terms are exact to double precision.
+_STIRLING = 30
 
 
 def log_concentration(cosines: Tensor, tau: float = 0.07) -> Tensor:
@@ -83,29 +83,35 @@ class _Divergence(torch.autograd.Function):
         near = u.clamp(-1, 1)
         terms = torch.where(u.abs() < 1, p * (near * near.expm1() - _exp2(near)), q * (u - 1) + p)
         leading = log_b.logsumexp(-1).exp() * terms.sum(-1)
-        total = log_a.logsumexp(-1, keepdim=True)
-        rest = _remainder(log_a.exp(), d).sum(-1) - _remainder(total.exp(), d0).squeeze(-1)
-        return _like((leading + rest).clamp_min(0), torch.promote_types(log_p.dtype, log_q.dtype), log_p.device)
+        rest = _remainder(_with_total(log_a).exp(), torch.cat([d, d0], -1))
+        divergence = leading + rest[..., :-1].sum(-1) - rest[..., -1]
+        return _like(divergence.clamp_min(0), torch.promote_types(log_p.dtype, log_q.dtype), log_p.device)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         log_p, log_q = ctx.saved_tensors
         log_a, log_b = torch.broadcast_tensors(_double(log_p), _double(log_q))
         d, d0, u = _log_ratios(log_a, log_b)
         p, q = log_a.softmax(-1), log_b.softmax(-1)
-        a, b = log_a.exp(), log_b.exp()
-        a0, b0 = a.sum(-1, keepdim=True), b.sum(-1, keepdim=True)
-        grad = _double(grad).unsqueeze(-1)
+        a, b, every = _with_total(log_a).exp(), _with_total(log_b).exp(), torch.cat([d, d0], -1)
         # d KL / d ln a_k = b_0 (p_k - q_k) + terms of order 1: the gradient of a softmax cross-entropy.
         shift = torch.where(u.abs() < 1, p * u.clamp(-1, 1).expm1(), q - p)
-        of_p = -b0 * shift - _curvature(a) * d.expm1() + p * _curvature(a0) * d0.expm1()
-        # d KL / d ln b_k = b_k (u_k + terms of order 1 / b_k).
-        of_q = b * u - (_slope(b) - d.exp() * _slope(a)) + q * (_slope(b0) - d0.exp() * _slope(a0))
+        small = _curvature(a) * every.expm1()
+        of_p = p * small[..., -1:] - small[..., :-1] - b[..., -1:] * shift
+        # d KL / d ln b_k = b_k u_k + terms of order 1.
+        small = _slope(b) - every.exp() * _slope(a)
+        of_q = q * small[..., -1:] - small[..., :-1] + b[..., :-1] * u
+        grad = _double(grad).unsqueeze(-1)
         return tuple(
             _like((grad * g).sum_to_size(x.shape), x) if needed else None
             for g, x, needed in ((of_p, log_p, ctx.needs_input_grad[0]), (of_q, log_q, ctx.needs_input_grad[1]))
         )
+
+
+def _with_total(log_a: Tensor) -> Tensor:
+    """Log-concentrations and, as the last column, the log of their sum: (..., C + 1)."""
+    return torch.cat([log_a, log_a.logsumexp(-1, keepdim=True)], -1)
 
 
 def _log_ratios(log_a: Tensor, log_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,10 +121,11 @@ def _log_ratios(log_a: Tensor, log_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     difference of two log-sum-exps of size 28 would leave only the absolute precision.
     """
     d = log_b - log_a
-    mean = (log_a.softmax(-1) * d).sum(-1, keepdim=True)
+    p = log_a.softmax(-1)
+    mean = (p * d).sum(-1, keepdim=True)
     off = d - mean
     close = off.abs().amax(-1, keepdim=True) < 1
-    second = (log_a.softmax(-1) * off.clamp(-1, 1).expm1()).sum(-1, keepdim=True).clamp_min(0).log1p()
+    second = (p * off.clamp(-1, 1).expm1()).sum(-1, keepdim=True).clamp_min(0).log1p()
     far = log_b.logsumexp(-1, keepdim=True) - log_a.logsumexp(-1, keepdim=True)
     d0 = torch.where(close, mean + second, far)
     return d, d0, torch.where(close, off - second, d - far)
@@ -126,17 +133,15 @@ def _log_ratios(log_a: Tensor, log_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _remainder(a: Tensor, d: Tensor) -> Tensor:
     """R(a, b) >= 0 with b = a exp(d): the Bregman divergence of lgamma beyond its leading term a (r ln r - r + 1)."""
-    powers = torch.tensor(_POWERS, dtype=a.dtype, device=a.device)
-    coefficients = torch.tensor(_COEFFICIENTS, dtype=a.dtype, device=a.device)
-    b = a * d.exp()
+    b, rise = a * d.exp(), _exp2(d)
     large = torch.minimum(a, b) >= _STIRLING
-    x, e = torch.where(large, a, 1.0).unsqueeze(-1), torch.where(large, d, 0.0).unsqueeze(-1)
+    x, e = torch.where(large, a, _STIRLING), torch.where(large, d, 0.0)
     # The Bregman divergence of x^-n is a^-n [(exp(-n d) - 1 + n d) + n (exp(d) - 1 - d)]: no near-equal subtraction.
-    series = (coefficients * x**-powers * (_exp2(-powers * e) + powers * _exp2(e))).sum(-1)
-    small = ~large
-    if bool(small.any()):
-        series = series.masked_scatter(small, _bregman_of_binet(a[small], b[small], d[small]))
-    return _exp2(d) / 2 + series
+    falls = _exp2(torch.stack([-n * e for n in _POWERS]))
+    series = sum(c * x**-n * (fall + n * rise) for n, c, fall in zip(_POWERS, _COEFFICIENTS, falls))
+    if not bool(large.all()):
+        series = series.masked_scatter(~large, _bregman_of_binet(a[~large], b[~large], d[~large]))
+    return rise / 2 + series
 
 
 def _bregman_of_binet(a: Tensor, b: Tensor, d: Tensor) -> Tensor:
@@ -153,18 +158,30 @@ def _bregman_of_binet(a: Tensor, b: Tensor, d: Tensor) -> Tensor:
 
 
 def _binet(x: Tensor, order: int) -> Tensor:
-    """mu(x) = lgamma(x) - (x - 1/2) ln x + x - ln(2 pi) / 2, or its first or second derivative."""
-    large = x.clamp_min(_STIRLING)
-    factors = (lambda n: 1, lambda n: -n, lambda n: n * (n + 1))[order]
-    series = sum(c * factors(n) * large ** -(n + order) for n, c in zip(_POWERS, _COEFFICIENTS))
-    small = x.clamp_max(_STIRLING)
+    """mu(x) = lgamma(x) - (x - 1/2) ln x + x - ln(2 pi) / 2, or its first or second derivative, x > 0."""
+    value, small = _binet_series(x.clamp_min(_STIRLING), order), x < _STIRLING
+    if not bool(small.any()):
+        return value
+    x = x[small]
     if order == 0:
-        exact = torch.lgamma(small) - (small - 0.5) * small.log() + small - 0.5 * math.log(2 * math.pi)
+        exact = torch.lgamma(x) - (x - 0.5) * x.log() + x - 0.5 * math.log(2 * math.pi)
     elif order == 1:
-        exact = torch.digamma(small) - small.log() + 0.5 / small
-    else:
-        exact = torch.polygamma(1, small) - 1 / small - 0.5 / small**2
-    return torch.where(x < _STIRLING, exact, series)
+        exact = torch.digamma(x) - x.log() + 0.5 / x
+    else:  # torch's trigamma has nine digits only: psi'(x) = psi'(x + 1) + 1 / x^2 takes it to where the series holds
+        y = x + _STIRLING
+        trigamma = sum((x + i) ** -2 for i in range(_STIRLING)) + 1 / y + 0.5 / y**2 + _binet_series(y, 2)
+        exact = trigamma - 1 / x - 0.5 / x**2
+    return value.masked_scatter(small, exact)
+
+
+def _binet_series(x: Tensor, order: int) -> Tensor:
+    """Asymptotic series of mu or a derivative, x >= 30."""
+    factor = (lambda n: 1, lambda n: -n, lambda n: n * (n + 1))[order]
+    inverse = 1 / x**2
+    total = torch.zeros_like(x)
+    for n, c in zip(reversed(_POWERS), reversed(_COEFFICIENTS)):
+        total = total * inverse + c * factor(n)
+    return total / x ** (1 + order)
 
 
 def _curvature(x: Tensor) -> Tensor:
@@ -180,10 +197,10 @@ def _slope(x: Tensor) -> Tensor:
 def _exp2(x: Tensor) -> Tensor:
     """exp(x) - 1 - x >= 0, to full relative precision: Taylor series below 0.3, where the subtraction would cancel."""
     near = x.clamp(-0.3, 0.3)
-    series = torch.ones_like(near)
-    for n in range(14, 2, -1):
-        series = 1 + near / n * series
-    return torch.where(x.abs() < 0.3, near**2 / 2 * series, torch.expm1(x) - x)
+    series = torch.zeros_like(near)
+    for n in range(14, 1, -1):
+        series = series * near + 1 / math.factorial(n)
+    return torch.where(x.abs() < 0.3, near**2 * series, torch.expm1(x) - x)
 
 
 def _gauss_rule(n: int) -> tuple[list[float], list[float]]:
