@@ -137,8 +137,9 @@ def _load_torch(path: Path) -> dict[str, Any]:
 
     _check_archive(path)
     try:
-        with torch.serialization.safe_globals(list(_inert_types())):
-            payload = torch.load(path, map_location="cpu", weights_only=True)
+        # The content was looked at, so the name must not choose another reader: hand over the open file.
+        with open(path, "rb") as file, torch.serialization.safe_globals(list(_inert_types())):
+            payload = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         name = found.group(1) if found else "code"
@@ -158,12 +159,12 @@ def _check_archive(path: Path) -> None:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise UserError(f"'{path}' is truncated or damaged ({error})") from None
-    size = path.stat().st_size
-    if sum(entry.file_size for entry in entries) > size or any(entry.compress_type for entry in entries):
-        raise UserError(f"'{path}' unpacks to more than its {size} bytes, which no saved checkpoint does; refused")
     names = {entry.filename.rsplit("/", 1)[-1]: entry for entry in entries}
     if "constants.pkl" in names:
         raise UserError(f"'{path}' is a TorchScript program, not weights; save its state_dict() as safetensors")
+    size = path.stat().st_size
+    if sum(entry.file_size for entry in entries) > size or any(entry.compress_type for entry in entries):
+        raise UserError(f"'{path}' unpacks to more than its {size} bytes, which no saved checkpoint does; refused")
     if "data.pkl" not in names:
         raise UserError(f"'{path}' is a zip archive without PyTorch weights in it")
     if names["data.pkl"].file_size > LARGEST_PICKLE:
