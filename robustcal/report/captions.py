@@ -1,0 +1,66 @@
+"""Captions that state their own protocol: radius, resolution, attack, return rule, precision, n, seeds."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Sequence
+
+from .labels import sentence
+
+Meta = Mapping[str, Any]
+
+NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1", "l0": "ℓ0"}
+RETURNS = {
+    "last": "the last iterate is scored",
+    "best": "the highest-loss iterate is scored",
+    "success-else-clean": "the clean image is scored where the attack failed (accuracy only)",
+}
+GOALS = {"untargeted": "untargeted", "targeted": "targeted"}
+
+
+def protocol(cells: Sequence[Meta], versions: Mapping[str, str] | None = None) -> str:
+    """One paragraph that says how the numbers of these cells were made. Fields that differ are listed."""
+    attacked = [cell for cell in cells if cell["attack_meta"]["kind"] != "clean" and cell["attack"] != "worst"]
+    parts = [attack_words(attacked)] if attacked else []
+    parts += [f"images of {_range([c['resolution'] for c in cells])} pixels a side, values in [0, 1]"]
+    parts += [f"scored in fp32, attacks in {sentence(_unique(c['precision'] for c in attacked or cells), 'or')}"]
+    parts += [f"n = {_range([c['n'] for c in cells])} samples a data set"]
+    parts += [_seeds(cells)]
+    text = "; ".join(parts) + "."
+    if any(cell["attack"] == "worst" for cell in cells):
+        text += " worst: per sample, the attack of the same radius that does most harm."
+    made_by = (versions or {}).get("robustcal")
+    return text[0].upper() + text[1:] + (f" robustcal {made_by}." if made_by else "")
+
+
+def attack_words(cells: Sequence[Meta]) -> str:
+    """Threat model and attacks of attacked cells, in words."""
+    threats = _unique(NORMS.get(c["threat"]["norm"], c["threat"]["norm"]) for c in cells)
+    radii = _unique(str(c["eps"]) for c in sorted(cells, key=lambda c: c["threat"]["eps"]))
+    goals = _unique(c["threat"]["goal"] for c in cells)
+    returns = _unique(c["threat"]["returns"] for c in cells)
+    rule = sentence((RETURNS.get(r, f"return rule {r}") for r in returns), "or")
+    specs = sentence(_unique(str(c["attack"]) for c in cells))
+    return f"{sentence(goals, 'or')} {sentence(threats, 'or')} attacks of radius {sentence(radii)}: {specs}; {rule}"
+
+
+def marks_note(interval: bool) -> str:
+    """What bold, underline and brackets mean."""
+    bracket = " Brackets: 95 % bootstrap interval over samples." if interval else ""
+    return (
+        "Bold: best, and better than every other row of its block at the 5 % level (paired bootstrap over the same"
+        f" samples, Holm-corrected within the column); underlined: second.{bracket}"
+    )
+
+
+def _unique(values: Any) -> list[str]:
+    return list(dict.fromkeys(str(value) for value in values))
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _seeds(cells: Sequence[Meta]) -> str:
+    seeds = sorted({int(c["seed"]) for c in cells})
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"

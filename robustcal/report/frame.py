@@ -1,0 +1,242 @@
+"""The single door from stored records to numbers with intervals, and to pandas frames."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..metrics import validity, worst
+from ..store import Run, write_atomically
+from ..types import Records, UserError
+from .labels import short_labels
+from .merge import Source, merge
+from .resample import Resamples
+from .stats import CELL_METRICS, Interval, Replicates, replicates
+
+#: The metrics that cells.csv carries, in its order; each with ``_lo`` and ``_hi``.
+CSV_METRICS = ("accuracy", "ece", "confidence", "entropy", "nll", "brier", "au", "eu")
+#: What the metrics of a report need of a record. The logits, most of a record's bytes, stay on the disk.
+SCALAR_COLUMNS = (
+    "id", "label", "labels", "prediction", "correct", "confidence", "label_probability", "entropy", "brier",
+    "dirichlet_confidence", "log_alpha0", "au", "log_eu", "linf", "l2", "forwards", "backwards", "flags",
+)  # fmt: skip
+#: Kinds and goals of attack whose per-sample worst case is a lower bound of accuracy.
+HARMFUL_KINDS, HARMFUL_GOALS = ("white-box", "black-box", "transfer"), ("untargeted", "targeted")
+
+
+@dataclass
+class Cell:
+    """One row of cells.csv: what defines it, its numbers with their bootstrap draws, and its flags."""
+
+    meta: Mapping[str, Any]
+    model: str
+    dataset: str
+    attack: str
+    eps: str
+    n: int
+    numbers: Replicates
+    flags: dict[str, int | None]  # flag -> samples that carry it; None for a flag of the whole cell
+    run: Run
+    details: Any = None  # whatever `evaluate(details=...)` made of the records
+
+    @property
+    def id(self) -> str:
+        return self.meta["id"]
+
+    def interval(self, name: str) -> Interval:
+        """A number with its 95 % limits; nan where the cell has no such number."""
+        return self.numbers.interval(name) if name in self.numbers.values else Interval(*[float("nan")] * 3)
+
+    @property
+    def kind(self) -> str:
+        return self.meta["attack_meta"]["kind"]
+
+
+@dataclass
+class Results:
+    """All cells of one or several runs, in the order of tables."""
+
+    cells: list[Cell]
+    notes: list[str] = field(default_factory=list)  # conflicts and unfinished cells, one line each
+    runs: Sequence[Run] = ()
+
+    def __post_init__(self) -> None:
+        self._index = {(c.model, c.dataset, c.attack, c.eps): c for c in self.cells}
+        self.labels = {
+            axis: short_labels(getattr(cell, axis) for cell in self.cells) for axis in ("model", "dataset", "attack")
+        }
+
+    def get(self, model: str, dataset: str, attack: str, eps: str) -> Cell | None:
+        return self._index.get((model, dataset, attack, eps))
+
+    def values(self, axis: str) -> list[str]:
+        """The distinct models, datasets, attacks or radii ("eps"), in order; radii ascending."""
+        found = list(dict.fromkeys(getattr(cell, axis) for cell in self.cells))
+        if axis == "eps":
+            size = {cell.eps: cell.meta["threat"]["eps"] for cell in self.cells}
+            return sorted(found, key=size.get)
+        return found if axis != "attack" else sorted(found, key=lambda name: name.split(" ")[0] == "worst")
+
+    def clean_of(self, cell: Cell) -> Cell | None:
+        """The clean cell of the same model and dataset."""
+        same = (c for c in self.cells if c.kind == "clean" and (c.model, c.dataset) == (cell.model, cell.dataset))
+        return next(same, None)
+
+    def find(self, name: str) -> Cell:
+        """The cell whose id starts with `name`.
+
+        Raises:
+            UserError: none, or several.
+        """
+        found = [cell for cell in self.cells if cell.id.startswith(name)] if name else []
+        if len(found) == 1:
+            return found[0]
+        near = found or [cell for cell in self.cells if name in f"{cell.model} {cell.dataset} {cell.attack}"]
+        hint = f"did you mean {', '.join(c.id for c in near[:3])}?" if near else "ids stand in cells.csv"
+        raise UserError(f"{'several cells' if found else 'no cell'} of the run start with '{name}'; {hint}")
+
+
+Details = Callable[[Mapping[str, Any], Records, "Records | None"], Any]
+
+
+def evaluate(
+    runs: Iterable[Run], metrics: Sequence[Any] = CELL_METRICS, *, resamples: int = 1000,
+    columns: Sequence[str] | None = SCALAR_COLUMNS, details: Details | None = None,
+) -> Results:  # fmt: skip
+    """Read every cell of the runs once and compute its numbers; `worst` cells are added where attacks allow.
+
+    Args:
+        columns: of the records to read; None reads all, for metrics that need logits.
+        details: called with (cell, records, clean records or None); its result is kept as `Cell.details`.
+    """
+    runs = list(runs)
+    sources, notes = merge(runs)
+    shared: dict[str, Resamples] = {}
+    groups: dict[tuple[str, str], list[Source]] = {}
+    for source in sources:
+        groups.setdefault((source.names["model"], source.names["dataset"]), []).append(source)
+    cells: list[Cell] = []
+    for group in groups.values():
+        cells += _group(group, metrics, resamples, columns, details, shared, notes)
+    return Results(cells, notes, runs)
+
+
+def _group(group, metrics, resamples, columns, details, shared, notes) -> list[Cell]:
+    """The cells of one model on one dataset, their worst cases, and the flags that follow from them together."""
+
+    def measure(meta: Mapping[str, Any], names: Mapping[str, str], records: Records, run: Run) -> Cell:
+        key = _samples_key(records)
+        if key not in shared:
+            shared[key] = Resamples.of(records["id"], resamples)
+        paired = clean if clean is not None and np.array_equal(clean["id"], records["id"]) else None
+        numbers = replicates(records, metrics, shared[key], clean=paired)
+        small = Replicates(numbers.values, {k: v.astype(np.float32) for k, v in numbers.draws.items()}, numbers.limits)
+        extra = details(meta, records, paired) if details else None
+        axes = (names["model"], names["dataset"], names["attack"], str(meta["eps"]))
+        return Cell(meta, *axes, len(records["id"]), small, dict(validity.count_flags(records)), run, extra)
+
+    clean: Records | None = None
+    cells: list[Cell] = []
+    kept: dict[tuple, list[tuple[Source, Records]]] = {}
+    for source in sorted(group, key=lambda s: s.cell["attack_meta"]["kind"] != "clean"):  # stable: clean ones first
+        records = source.run.read(source.cell["id"], columns)
+        if len(records["id"]) != source.cell["n"]:
+            what = f"{source.cell['model']} x {source.cell['dataset']} x {source.cell['attack']} {source.cell['eps']}"
+            notes.append(f"unfinished: {what}: {len(records['id'])} of {source.cell['n']} samples; left out")
+            continue
+        if clean is None and source.cell["attack_meta"]["kind"] == "clean":
+            clean = records
+        cells.append(measure(source.cell, source.names, records, source.run))
+        if source.cell["attack_meta"]["kind"] != "clean":
+            kept.setdefault((str(source.cell["eps"]), source.cell["threat"]["norm"]), []).append((source, records))
+    for (eps, norm), members in kept.items():
+        members = [m for m in members if _counts_for_worst(m[0].cell)]
+        same = [m for m in members if np.array_equal(m[1]["id"], members[0][1]["id"])]
+        if len({source.cell["attack"] for source, _ in same}) > 1:
+            meta = _worst_meta([source.cell for source, _ in same])
+            names = {**same[0][0].names, "attack": "worst" if norm == "linf" else f"worst {norm}"}
+            labels = [source.names["attack"] for source, _ in same]
+            cells.append(measure(meta, names, worst.worst_case([records for _, records in same], labels), same[0][0].run))
+    outcomes = {source.cell["id"]: records for members in kept.values() for source, records in members}
+    found = validity.cross_flags([cell.meta for cell in cells if cell.kind != "worst"], outcomes.__getitem__)
+    for cell in cells:
+        flags = found[cell.id] if cell.id in found else validity.own_flags(cell.meta)
+        cell.flags.update({flag: None for flag in flags if flag not in cell.flags})
+    return cells
+
+
+def _samples_key(records: Records) -> str:
+    return hashlib.sha256("\0".join(map(str, records["id"])).encode()).hexdigest()
+
+
+def _counts_for_worst(cell: Mapping[str, Any]) -> bool:
+    return cell["attack_meta"]["kind"] in HARMFUL_KINDS and cell["threat"]["goal"] in HARMFUL_GOALS
+
+
+def _worst_meta(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What defines a worst-case row: the cells it was taken over."""
+    members = sorted(cell["id"] for cell in cells)
+    digest = hashlib.sha256("worst\n".encode() + "\n".join(members).encode()).hexdigest()[:16]
+    returns = sorted({cell["attack_meta"]["returns"] for cell in cells})
+    meta = {
+        "kind": "worst", "accuracy_only": any(cell["attack_meta"]["accuracy_only"] for cell in cells),
+        "returns": " or ".join(returns), "goal": cells[0]["attack_meta"]["goal"],
+    }  # fmt: skip
+    return {**cells[0], "id": digest, "attack": "worst", "attack_meta": meta, "members": members,
+            "over": [cell["attack"] for cell in cells], "identity": {**cells[0]["identity"], "attack": "worst"}}  # fmt: skip
+
+
+# -- frames --------------------------------------------------------------------------------------------------------
+
+
+def cells_frame(source: Results | Iterable[Run]) -> pd.DataFrame:
+    """One row per cell: cell, model, dataset, attack, norm, eps, n, each metric with ``_lo`` and ``_hi``, flags.
+
+    Values are fractions and nats, never percentages. Ordered by model, dataset, attack and radius.
+    """
+    results = source if isinstance(source, Results) else evaluate(source)
+    rows = []
+    for cell in results.cells:
+        row: dict[str, Any] = {
+            "cell": cell.id, "model": cell.model, "dataset": cell.dataset, "attack": cell.attack,
+            "norm": cell.meta["threat"]["norm"], "eps": cell.eps, "n": cell.n,
+        }  # fmt: skip
+        for name in CSV_METRICS:
+            row |= dict(zip((name, f"{name}_lo", f"{name}_hi"), cell.interval(name)))
+        rows.append({**row, "flags": ";".join(cell.flags)})
+    names = ["cell", "model", "dataset", "attack", "norm", "eps", "n"]
+    names += [name + end for name in CSV_METRICS for end in ("", "_lo", "_hi")] + ["flags"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def samples_frame(runs: Iterable[Run], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """One row per sample and cell: cell, model, dataset, attack, eps and the record's own columns (no logits)."""
+    sources, _ = merge(list(runs))
+    frames = []
+    for source in sources:
+        records = source.run.read(source.cell["id"], columns or SCALAR_COLUMNS)
+        frame = pd.DataFrame(dict(records))
+        for at, name in enumerate(("cell", "model", "dataset", "attack", "eps")):
+            value = source.cell["id"] if name == "cell" else source.cell["eps"] if name == "eps" else source.names[name]
+            frame.insert(at, name, value)
+        frames.append(frame)
+    joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    names = [name for name in ("cell", "model", "dataset", "attack", "eps") if name in joined]
+    return joined.astype({name: "category" for name in names})
+
+
+def csv_text(source: Results | Iterable[Run]) -> str:
+    """The frame of the cells as CSV. The bytes depend on the records only: no times, no paths, eight digits."""
+    return cells_frame(source).to_csv(index=False, float_format="%.8g", lineterminator="\n")
+
+
+def write_cells_csv(run: Run, results: Results | None = None) -> Path:
+    """Write ``RUN/cells.csv`` atomically and return its path."""
+    path = run.path / "cells.csv"
+    write_atomically(path, csv_text(results or evaluate([run])).encode())
+    return path

@@ -1,0 +1,101 @@
+"""Several runs as one: the newest records of an identical cell win, and whatever disagrees is named."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from ..store import Run
+
+#: What, besides its spec, makes a model, dataset or attack what it is: (spec key, identity keys, words).
+AXES = {
+    "model": (("weights",), "weights"),
+    "dataset": (("data", "prompts", "samples"), "data, prompts or samples"),
+    "attack": (("attack_version", "attack_file", "surrogate", "precision", "seed"), "version, precision or seed"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A cell and the run that holds its records. `names`: model, dataset and attack, distinct where they differ."""
+
+    run: Run
+    cell: Mapping[str, Any]
+    names: Mapping[str, str]
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return (self.names["model"], self.names["dataset"], self.names["attack"], str(self.cell["eps"]))
+
+
+def merge(runs: Sequence[Run]) -> tuple[list[Source], list[str]]:
+    """Cells of all runs, each once, ordered by model, dataset, attack and radius; and one line per conflict."""
+    held: dict[str, list[tuple[Run, Mapping[str, Any]]]] = defaultdict(list)
+    for run in runs:
+        for cell in run.cells():
+            held[cell["id"]].append((run, cell))
+    notes: list[str] = []
+    chosen = [_newest(copies, notes) for copies in held.values()]
+    names = {axis: _names([cell for _, cell in chosen], axis, notes) for axis in AXES}
+    sources = [Source(run, cell, {axis: names[axis][cell["id"]] for axis in AXES}) for run, cell in chosen]
+    return _ordered(sources), notes
+
+
+def _newest(copies: list[tuple[Run, Mapping[str, Any]]], notes: list[str]) -> tuple[Run, Mapping[str, Any]]:
+    if len(copies) == 1:
+        return copies[0]
+    ranked = sorted(copies, key=lambda copy: record_time(copy[0], copy[1]["id"]))
+    (loser, cell), (winner, _) = ranked[-2], ranked[-1]
+    if not _same_records(winner, loser, cell["id"]):
+        what = f"{cell['model']} x {cell['dataset']} x {cell['attack']} {cell['eps']}"
+        notes.append(f"conflict: {what}: records of '{winner.path.name}' and '{loser.path.name}' differ; the newer are used")
+    return ranked[-1]
+
+
+def record_time(run: Run, cell: str) -> float:
+    """When the newest shard of a cell was written; 0 if it has none."""
+    return max((path.stat().st_mtime for path in (run.path / "records" / cell).glob("*.parquet")), default=0.0)
+
+
+def _same_records(one: Run, other: Run, cell: str) -> bool:
+    if not all(any((run.path / "records" / cell).glob("*.parquet")) for run in (one, other)):
+        return True  # one of them is not computed yet: nothing to disagree about
+    columns = ("id", "prediction", "confidence")
+    a, b = one.read(cell, columns), other.read(cell, columns)
+    return len(a["id"]) == len(b["id"]) and all(np.array_equal(a[name], b[name]) for name in columns)
+
+
+def _names(cells: list[Mapping[str, Any]], axis: str, notes: list[str]) -> dict[str, str]:
+    """Cell id -> name on this axis. The spec, and its identity beside it where one spec means several things."""
+    keys, words = AXES[axis]
+    meanings: dict[str, dict[tuple, int]] = defaultdict(dict)
+    for cell in cells:
+        meaning = tuple(str(cell["identity"].get(key)) for key in keys)
+        meanings[cell[axis]].setdefault(meaning, len(meanings[cell[axis]]) + 1)
+    for spec, found in meanings.items():
+        if len(found) > 1:
+            notes.append(f"conflict: {axis} '{spec}' appears with {len(found)} different {words}; told apart by #1, #2 ...")
+    result = {}
+    for cell in cells:
+        found = meanings[cell[axis]]
+        meaning = tuple(str(cell["identity"].get(key)) for key in keys)
+        result[cell["id"]] = cell[axis] + (f" #{found[meaning]}" if len(found) > 1 else "")
+    return result
+
+
+def _ordered(sources: list[Source]) -> list[Source]:
+    """By first appearance of model and dataset; attacks as the runs order them, then by radius."""
+    ranks: dict[str, dict[str, int]] = {axis: {} for axis in AXES}
+    for axis in ("model", "dataset"):
+        for source in sources:
+            ranks[axis].setdefault(source.names[axis], len(ranks[axis]))
+    kinds = {"clean": 0, "control": 1}
+    attacks = {s.names["attack"]: kinds.get(s.cell["attack_meta"]["kind"], 2) for s in sources}
+    ranks["attack"] = {name: i for i, name in enumerate(sorted(attacks, key=attacks.get))}
+    return sorted(
+        sources,
+        key=lambda s: (*(ranks[axis][s.names[axis]] for axis in AXES), s.cell["threat"]["eps"], s.cell["id"]),
+    )

@@ -1,0 +1,100 @@
+"""Build a run directory with invented records, so that reports are tested without a model."""
+
+from __future__ import annotations
+
+import hashlib
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from robustcal.store import Run
+
+MODELS = {"clip": 0.0, "tecoa": 0.55, "ucat": 0.7}  # how much of the attack's pull a model withstands
+KINDS = {"clean": "clean", "noise": "control", "pgd": "white-box", "cw": "white-box"}
+PULL = {"clean": 0.0, "noise": 0.15, "pgd": 1.0, "cw": 0.9}
+
+
+def records(n: int, classes: int, pull: float, sharpness: float, seed: int, prefix: str = "set", eps: float = 0.0):
+    """One cell's columns from invented logits; the same `seed` gives the same samples at another `pull`."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, classes, n)
+    cosines = 0.2 + 0.05 * draw.standard_normal((n, classes))
+    cosines[np.arange(n), labels] += 0.12 + 0.05 * draw.standard_normal(n)
+    rival = (labels + 1 + draw.integers(0, classes - 1, n)) % classes
+    cosines[np.arange(n), labels] -= 0.09 * pull
+    cosines[np.arange(n), rival] += 0.09 * pull
+    logits = cosines * sharpness
+    order = np.argsort(-logits, axis=1)
+    shifted = logits - logits.max(1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    p = np.exp(log_p)
+    rows, prediction = np.arange(n), order[:, 0]
+    alpha = np.exp(cosines / 0.07)
+    alpha0 = alpha.sum(1)
+    mean = alpha / alpha0[:, None]
+    onehot = np.eye(classes)[labels]
+    flags = np.array([""] * n, dtype=object)
+    if pull >= 1:
+        flags[:: max(n // 3, 1)] = "zero-gradients"
+    return {
+        "id": [f"{prefix}/test/{i:05d}" for i in range(n)],
+        "label": labels.astype(np.int64),
+        "prediction": prediction.astype(np.int64),
+        "correct": prediction == labels,
+        "confidence": p.max(1).astype(np.float32),
+        "label_probability": p[rows, labels].astype(np.float32),
+        "entropy": (-(p * log_p).sum(1)).astype(np.float32),
+        "top_logits": np.take_along_axis(logits, order, 1).astype(np.float32),
+        "top_classes": order.astype(np.int64),
+        "rest_logit": np.full(n, -np.inf, np.float32),
+        "brier": ((p - onehot) ** 2).sum(1).astype(np.float32),
+        "dirichlet_confidence": mean.max(1).astype(np.float32),
+        "log_alpha0": np.log(alpha0).astype(np.float32),
+        "au": (-(mean * np.log(mean)).sum(1)).astype(np.float32),
+        "log_eu": np.log(classes / (alpha0 + classes)).astype(np.float32),
+        "linf": np.full(n, eps, np.float32),
+        "l2": np.full(n, eps * 32, np.float32),
+        "forwards": np.full(n, 1 + 20 * (pull > 0.5), np.int32),
+        "backwards": np.full(n, 20 * (pull > 0.5), np.int32),
+        "zero_gradients": np.zeros(n, np.int32),
+        "flags": list(flags),
+    }
+
+
+def make_run(
+    path: Path, *, models=("clip", "tecoa", "ucat"), attacks=("clean", "pgd", "cw"),
+    datasets=("digits", "letters"), radii=("1/255", "2/255"), n=96, classes=10, classnames=None, seed=0, time=0.0,
+) -> Run:  # fmt: skip
+    """Write a complete run directory at `path`."""
+    versions = {"robustcal": "0.1.0", "torch": "2.15.0"}
+    argv = ["bench", "--models", *models, "--attacks", *attacks, "--datasets", *datasets, "--eps", *radii]
+    run = Run.create(path, {"argv": argv, "versions": versions, "device": "cpu", "seed": seed, "time": time})
+    for m, model in enumerate(models):
+        for d, dataset in enumerate(datasets):
+            names = list(classnames or [f"class {i}" for i in range(classes)])
+            for a, attack in enumerate(attacks):
+                for eps in ("0",) if attack == "clean" else radii:
+                    name = attack.split(":")[0]
+                    strength = float(Fraction(eps) * 255)
+                    pull = PULL.get(name, 0.8) * strength * (1 - MODELS.get(model, 0.3))
+                    text = f"{model}|{dataset}|{attack}|{eps}|{seed}|{n}|{classes}"
+                    cell = {
+                        "id": hashlib.sha256(text.encode()).hexdigest()[:16],
+                        "order": [m, d, a, float(Fraction(eps))],
+                        "model": model, "dataset": dataset, "attack": attack, "eps": eps,
+                        "threat": {"eps": float(Fraction(eps)), "norm": "linf", "low": 0.0, "high": 1.0,
+                                   "resolution": 32, "goal": "untargeted", "returns": "best"},
+                        "precision": "fp32", "seed": seed, "n": n, "subset": f"first {n}",
+                        "classnames": names, "templates": ["a photo of a {}"], "task": "single", "resolution": 32,
+                        "attack_meta": {"kind": KINDS.get(name, "white-box"), "accuracy_only": name == "autoattack",
+                                        "returns": "best", "goal": "untargeted"},
+                        "identity": {"model": f"sha256:{hashlib.sha256(model.encode()).hexdigest()}",
+                                     "dataset": f"sha256:{hashlib.sha256(dataset.encode()).hexdigest()}",
+                                     "prompts": "1234abcd5678ef90"},
+                    }  # fmt: skip
+                    run.add_cell(cell)
+                    key = int(hashlib.sha256(dataset.encode()).hexdigest()[:6], 16) + seed
+                    columns = records(n, len(names), pull, 60 + 10 * m, key, dataset, float(Fraction(eps)))
+                    run.write_shard(cell["id"], 0, columns)
+    return run
