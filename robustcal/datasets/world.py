@@ -70,13 +70,16 @@ def world(
     `size` only says how much of it is used, and label and pixels of sample i do not depend on `size`.
 
     Raises:
-        UserError: unknown subset or split, or a size below 1.
+        UserError: unknown subset or split, a subset beside a card that has one, or a size below 1.
     """
-    subset = variant or (card or {}).get("subset")
+    subset = (card or {}).get("subset") or variant
+    if variant and variant != subset:
+        raise UserError(f"'world-{subset}:{variant}' names two subsets; write 'world:{variant}'")
     if subset not in SUBSETS:
         near = difflib.get_close_matches(str(subset), SUBSETS, n=1, cutoff=0.4)
         hint = f"did you mean 'world:{near[0]}'?" if near else f"write world: and one of {', '.join(SUBSETS)}"
-        raise UserError(f"the world has no subset '{subset}'; {hint}" if subset else f"'world' needs a subset; {hint}")
+        fault = f"the world has no subset '{subset}'" if subset else "'world' needs a subset"
+        raise UserError(f"{fault}; {hint}")
     if split not in SPLITS:
         raise UserError(f"'world-{subset}' has no split '{split}'; there are: {', '.join(SPLITS)}")
     if size < 1:

@@ -1,11 +1,15 @@
 """Captioned samples of the world, for contrastive pre-training.
 
-What pre-training sees: a stream of its own (no image of any data set, of any split), over the *whole* attribute space:
-60 % shapes, 24 % letters, 16 % digits, in all colours, textures, sizes and backgrounds, every shape with every colour.
-So each class name of each rendered data set occurs in captions, as the class names of a benchmark occur in web
-captions. "Zero-shot" here means what it means for the robust fine-tunes of the literature: fine-tuning sees labels of
-`world-source` only; for every other set no label and no image is ever used. No image of the handwritten `digits` set
-is seen by anything.
+What pre-training sees: a stream of its own, no image of which is in any split of any data set, over the *whole*
+attribute space: 60 % shapes, 24 % letters, 16 % digits, in all colours, textures, sizes and backgrounds, every shape
+with every colour. Captions name some of the attributes; the auxiliary loss of the trainer uses the attributes
+themselves (`CaptionBatch.attributes`) with the class prompts of `FAMILIES`, the ones the data sets are evaluated with
+among them. So each class of each rendered data set was named to the base model, under another image.
+
+What stays zero-shot: the adversarial fine-tunes see images and labels of `world-source` (split train) only. For the
+other rendered sets "zero-shot" means what it means for robust fine-tuning of CLIP: known to the base model, never
+shown to the fine-tune. No image of the handwritten `digits` is seen by anything; the base model knows digits from
+fonts and from the pen strokes of `world_outlines`, which were not fitted to any data.
 """
 
 from __future__ import annotations

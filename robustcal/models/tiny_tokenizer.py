@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from typing import Iterable, Sequence
 
@@ -69,3 +70,24 @@ def tiny_tokenizer(path: Path = MERGES, context_length: int = CONTEXT):
     from open_clip.tokenizer import SimpleTokenizer
 
     return SimpleTokenizer(bpe_path=str(path), context_length=context_length)
+
+
+def caption_tokens(tokenizer, captions: Sequence[str]):
+    """Tokens of plain captions, the same as ``tokenizer(captions)`` and some twenty times faster: (n, context) int64.
+
+    Captions must be ASCII words between blanks, without ``&``: then each word is encoded once and remembered, and the
+    repair of text that the tokenizer begins with has nothing to do.
+    """
+    import torch
+
+    tokens = torch.zeros(len(captions), tokenizer.context_length, dtype=torch.long)
+    words = _word_tokens(tokenizer)
+    for row, text in zip(tokens.numpy(), captions):
+        ids = [token for word in text.split() for token in words(word)][: tokenizer.context_length - 2]
+        row[: len(ids) + 2] = [tokenizer.sot_token_id, *ids, tokenizer.eot_token_id]
+    return tokens
+
+
+@lru_cache(maxsize=8)
+def _word_tokens(tokenizer):
+    return lru_cache(maxsize=4096)(tokenizer.encode)
