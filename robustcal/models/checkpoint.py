@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import weights
 from ..registry import register
 from ..types import UserError
-from . import blueprint, source
+from . import blueprint, open_clip, source
 from .convert import convert, describe_tower
-from .open_clip import architectures, from_tag
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +33,7 @@ def identity(
     """Hash of the weights file and of the model it goes on, without loading either."""
     file, facts = locate(variant, card)
     base = base or facts.get("base")
-    under = "none" if base is None or base in architectures() else source.spec_identity(base)
+    under = "none" if base is None or base in open_clip.architectures() else source.spec_identity(base)
     return weights.digest(under, base, weights.sha256(file), activation, normalise, entry)
 
 
@@ -60,7 +60,7 @@ def checkpoint(
         guess = describe_tower(found.state)
         hint = f"; its shapes are those of {guess}, so perhaps base={guess}/openai" if guess else ""
         raise UserError(f"'{file}' holds {found.origin} only: say what it was fine-tuned from with base=SPEC{hint}")
-    if base in architectures():
+    if base in open_clip.architectures():
         model = _whole(file, found, base, activation)
     else:
         model = source.load_base(base)
@@ -115,15 +115,14 @@ def _whole(file: Path, found: Any, arch: str, activation: str | None) -> "ClipMo
     """A whole model from its own file, on a bare architecture: only the user can know the activation."""
     if not found.whole:
         raise UserError(f"'{file}' holds the image tower only; give its base as {arch}/TAG, such as {arch}/openai")
-    plan = from_tag(arch, None)
+    plan = open_clip.from_tag(arch, None)
     if activation is None and plan.activation is None:
         raise UserError(
             f"'{file}' does not say which activation it was trained with; add activation=quickgelu (OpenAI weights "
             "and their fine-tunes) or activation=gelu (most others)"
         )
-    config = {**plan.config, "quick_gelu": (activation or plan.activation) == "quickgelu"}
-    plan = blueprint.Blueprint(arch, config, plan.preprocess, None, activation or plan.activation, plan.tokenizer)
-    return blueprint.build(plan, found.state)
+    config = {**plan.config, "quick_gelu": (plan.activation or activation) == "quickgelu"}
+    return blueprint.build(replace(plan, config=config), found.state, activation)
 
 
 def _fill(clip: "nn.Module", found: Any, where: str) -> None:

@@ -27,7 +27,9 @@ def identity(*, variant: str | None = None, card: dict | None = None, activation
     source = _source(variant, card)
     if source.startswith(LOCAL):
         return weights.digest(blueprint.folder_identity(Path(source[len(LOCAL) :]).expanduser()), activation)
-    if not source.startswith(HUB):
+    if source.startswith(HUB):
+        hub_name(source)
+    else:
         split_tag(source)
     return weights.digest(source, activation)
 
@@ -57,14 +59,12 @@ def plan(source: str) -> Blueprint:
     if source.startswith(LOCAL):
         return blueprint.from_local_dir(source[len(LOCAL) :])
     if source.startswith(HUB):
-        return from_hub(source[len(HUB) :])
+        return from_hub(hub_name(source))
     return from_tag(*split_tag(source))
 
 
 def from_hub(name: str) -> Blueprint:
     """The blueprint of an open_clip repository on the Hugging Face hub (or in its local cache)."""
-    if name.count("/") != 1:
-        raise UserError(f"'{HUB}{name}' is malformed; the form is hf-hub:ORG/NAME")
     folder = hub.fetch(name, [blueprint.CONFIG], HUB + name).parent
     config = blueprint.read_config(folder)
     model = config["model_cfg"]
@@ -76,6 +76,14 @@ def from_hub(name: str) -> Blueprint:
         activation="quickgelu" if model.get("quick_gelu") else "gelu",
         tokenizer=partial(blueprint.make_tokenizer, model, HUB + name),
     )
+
+
+def hub_name(source: str) -> str:
+    """``ORG/NAME`` of ``hf-hub:ORG/NAME``. Raises `UserError` if it is not of this form."""
+    name = source.removeprefix(HUB)
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise UserError(f"'{source}' is malformed; the form is hf-hub:ORG/NAME")
+    return name
 
 
 def from_tag(arch: str, tag: str | None) -> Blueprint:
