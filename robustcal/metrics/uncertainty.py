@@ -24,7 +24,8 @@ def uncertainty(records: Records) -> Means:
     log_eu = np.asarray(records["log_eu"], dtype=np.float64)
     columns = np.stack([np.asarray(records["entropy"], np.float64), np.asarray(records["au"], np.float64)], axis=1)
     columns = np.concatenate([columns, np.exp(log_eu)[:, None], log_eu[:, None] / np.log(10)], axis=1)
-    scale = np.log(max(class_count(records), 2))
+    classes = class_count(records)
+    scale = np.log(max(classes, 2)) if classes else np.nan
 
     def combine(means: np.ndarray) -> dict[str, np.ndarray]:
         entropy, au, eu, log10_eu = np.moveaxis(means, -1, 0)
@@ -37,9 +38,9 @@ def uncertainty(records: Records) -> Means:
 
 
 def class_count(records: Records) -> int:
-    """Number of classes C, solved from eu = C / (alpha_0 + C); 0 if there are no records."""
+    """Number of classes C, solved from eu = C / (alpha_0 + C); 0 where the records have no Dirichlet reading."""
     log_eu = np.asarray(records["log_eu"], dtype=np.float64)
-    if not len(log_eu):
+    if not np.isfinite(log_eu).any():
         return 0
     log_alpha0 = np.asarray(records["log_alpha0"], dtype=np.float64)
-    return int(np.rint(np.median(np.exp(log_eu + log_alpha0) / -np.expm1(log_eu))))
+    return int(np.rint(np.nanmedian(np.exp(log_eu + log_alpha0) / -np.expm1(log_eu))))
