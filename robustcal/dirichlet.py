@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: Coefficients c_n of Binet's remainder, mu(x) = sum of c_n x^-n over odd n: what Stirling's formula leaves of lgamma.
+#: Coefficients c_n of Binet's remainder mu(x) = sum of c_n x^-n, odd n: what Stirling's formula leaves of lgamma.
 _POWERS = (1, 3, 5, 7)
 _COEFFICIENTS = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680)
 #: From here on these four terms are exact to double precision.
@@ -195,7 +195,7 @@ def _slope(x: Tensor) -> Tensor:
 
 
 def _exp2(x: Tensor) -> Tensor:
-    """exp(x) - 1 - x >= 0, to full relative precision: Taylor series below 0.3, where the subtraction would cancel."""
+    """exp(x) - 1 - x >= 0 to full relative precision: a Taylor series below 0.3, where subtraction cancels."""
     near = x.clamp(-0.3, 0.3)
     series = torch.zeros_like(near)
     for n in range(14, 1, -1):

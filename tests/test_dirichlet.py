@@ -83,8 +83,8 @@ def test_kl_equals_high_precision(low, high, dtype, tolerance):
         for seed, classes in enumerate((2, 5, 20)):
             log_a = random_logs(seed, classes, low, high, dtype)
             step = torch.randn(classes, generator=torch.Generator().manual_seed(seed), dtype=F64)
-            log_b = random_logs(seed + 50, classes, low, high) if distance is None else log_a.double() + distance * step
-            log_b = log_b.to(dtype)
+            other = random_logs(seed + 50, classes, low, high)
+            log_b = (other if distance is None else log_a.double() + distance * step).to(dtype)
             result = dirichlet.kl_divergence(log_a[None], log_b[None])
             assert result.dtype == dtype and result.shape == (1,)
             assert float(result) == pytest.approx(exact_kl(log_a, log_b), rel=tolerance, abs=1e-30)

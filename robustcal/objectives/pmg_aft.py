@@ -28,8 +28,8 @@ def pmg_aft(
         general: weight of the branch towards the frozen model on the same adversarial image.
         cleanness: weight of the branch towards the student's own clean prediction.
         released: as the authors' code computes it: raw cosines as logits (temperature 1) and KL terms summed, not
-            averaged, over the batch. The sum is a factor `batch` here, so that the loss of an image does not depend on
-            its neighbours, on accumulation or on the number of processes.
+            averaged, over the batch. The sum is a factor `batch` here, so that the loss of an image depends neither
+            on its neighbours nor on accumulation or the number of processes.
         batch: the batch size of that sum; read only where `released` is true.
     """
     scale = 1.0 if released else student.scale

@@ -62,7 +62,7 @@ def normalised_tokens(model, images: Tensor, normalise: str) -> Tensor:
 
 
 def attention_map(tokens: Tensor, text: Tensor, side: int) -> Tensor:
-    """Scores of tokens (N, T, D) for texts (N, D), min-max per sample, resized and flattened: (N, side^2) in [0, 1]."""
+    """Scores of tokens (N, T, D) for texts (N, D), min-max per sample, resized, flat: (N, side^2) in [0, 1]."""
     scores = (tokens * text.unsqueeze(1)).sum(-1)
     grid = math.isqrt(scores.shape[1])
     if grid * grid != scores.shape[1]:

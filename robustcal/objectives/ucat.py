@@ -67,8 +67,8 @@ def strength(log_beta: Tensor, tau: float, weight: float, evidence: str) -> Tens
     """lambda: a number, or one per image (N,).
 
     - "published": weight / exp(softplus(2 / tau)), which normalises the largest concentration there can be.
-    - "matched": weight / 1e5 * 270 / beta_0(x), so that every image, class count and tau gets the factor lambda beta_0
-      = 270 that a typical image has in the published setting.
+    - "matched": weight / 1e5 * 270 / beta_0(x), so that every image, class count and tau gets the factor
+      lambda beta_0 = 270 that a typical image has in the published setting.
     - a number B: the same with B in place of beta_0(x): one lambda for all, from a mean evidence measured beforehand.
     """
     if evidence == "published":
