@@ -27,12 +27,16 @@ def split_of(card: Card | None, split: str | None, default: str | None = None) -
     """The split to read: the one asked for, else the card's, else `default`.
 
     Raises:
-        UserError: if the card describes its splits and this is not among them.
+        UserError: if it is not one of the card's.
     """
-    chosen = split or (card or {}).get("split") or default
-    known = list((card or {}).get("splits", {}))
+    if not card:
+        return split or default
+    chosen = split or card.get("split") or default
+    known = list(card.get("splits", {}))
+    if not known and card["source"] != "webdataset":  # a pack lists its splits itself
+        known = [card.get("split")]
     if known and chosen not in known:
-        raise UserError(f"dataset '{card_name(card)}' has no split '{chosen}'; it has: {', '.join(known)}")
+        raise UserError(f"dataset '{card_name(card)}' has no split '{chosen}'; it has: {', '.join(map(str, known))}")
     return chosen
 
 
@@ -55,7 +59,7 @@ def check_templates(templates: Sequence[str], source: str) -> tuple[str, ...]:
         except ValueError:
             fields = ["?"]
         if fields != [""]:
-            raise UserError(f"prompt template '{template}' in {source} must hold the class name once, as {{}} or {{c}}")
+            raise UserError(f"prompt template '{template}' in {source} must hold the class name once, as {{c}}")
         checked.append(text)
     if not checked:
         raise UserError(f"{source} holds no prompt template; write one per line, with {{c}} for the class name")
@@ -70,11 +74,10 @@ def prompts_of(card: Card | None, prompts: str, keys: Sequence[str], templates: 
     """
     card = card or {}
     sets = card.get("prompts", {})
+    source = f"card '{card_name(card)}'" if card else "a dataset without a card"
     if prompts != "card" and prompts not in sets:
-        known = ", ".join(["card", *sets])
-        raise UserError(f"there is no prompt set '{prompts}' on this dataset; there are: {known}")
+        raise UserError(f"{source} has no prompt set '{prompts}'; there are: {', '.join(['card', *sets])}")
     chosen = {**card, **sets.get(prompts, {})}
-    source = f"card '{card_name(card)}'" if card else "this dataset"
     names = class_names(keys, chosen.get("classnames"), chosen.get("rename", ()), chosen.get("lower", False), source)
     return tuple(names), check_templates(chosen.get("templates") or templates or [DEFAULT_TEMPLATE], source)
 
@@ -92,9 +95,11 @@ def check_counts(card: Card | None, split: str | None, classes: int, size: int, 
         expected = split_table(card, split).get("size")
     advice = "complete the copy, or accept what is there with check=false"
     if card.get("classes") not in (None, classes):
-        raise UserError(f"dataset '{name}' has {classes} classes in {where}, its card says {card['classes']}; {advice}")
+        says = f"its card says {card['classes']}"
+        raise UserError(f"dataset '{name}' has {classes} classes in {where}, {says}; {advice}")
     if expected not in (None, size):
-        raise UserError(f"dataset '{name}' has {size} images in {where} ({split}), its card says {expected}; {advice}")
+        place = f"{where} ({split})" if split else where
+        raise UserError(f"dataset '{name}' has {size} images in {place}, its card says {expected}; {advice}")
 
 
 def geometry(
@@ -114,15 +119,14 @@ def geometry(
         raise UserError(f"unknown preprocess '{recipe}'; there are: {', '.join(RECIPES)}")
     if text != "native":
         if not text.isdigit() or int(text) == 0:
-            raise UserError(f"resolution '{text}' is not a number of pixels; write 224, or native for the stored size")
+            raise UserError(f"resolution '{text}' is not a number of pixels, like 224, nor the word native")
         return int(text), recipe
     if "native" in card:
         return int(card["native"]), recipe
     with first() as image:
         width, height = image.size
-    if width != height or card.get("native_varies"):
-        raise UserError("this dataset has no native resolution, its images differ in size or are not square; "
-                        "give a number, like resolution=224")  # fmt: skip
+    if card or width != height:
+        raise UserError("this dataset has no native resolution: its images differ in size or are not square; say 224")
     return width, recipe
 
 

@@ -24,7 +24,7 @@ WITNESSES = 64
 
 
 def crop(image: Image.Image, side: int) -> Image.Image:
-    """Shorter side to 256/224 of `side`, bilinear, then the centre: ``Resize(256), CenterCrop(224)`` of the papers."""
+    """Shorter side to 256/224 of `side`, bilinear, then the centre: the papers' ``Resize(256), CenterCrop(224)``."""
     resized = transforms.resize(image, [side * 256 // 224], InterpolationMode.BILINEAR)
     return transforms.center_crop(resized, [side, side])
 
@@ -64,7 +64,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def to_unit(pixels: np.ndarray) -> torch.Tensor:
     """RGB bytes (N, H, W, 3) as float32 (N, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
 
 
 @dataclass
@@ -127,7 +127,8 @@ class ImageDataset:
             raise
         except Exception as error:  # whatever a broken file makes a decoder raise
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"image '{self.where(index)}' of dataset '{self.name}' cannot be read: {reason}") from None
+            place = self.where(index)
+            raise UserError(f"image '{place}' of dataset '{self.name}' cannot be read: {reason}") from None
 
     def read(self, indices: Sequence[int]) -> Batch:
         """These samples in this order; decoding is spread over `workers` threads."""

@@ -26,7 +26,13 @@ def availability(card: Mapping[str, Any], split: str | None = None) -> tuple[boo
     missing = [path for path in files if not (root / path).exists()]
     if not missing:
         return True, f"in {root / Path(files[0]).parts[0]}"
-    return False, f"missing {root / missing[0]}; {card.get('get') or 'get it from ' + str(card.get('url', 'its authors'))}"
+    return False, f"missing {root / missing[0]}; {advice(card)}"
+
+
+def advice(card: Mapping[str, Any]) -> str:
+    """How to get a card's data onto this machine: its ``get`` line, with the data root filled in."""
+    text = card.get("get") or f"get it from {card.get('url', 'its authors')}"
+    return text.replace("{root}", str(data_root()))
 
 
 def needed_files(card: Mapping[str, Any], split: str | None = None) -> list[str]:

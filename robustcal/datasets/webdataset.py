@@ -1,8 +1,9 @@
 """Any pack in the CLIP_benchmark webdataset layout: tar shards with class names and prompts beside them.
 
-``webdataset:PATH`` reads ``PATH/classnames.txt`` (line number = label), ``PATH/zeroshot_classification_templates.txt``,
-``PATH/SPLIT/nshards.txt`` and the shards ``PATH/SPLIT/0.tar`` (or ``0.tar.gz``) onwards. A sample is an image member and
-a label member of the same key: ``.cls`` (an integer as text) or ``.npy`` (multi-hot).
+``webdataset:PATH`` reads ``PATH/classnames.txt`` (line number = label),
+``PATH/zeroshot_classification_templates.txt``, ``PATH/SPLIT/nshards.txt`` and the shards ``PATH/SPLIT/0.tar`` (or
+``0.tar.gz``) onwards. A sample is an image member and a label member of the same key: ``.cls`` (an integer as text)
+or ``.npy`` (multi-hot).
 """
 
 from __future__ import annotations
@@ -133,7 +134,8 @@ def _label(path: Path, key: str, members: dict[str, Member], classes: int) -> in
     if "cls" in members:
         text = members["cls"].read().decode("utf-8", "replace").strip()
         if not text.isdigit() or int(text) >= classes:
-            raise UserError(f"{place} has label '{text[:40]}'; labels are 0 to {classes - 1}, the lines of {CLASSNAMES}")
+            last = classes - 1
+            raise UserError(f"{place} has label '{text[:40]}'; labels are 0 to {last}, the lines of {CLASSNAMES}")
         return int(text)
     if "npy" in members:
         try:

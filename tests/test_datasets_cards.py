@@ -1,0 +1,341 @@
+"""Every card of the field reads a miniature copy of its set, stored the way the authors store it."""
+
+import json
+import shutil
+import tomllib
+
+import dataset_files as files
+import numpy as np
+import pytest
+import torch
+
+from robustcal.datasets import presence
+from robustcal.registry import datasets
+from robustcal.types import Dataset, UserError
+
+torch.set_num_threads(1)
+LABELS = [2, 0, 1, 1, 2, 0]
+GROUPED = sorted(LABELS)  # the order of sets that are stored class by class
+
+#: card -> (maker, labels in the order of the dataset, first class names)
+SETS = {
+    "cifar10": (files.cifar10, LABELS, ["airplane", "automobile", "bird"]),
+    "cifar100": (files.cifar100, LABELS, ["apple", "aquarium fish", "baby"]),
+    "stl10": (files.stl10, LABELS, ["airplane", "bird", "car"]),
+    "svhn": (files.svhn, LABELS, ["0", "1", "2"]),
+    "fashion-mnist": (files.fashion_mnist, LABELS, ["t shirt top", "trouser", "pullover"]),
+    "sun397": (files.sun397, GROUPED, ["abbey", "athletic field outdoor", "zen garden"]),
+    "food101": (files.food101, GROUPED, ["apple pie", "baby back ribs", "waffles"]),
+    "oxford-pets": (files.oxford_pets, LABELS, ["abyssinian", "american bulldog", "wheaten terrier"]),
+    "flowers102": (files.flowers102, LABELS, ["pink primrose", "hard-leaved pocket orchid", "canterbury bells"]),
+    "dtd": (files.dtd, LABELS, ["banded", "polka-dotted", "zigzagged"]),
+    "eurosat": (files.eurosat, GROUPED, ["annual crop land", "a forest", "a sea or a lake"]),
+    "fgvc-aircraft": (files.fgvc_aircraft, LABELS, ["boeing 707-320", "a340-200", "yak-42"]),
+    "caltech101": (files.caltech101, GROUPED, ["faces easy", "leopards", "water lilly"]),
+    "caltech256": (files.caltech256, GROUPED, ["ak47", "american flag", "motorbikes"]),
+    "stanford-cars": (files.stanford_cars, LABELS, ["am general hummer suv", "audi s4 sedan", "audi s4 sedan"]),
+    "pcam": (files.pcam, [1, 0, 0, 1], ["healthy lymph node tissue", "lymph node tumor tissue"]),
+    "country211": (files.country211, GROUPED, ["Andorra", "Bolivia, Plurinational State of", "Kosovo"]),
+    "tiny-imagenet": (files.tiny_imagenet, LABELS, ["goldfish", "european fire salamander", "crane"]),
+    "imagenet": (files.wnid_folders("imagenet/val"), GROUPED, ["goldfish", "european fire salamander", "crane"]),
+    "imagenet-a": (files.wnid_folders("imagenet-a"), GROUPED, ["goldfish", "european fire salamander", "crane"]),
+    "imagenet-r": (files.wnid_folders("imagenet-r"), GROUPED, ["goldfish", "european fire salamander", "crane"]),
+    "imagenet-o": (files.wnid_folders("imagenet-o"), GROUPED, ["goldfish", "european fire salamander", "crane"]),
+    "imagenet-sketch": (files.wnid_folders("sketch"), GROUPED, ["goldfish", "european fire salamander", "crane"]),
+    "imagenet-v2": (files.imagenet_v2, GROUPED, ["goldfish", "great white shark", "brambling"]),
+}
+FIELD = [name for name, card in datasets.cards().items() if card["source"] in ("torchvision", "folder", "coco")]
+PAPER_SIXTEEN = (
+    "tiny-imagenet cifar10 cifar100 stl10 sun397 food101 oxford-pets flowers102 dtd eurosat fgvc-aircraft imagenet "
+    "caltech101 caltech256 stanford-cars pcam"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    """An empty data root, no network, and no published checksums: miniature files cannot have those."""
+    monkeypatch.setenv("ROBUSTCAL_DATA", str(tmp_path))
+    monkeypatch.setenv("ROBUSTCAL_OFFLINE", "1")
+    monkeypatch.setattr("torchvision.datasets.utils.check_md5", lambda *_, **__: True)
+    return tmp_path
+
+
+def colours_of(labels, name):
+    """The flat colours that the makers give to labels, in [0, 1]."""
+    if name == "fashion-mnist":
+        return torch.tensor([[40 * label] * 3 for label in labels]) / 255
+    return torch.from_numpy(files.COLOURS[labels]).float() / 255
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_real_loading_code_reads_the_real_format(name, root):
+    if name == "pcam":
+        pytest.importorskip("h5py")
+    make, labels, classnames = SETS[name]
+    make(root, LABELS if name != "pcam" else labels)
+    present, hint = presence.availability(datasets.cards()[name])
+    assert present and str(root) in hint
+    data = datasets.build(f"{name}:check=false")
+    assert isinstance(data, Dataset)
+    assert data.labels.tolist() == labels and data.labels.dtype == np.int64
+    assert list(data.classnames)[: len(classnames)] == classnames
+    assert data.resolution == 224 and data.task == "single" and data.identity
+    assert all(i.startswith(f"{name}/{datasets.cards()[name]['split']}/") for i in data.ids)
+    assert len(set(data.ids)) == len(labels)
+    order = [3, 0, 2]
+    batch = data.read(order)
+    assert batch.images.shape == (3, 3, 224, 224) and batch.labels.tolist() == [labels[i] for i in order]
+    expected = colours_of([labels[i] for i in order], name)
+    assert torch.allclose(batch.images.mean(dim=(2, 3)), expected, atol=0.02), "image and label do not belong together"
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if "native" in datasets.cards()[name]])
+def test_the_native_resolution_is_another_row(name, root):
+    if name == "pcam":
+        pytest.importorskip("h5py")
+    SETS[name][0](root, LABELS if name != "pcam" else SETS[name][1])
+    native = datasets.build(f"{name}:check=false:resolution=native")
+    side = datasets.cards()[name]["native"]
+    assert native.resolution == side and native.read([0]).images.shape == (1, 3, side, side)
+    assert native.identity != datasets.build(f"{name}:check=false").identity
+
+
+def test_sets_of_mixed_sizes_have_no_native_resolution(root):
+    files.food101(root, LABELS)
+    with pytest.raises(UserError, match="no native resolution"):
+        datasets.build("food101:check=false:resolution=native")
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_a_missing_set_says_what_to_put_where(name, root):
+    present, hint = presence.availability(datasets.cards()[name])
+    assert not present and str(root) in hint
+    with pytest.raises(UserError, match=f"dataset '{name}' is not here: missing ") as caught:
+        datasets.build(name)
+    assert str(root) in str(caught.value) and "\n" not in str(caught.value) and "{root}" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if name != "pcam"])
+def test_other_counts_than_the_card_are_refused(name, root):
+    SETS[name][0](root, LABELS)
+    with pytest.raises(UserError, match=rf"dataset '{name}' has \d+ (images|classes) in .* its card says \d+"):
+        datasets.build(name)
+
+
+def test_counts_that_agree_with_the_card_pass(root):
+    files.cifar10(root, [0, 1, 2, 3, 4] * 2000)
+    assert len(datasets.build("cifar10").labels) == 10000
+    files.eurosat(root, LABELS)
+    with pytest.raises(UserError, match="3 classes in .* its card says 10"):
+        datasets.build("eurosat")
+
+
+def test_damaged_copies_are_reported(root, monkeypatch):
+    files.cifar10(root, LABELS)
+    (root / "cifar-10-batches-py" / "test_batch").write_bytes(b"\x80\x02broken")
+    with pytest.raises(UserError, match="'cifar10' in .* is damaged or incomplete"):
+        datasets.build("cifar10:check=false")
+    files.oxford_pets(root, LABELS)
+    (root / "oxford-iiit-pet" / "images" / "american_bulldog_2.jpg").write_bytes(b"junk")
+    pets = datasets.build("oxford-pets:check=false")
+    with pytest.raises(UserError, match=r"american_bulldog_2.jpg' of dataset 'oxford-pets' cannot be read"):
+        pets.read([2])
+    files.caltech101(root, LABELS)
+    folder = root / "caltech101" / "101_ObjectCategories" / "Leopards"
+    whole = (folder / "image_0001.jpg").read_bytes()
+    (folder / "image_0001.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"Leopards/image_0001.jpg' of dataset 'caltech101' cannot be read"):
+        datasets.build("caltech101:check=false").read([2])
+
+
+def test_a_wrong_checksum_is_refused(root, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("ROBUSTCAL_DATA", str(root))
+    monkeypatch.setenv("ROBUSTCAL_OFFLINE", "1")
+    files.cifar10(root, LABELS)
+    with pytest.raises(UserError, match="'cifar10' in .* is damaged or incomplete"):
+        datasets.build("cifar10:check=false")
+
+
+def test_splits_are_known_by_name(root):
+    files.tiny_imagenet(root, LABELS)
+    train = datasets.build("tiny-imagenet:split=train:check=false")
+    assert train.labels.tolist() == GROUPED and train.ids[0].startswith("tiny-imagenet/train/n01443537/images/")
+    with pytest.raises(UserError, match="has no split 'test'; it has: val, train"):
+        datasets.build("tiny-imagenet:split=test")
+    with pytest.raises(UserError, match="3 classes in .*, its card says 200"):
+        datasets.build("tiny-imagenet:split=train")
+    files.wnid_folders("imagenet-a")(root, LABELS)
+    with pytest.raises(UserError, match="'imagenet-a' has no split 'train'; it has: all"):
+        datasets.build("imagenet-a:split=train")
+
+
+def test_tiny_imagenet_sorted_into_class_folders_reads_alike(root):
+    files.tiny_imagenet(root, LABELS)
+    released = datasets.build("tiny-imagenet:check=false")
+    val = root / "tiny-imagenet-200" / "val"
+    for number, label in enumerate(LABELS):
+        (val / files.WNIDS[label]).mkdir(exist_ok=True)
+        (val / "images" / f"val_{number}.JPEG").rename(val / files.WNIDS[label] / f"val_{number}.JPEG")
+    (val / "images").rmdir()
+    (val / "val_annotations.txt").unlink()
+    arranged = datasets.build("tiny-imagenet:check=false")
+    assert arranged.labels.tolist() == GROUPED and arranged.classnames == released.classnames
+
+
+def test_prompt_sets(root):
+    files.wnid_folders("imagenet/val")(root, LABELS)
+    assert datasets.build("imagenet:check=false").classnames[2] == "crane"
+    assert datasets.build("imagenet:check=false:prompts=clip").classnames[2] == "crane bird"
+    assert datasets.build("imagenet:check=false:prompts=torchvision").classnames[2] == "crane bird"
+    with pytest.raises(UserError, match="no prompt set 'own'; there are: card, clip, torchvision"):
+        datasets.build("imagenet:check=false:prompts=own")
+    files.country211(root, LABELS)
+    assert datasets.build("country211:check=false:prompts=short").classnames[1] == "Bolivia"
+    files.stanford_cars(root, LABELS)
+    assert datasets.build("stanford-cars:check=false:prompts=year").classnames[1] == "audi s4 sedan 2007"
+
+
+def test_the_misspelt_prompt_is_a_switch(root):
+    pytest.importorskip("h5py")
+    files.pcam(root, [0, 1])
+    assert list(datasets.build("pcam:check=false").templates) == ["This is a photo of {}."]
+    assert list(datasets.build("pcam:check=false:prompts=published-typo").templates) == ["Tthis is a photo of {}."]
+
+
+def test_an_unknown_folder_has_no_name(root):
+    files.wnid_folders("imagenet/val")(root, LABELS)
+    shutil.copytree(root / "imagenet/val" / files.WNIDS[0], root / "imagenet/val" / "n99999999")
+    with pytest.raises(UserError, match="card 'imagenet' knows no name for class 'n99999999'"):
+        datasets.build("imagenet:check=false")
+
+
+# -- the cards themselves ------------------------------------------------------------------------------------------
+
+
+def test_the_sets_of_the_literature_all_have_cards():
+    expected = {*PAPER_SIXTEEN, "imagenet-a", "imagenet-r", "imagenet-o", "imagenet-v2", "country211", "svhn"}
+    assert expected | {"fashion-mnist", "coco-2017"} <= set(datasets.cards())
+    # The sixteen test sets of the published tables hold 344 128 images.
+    assert sum(datasets.cards()[name]["size"] for name in PAPER_SIXTEEN) == 344128
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_a_card_is_complete(name):
+    card = datasets.cards()[name]
+    assert {"title", "source", "split", "classes", "size", "resolution", "templates", "url", "get", "files"} <= set(card)
+    assert card["resolution"] == 224 and "{root}" in card["get"]
+    assert all(template.count("{}") == 1 for template in card["templates"])
+    assert "splits" not in card or (card["split"] in card["splits"] and "size" not in card["splits"][card["split"]])
+    assert all("size" in table for split, table in card.get("splits", {}).items() if split != card["split"])
+    if isinstance(card.get("classnames"), (list, dict)):
+        assert len(card["classnames"]) == card["classes"]
+
+
+def test_presence_needs_neither_torch_nor_a_network():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from robustcal import registry; from robustcal.datasets import presence\n"
+        "rows = [presence.availability(card) for card in registry.datasets.cards().values()]\n"
+        "assert len(rows) > 20 and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_flower_names_are_those_of_torchvision():
+    from torchvision.datasets import Flowers102
+
+    if not hasattr(Flowers102, "classes"):
+        pytest.skip("this torchvision has no flower names")
+    assert datasets.cards()["flowers102"]["classnames"] == list(Flowers102.classes)
+
+
+def test_the_wordnet_names_collide_three_times_and_clip_names_twice():
+    from robustcal.datasets import names
+
+    def repeated(table):
+        seen = [name.lower() for name in table.values()]
+        return sorted({name for name in seen if seen.count(name) > 1})
+
+    assert len(names.wordnet()) == len(names.clip_names()) == len(names.torchvision_categories()) == 1000
+    assert repeated(names.wordnet()) == ["cardigan", "crane", "maillot"]
+    assert repeated(names.clip_names()) == ["missile", "sunglasses"]
+    assert repeated(names.torchvision_categories()) == ["cardigan"]
+
+
+# -- multi-label ---------------------------------------------------------------------------------------------------
+
+ROWS = [{"person", "toothbrush"}, set(), {"traffic light"}, {"person"}]
+
+
+def test_coco_labels_are_multi_hot_over_sorted_categories(root):
+    files.coco(root, ROWS)
+    data = datasets.build("coco-2017:check=false")
+    assert isinstance(data, Dataset) and data.task == "multi"
+    assert list(data.classnames) == ["person", "traffic light", "toothbrush"]
+    assert data.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 0, 0]]
+    assert data.ids[2] == "coco-2017/val/000000000102.jpg"
+    batch = data.read([2, 1])
+    assert batch.labels.dtype == torch.float32 and batch.labels.tolist() == [[0, 1, 0], [0, 0, 0]]
+    expected = torch.from_numpy(files.COLOURS[[2, 1]]).float() / 255
+    assert torch.allclose(batch.images.mean(dim=(2, 3)), expected, atol=0.02)
+
+
+def test_coco_counts_are_checked(root):
+    files.coco(root, ROWS)
+    with pytest.raises(UserError, match="'coco-2017' has 3 classes in .*, its card says 80"):
+        datasets.build("coco-2017")
+
+
+def test_an_annotation_file_of_ones_own(root):
+    files.coco(root, ROWS)
+    path = root / "coco2017" / "annotations" / "instances_val2017.json"
+    data = datasets.build(f"coco:{path}:images={root / 'coco2017' / 'val2017'}:resolution=32")
+    assert data.name == "instances_val2017" and data.read([0]).images.shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda content: content[: len(content) // 2], "is not JSON"),
+        (lambda content: "[]", "not in the COCO instances format"),
+        (lambda content: json.dumps({**json.loads(content), "images": []}), "lacks image 100"),
+        (lambda content: json.dumps({k: v for k, v in json.loads(content).items() if k != "categories"}), "categories"),
+    ],
+)
+def test_damaged_annotations_are_named(root, damage, message):
+    files.coco(root, ROWS)
+    path = root / "coco2017" / "annotations" / "instances_val2017.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(UserError, match=message) as caught:
+        datasets.build("coco-2017")
+    assert "instances_val2017.json" in str(caught.value)
+
+
+# -- a user's own card ---------------------------------------------------------------------------------------------
+
+
+def test_a_card_of_ones_own_is_one_file(root, tmp_path, monkeypatch):
+    files.wnid_folders("birds/test")(root, LABELS)
+    text = (
+        'title = "Birds"\nsource = "folder"\nfolder = "birds/test"\nsplit = "test"\nclasses = 3\nsize = 6\n'
+        'resolution = 64\npreprocess = "stretch"\ntemplates = ["a bird: {}"]\nclassnames = ["ibis", "owl", "wren"]\n'
+    )
+    (tmp_path / "my_birds.toml").write_text(text)
+    monkeypatch.setattr(datasets, "_cards", dict(datasets.cards()))
+    datasets.add_card(tmp_path / "my_birds.toml")
+    data = datasets.build("my-birds")
+    assert (data.name, data.resolution, list(data.classnames)) == ("my-birds", 64, ["ibis", "owl", "wren"])
+    assert data.ids[0] == "my-birds/test/n01443537/1.JPEG"
+    assert tomllib.loads(text)["size"] == len(data.labels)
+
+
+def test_the_source_alone_is_no_dataset():
+    with pytest.raises(UserError, match="works through cards"):
+        datasets.build("torchvision")
+    with pytest.raises(UserError, match="needs a folder"):
+        datasets.build("folder")
+    with pytest.raises(UserError, match="needs an annotation file"):
+        datasets.build("coco")
