@@ -118,7 +118,7 @@ def spatial_tokens(visual: nn.Module, pixels: Tensor) -> Tensor:
     pooled embedding averages.
     """
     if hasattr(visual, "attnpool"):
-        x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
+        x = _last_stage(visual.layer4, visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
         flat = x.flatten(2).transpose(1, 2)
         return visual.attnpool.c_proj(visual.attnpool.v_proj(flat))
     if hasattr(visual, "transformer"):
@@ -129,6 +129,24 @@ def spatial_tokens(visual: nn.Module, pixels: Tensor) -> Tensor:
             visual.output_tokens = before
         return tokens if visual.proj is None else tokens @ visual.proj
     raise UserError(f"image tower {type(visual).__name__} has no spatial tokens; use a ViT or ModifiedResNet")
+
+
+def _last_stage(stage: nn.Sequential, x: Tensor) -> Tensor:
+    """The last stage of a ModifiedResNet; where it would pool a 2x2 map to one position, without that pooling.
+
+    Its first block pools between linear maps, so the map left unpooled is the one whose average goes on.
+    """
+    if min(x.shape[-2:]) > 2:
+        return stage(x)
+    first, *others = stage
+    inside = first.act2(first.bn2(first.conv2(first.act1(first.bn1(first.conv1(x))))))
+    around = x
+    for layer in first.downsample if first.downsample is not None else ():
+        around = around if isinstance(layer, nn.AvgPool2d) else layer(around)
+    x = first.act3(first.bn3(first.conv3(inside)) + around)
+    for block in others:
+        x = block(x)
+    return x
 
 
 class LogitClassifier(nn.Module):

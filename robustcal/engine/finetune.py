@@ -1,0 +1,131 @@
+"""Adversarial fine-tuning: the image tower of a zero-shot classifier, under any objective, as a task of the loop."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..classifier import ClipClassifier
+from ..noise import Noise
+from ..registry import Plugin
+from ..types import Batch, Dataset, UserError
+from .heldout import measure
+from .inner import InnerAttack
+from .recipe import Recipe
+from .schedule import balanced_order, batch_indices, held_out_split, steps_per_epoch
+
+
+class FineTuning:
+    """Student image tower trained, text head and teacher frozen, batch-norm statistics frozen.
+
+    Args:
+        base: the original model's classifier on the training classes; it becomes the frozen teacher.
+        dataset: the source, with an indexable training split.
+        objective, params: the plugin and the parameters of its spec.
+    """
+
+    def __init__(
+        self, recipe: Recipe, base: ClipClassifier, dataset: Dataset, objective: Plugin, params: dict[str, Any], *,
+        parts: int = 1, compute: torch.dtype = torch.float32,
+    ):  # fmt: skip
+        if dataset.task != "single":
+            raise UserError(f"dataset '{dataset.name}' is multi-label; fine-tuning needs one class per image")
+        self.recipe, self.dataset, self.parts = recipe, dataset, parts
+        self.device = base.head.device
+        student = base.replica()
+        student.visual.requires_grad_(True)
+        for tower in (student.visual, base.visual):
+            compute_in(tower, compute)
+        self.student, self.teacher = student, base
+        self.module, self.trained = _Step(student, base, objective, params), student.visual
+        self.attack = InnerAttack.read(recipe.eps, recipe.attack_step, recipe.attack_steps)
+        self.inner = _inner_loss(objective, params)
+        self.train, self.held_out = _positions(dataset, recipe)
+        self.total = recipe.steps or round(recipe.epochs * steps_per_epoch(len(self.train), recipe.batch, parts))
+
+    def _global(self, step: int, parts: int) -> np.ndarray:
+        return self.train[batch_indices(step, len(self.train), self.recipe.batch, self.recipe.seed, parts)]
+
+    def read(self, step: int, part: int, parts: int) -> Batch:
+        return self.dataset.read(self._global(step, parts)[part::parts].tolist())
+
+    def global_batch(self, step: int, parts: int) -> int:
+        return len(self._global(step, parts))
+
+    def inputs(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean images, adversarial images and labels, on the device."""
+        images = batch.images.to(self.device, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        noise = Noise(self.recipe.seed, [f"{step}/{sample}" for sample in batch.ids], self.device)
+        loss = self.inner(self.student, self.teacher, images, labels)
+        return images, self.attack(loss, images, noise), labels
+
+    def evaluate(self) -> dict[str, float]:
+        """Clean and robust accuracy and ECE on the held-out part of the source; the attack is PGD on the label."""
+        recipe = self.recipe
+        attack = InnerAttack.read(recipe.eps, recipe.attack_step, recipe.eval_steps)
+        return measure(self.student, self.dataset, self.held_out.tolist(), attack, recipe.batch, recipe.seed)
+
+
+class _Step(nn.Module):
+    """The objective as a module, so that distributed training sees one forward per backward."""
+
+    def __init__(self, student: ClipClassifier, teacher: ClipClassifier, objective: Plugin, params: dict[str, Any]):
+        super().__init__()
+        self.student = student
+        self.frozen = (teacher,)  # a tuple, so that the teacher is no submodule: it is neither trained nor exchanged
+        self.objective, self.params = objective, params
+
+    def forward(self, clean: Tensor, adversarial: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return self.objective.make(self.student, self.frozen[0], clean, adversarial, labels, **self.params)
+
+
+def compute_in(tower: nn.Module, dtype: torch.dtype) -> None:
+    """Let a tower compute in `dtype` (autocast) and return float32, so that logits, losses and attacks stay float32."""
+    if dtype == torch.float32:
+        return
+    plain = tower.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(next(tower.parameters()).device.type, dtype):
+            output = plain(*args, **kwargs)
+        return tuple(o.float() for o in output) if isinstance(output, tuple) else output.float()
+
+    tower.forward = forward
+
+
+def _inner_loss(objective: Plugin, params: dict[str, Any]) -> Callable[..., Callable[[Tensor], Tensor]]:
+    """(student, teacher, clean, labels) -> the per-sample loss that the inner attack maximises."""
+    inner = objective.meta.get("inner")
+    if inner is None:
+        return lambda student, teacher, clean, labels: _label_loss(student, labels)
+    named = inspect.signature(inner).parameters
+    chosen = {key: value for key, value in params.items() if key in named}
+    return lambda student, teacher, clean, labels: inner(student, teacher, clean, labels, **chosen)
+
+
+def _label_loss(student: ClipClassifier, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda images: F.cross_entropy(student(images), labels, reduction="none")
+
+
+def _positions(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out positions in the source; `limit` takes a seeded part of the training ones."""
+    labels = np.asarray(dataset.labels)
+    train, held_out = held_out_split(labels, recipe.held_out, recipe.seed)
+    if recipe.limit and recipe.limit < len(train):
+        train = np.sort(train[balanced_order(labels[train], recipe.seed)[: recipe.limit]])
+    if len(train) == 0:
+        raise UserError(f"dataset '{dataset.name}' has no training samples; it holds {len(labels)} in all")
+    return train, held_out
+
+
+def prompts(dataset: Dataset, recipe: Recipe) -> Sequence[str]:
+    """The recipe's prompt, or the dataset's own."""
+    if recipe.template and "{}" not in recipe.template:
+        raise UserError(f"recipe '{recipe.name}': template '{recipe.template}' has no {{}} for the class name")
+    return (recipe.template,) if recipe.template else tuple(dataset.templates)

@@ -1,0 +1,144 @@
+"""Run a training recipe: adversarial fine-tuning, contrastive pre-training, or a list of recipes."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from .. import __version__
+from ..registry import datasets, models, objectives
+from ..types import UserError
+from . import recipe as recipes
+from .finetune import FineTuning, prompts
+from .loop import Loop, Progress
+from .pretrain import Pretraining
+from .recipe import Recipe
+from .trainlog import plot
+from .trainstate import checkpoints, sha256, write_json, write_tensors
+
+
+def train(
+    recipe: str, *, model: str | None = None, dataset: str | None = None, objective: str | None = None,
+    epochs: float | None = None, steps: int | None = None, out: str | Path | None = None, seed: int | None = None,
+    device: str = "auto", precision: str | None = None, resume: bool = True, progress: Progress | None = None,
+    **overrides: Any,
+) -> Path:  # fmt: skip
+    """Train by a recipe, to the end, and return the run's folder.
+
+    The folder is a model spec: ``NAME:RUN``. A run already begun there is continued; a finished one is left as it is.
+    Under ``torchrun`` every process calls this and works on its part of each batch.
+
+    Args:
+        recipe: name of a bundled recipe (``ucat``, ``tiny/ucat``) or path of a TOML file.
+        model, dataset, objective: specs in place of the recipe's.
+        epochs, steps: another length; `steps` wins.
+        out: the run's folder; default ``runs/RECIPE-seed-SEED``.
+        device: auto, cpu or cuda.
+        precision: auto, fp32 or bf16.
+        resume: False discards what the folder holds.
+        progress: called with one dictionary per event: its "kind" is start, step, evaluation, checkpoint or done.
+        overrides: any other setting of `recipe.Recipe`.
+
+    Raises:
+        UserError: bad recipe, setting or spec; a run with other settings in `out`; a diverged loss.
+    """
+    given = {"model": model, "dataset": dataset, "objective": objective, "epochs": epochs, "steps": steps, "seed": seed}
+    settings = recipes.load(recipe, **given, precision=precision, **overrides)
+    run = Path(out) if out else Path("runs") / f"{settings.name.replace('/', '-')}-seed-{settings.seed}"
+    report = progress or (lambda event: None)
+    if settings.task == "zoo":
+        for name in settings.recipes:
+            report({"kind": "recipe", "name": name})
+            train(name, out=run / Path(name).name, seed=seed, device=device, precision=precision, resume=resume,
+                  progress=progress, **overrides)  # fmt: skip
+        return run
+    accelerator = _accelerator(device)
+    compute = _compute_type(settings.precision, accelerator.device)
+    if accelerator.is_main_process:
+        _prepare(run, resume)
+    accelerator.wait_for_everyone()
+    task = _task(settings, accelerator, compute)
+    loop = Loop(task, settings, run, accelerator, report if accelerator.is_main_process else lambda event: None)
+    if checkpoints(run):
+        loop.restore(checkpoints(run)[-1])
+    accelerator.wait_for_everyone()
+    if loop.step < task.total or not (run / "card.json").is_file():
+        measured = loop.fit()
+        if accelerator.is_main_process:
+            _finish(task, settings, run, measured, compute)
+    report({"kind": "done", "path": str(run), **loop.measured})
+    return run
+
+
+def _accelerator(device: str) -> Accelerator:
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device '{device}' is unknown; it is auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' is not available here; use --device auto")
+    accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
+    if accelerator.device.type == "cpu":
+        torch.set_flush_denormal(True)  # small convolutional towers otherwise slow down severalfold late in training
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = False
+    return accelerator
+
+
+def _compute_type(precision: str, device: torch.device) -> torch.dtype:
+    """The type in which the trained towers compute; weights, logits, losses and attacks stay float32."""
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def _prepare(run: Path, resume: bool) -> None:
+    import shutil
+
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            for old in ("checkpoints", "card.json", "log.csv"):
+                path = run / old
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        (run / ".writable").touch()
+        (run / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to '{run}': {error.strerror}") from None
+
+
+def _task(settings: Recipe, accelerator: Accelerator, compute: torch.dtype) -> FineTuning | Pretraining:
+    set_seed(settings.seed)  # initial weights of pre-training; nothing else reads the global generators
+    parts = settings.accumulate * accelerator.num_processes
+    if settings.task == "pretrain":
+        return Pretraining(settings, accelerator.device)
+    source = datasets.build(settings.dataset)
+    base = models.build(settings.model)
+    if not hasattr(base, "clip"):
+        raise UserError(f"model '{settings.model}' is no CLIP model; fine-tuning needs an image and a text tower")
+    base.clip.to(accelerator.device, memory_format=torch.channels_last)
+    classifier = base.classifier(source.classnames, prompts(source, settings))
+    objective, params = objectives.arguments(objectives.spec(settings.objective))
+    if "negative_template" in objective.meta:
+        classifier.negative_head = base.text_head(source.classnames, [objective.meta["negative_template"]])
+    return FineTuning(settings, classifier, source, objective, params, parts=parts, compute=compute)
+
+
+def _finish(task: FineTuning | Pretraining, settings: Recipe, run: Path, measured: dict, compute: torch.dtype) -> None:
+    """Export the trained weights beside a card that says how they came to be."""
+    facts = task.export(run) if isinstance(task, Pretraining) else {}
+    if not facts:
+        write_tensors(run / "model.safetensors", task.trained.state_dict())
+        facts = {"base": settings.model, "sha256": sha256(run / "model.safetensors")}
+    card = {
+        "title": settings.title, **facts, "steps": task.total, "seed": settings.seed, "held_out": measured,
+        "recipe": settings.dictionary(), "digest": settings.digest(), "command": " ".join(["robustcal", *sys.argv[1:]]),
+        "compute": str(compute).removeprefix("torch."),
+        "versions": {"robustcal": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }  # fmt: skip
+    write_json(run / "card.json", card)
+    plot(run / "log.csv", run / "training.png", f"{settings.name}, seed {settings.seed}")
