@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from robustcal.datasets import world_atlas
 from robustcal.datasets.digits import enlarge
-from robustcal.datasets.world import SUBSETS, World, draw_scenes, world
+from robustcal.datasets.world import SPLITS, SUBSETS, World, draw_scenes, world
 from robustcal.datasets.world_atlas import EXTENT, TILE, atlas
 from robustcal.datasets.world_attributes import (
     COLOR_VALUES, COLORS, HELD_OUT_PAIRS, SHAPES, SOURCE_PAIRS, TEXTURES,
@@ -27,7 +27,7 @@ from robustcal.types import Dataset, UserError
 CARDS = [f"world-{subset}" for subset in SUBSETS] + ["digits"]
 
 
-# -- the same bits -----------------------------------------------------------------------------------------------------
+# -- the same bits ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", CARDS)
 def test_a_sample_alone_has_the_bits_it_has_in_a_batch(name):
     data = datasets.build(name)
@@ -71,9 +71,9 @@ def test_another_process_renders_the_same():
     assert other == hashlib.sha256(here).hexdigest()
 
 
-# -- streams and labels ------------------------------------------------------------------------------------------------
+# -- streams and labels ----------------------------------------------------------------------------------------------
 def test_streams_are_disjoint():
-    streams = [f"{seed}/{subset}/{split}" for seed in (0, 1) for subset in SUBSETS for split in ("train", "val", "test")]
+    streams = [f"{seed}/{subset}/{split}" for seed in (0, 1) for subset in SUBSETS for split in SPLITS]
     streams += [f"{seed}/captions/{split}" for seed in (0, 1) for split in ("train", "val")]
     keys = np.concatenate([sample_keys(stream, np.arange(4000)) for stream in streams])
     assert len(np.unique(keys)) == len(keys)
@@ -124,7 +124,7 @@ def test_the_scene_shows_the_label(subset):
     assert all(len(np.unique(values[key])) > 1 for key in ("color", "texture", "size", "background"))
 
 
-# -- what the pixels show ----------------------------------------------------------------------------------------------
+# -- what the pixels show --------------------------------------------------------------------------------------------
 def test_a_plain_object_has_its_colour():
     n, solid = len(COLORS), TEXTURES.index("solid")
     every, zero = np.arange(n), np.zeros(n, int)
@@ -177,7 +177,7 @@ def test_difficulty_disturbs_more_and_more():
     assert roughness[0] < roughness[1] < roughness[2]
 
 
-# -- random numbers ----------------------------------------------------------------------------------------------------
+# -- random numbers --------------------------------------------------------------------------------------------------
 def test_the_random_numbers_are_uniform_normal_and_uncorrelated():
     keys = sample_keys("statistics", np.arange(4000))
     u, g = uniforms(keys, 64), gaussians(keys, 64)
@@ -190,7 +190,7 @@ def test_the_random_numbers_are_uniform_normal_and_uncorrelated():
         assert np.abs(np.corrcoef(numbers[:200]) - np.eye(200)).max() < 6 / np.sqrt(64)
 
 
-# -- real digits -------------------------------------------------------------------------------------------------------
+# -- real digits -----------------------------------------------------------------------------------------------------
 def test_handwritten_digits_keep_their_grey_levels():
     data = datasets.build("digits")
     images = data.read(range(len(data))).images
@@ -202,7 +202,7 @@ def test_handwritten_digits_keep_their_grey_levels():
     assert np.allclose(centres, data.scans, atol=1e-6)
 
 
-# -- mistakes ----------------------------------------------------------------------------------------------------------
+# -- mistakes --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "spec, says",
     [

@@ -12,7 +12,7 @@ from ..types import Batch, UserError
 
 CLASSNAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 RESOLUTION = 32
-FACTOR, BORDER = 3, 4  # 8 pixels -> 24, then a border of 4 in the ground's grey, so that strokes do not touch the edge
+FACTOR, BORDER = 3, 4  # 8 pixels -> 24, then a black border of 4, so that strokes do not touch the edge
 
 
 @register.dataset

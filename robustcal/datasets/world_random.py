@@ -67,7 +67,10 @@ def _positions(count: int) -> np.ndarray:
 
 
 def balanced_labels(stream: str, n: int, classes: int) -> np.ndarray:
-    """Labels of samples 0..n-1: (n,) int64. Every block of `classes` samples holds each class once, in random order."""
+    """Labels of samples 0..n-1: (n,) int64.
+
+    Every block of `classes` samples holds each class once, in random order, so every prefix is balanced within one.
+    """
     blocks = -(-n // classes)
     keys = sample_keys(stream + "/labels", np.arange(blocks * classes)).reshape(blocks, classes)
     return np.argsort(keys, axis=1, kind="stable").reshape(-1)[:n]
