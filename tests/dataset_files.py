@@ -1,9 +1,10 @@
 """Miniature copies of the field's datasets in their genuine on-disk formats, every image one flat colour per label.
 
-Each maker takes the data root and a list of labels and writes what the authors' archives unpack to. Pictures are flat,
-so that a test can tell from the pixels whether image and label belong together.
+Each maker takes the data root and a list of labels and writes what the authors' archives unpack to. Pictures are
+flat, so that a test can tell from the pixels whether image and label belong together.
 """
 
+import io
 import json
 import pickle
 import struct
@@ -12,6 +13,16 @@ import numpy as np
 from PIL import Image
 
 COLOURS = np.array([[220, 20, 20], [20, 220, 20], [20, 20, 220], [220, 220, 20], [20, 220, 220]], dtype=np.uint8)
+
+#: Three colours as tuples, for pictures that are made in memory.
+FLAT = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
+
+
+def encode(colour, size=(32, 32), form="PNG", mode="RGB"):
+    """One flat picture as bytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).convert(mode).save(buffer, form)
+    return buffer.getvalue()
 
 
 def flat(label, height, width):
@@ -82,7 +93,8 @@ def fashion_mnist(root, labels):
     base.mkdir(parents=True)
     grey = np.stack([np.full((28, 28), 40 * label, dtype=np.uint8) for label in labels])
     for part in ("train", "t10k"):
-        (base / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, len(labels), 28, 28) + grey.tobytes())
+        head = struct.pack(">IIII", 0x803, len(labels), 28, 28)
+        (base / f"{part}-images-idx3-ubyte").write_bytes(head + grey.tobytes())
         (base / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, len(labels)) + bytes(labels))
 
 
@@ -232,20 +244,3 @@ def imagenet_v2(root, labels):
     folders = ["1", "2", "10"]  # class numbers: sorted by value, not by text
     for number, label in enumerate(labels):
         picture(root / "imagenetv2-matched-frequency-format-val" / folders[label] / f"{number}.jpeg", label)
-
-
-def coco(root, rows):
-    """`rows`: the set of category names of each image."""
-    base = root / "coco2017"
-    ids = {"person": 1, "traffic light": 10, "toothbrush": 90}
-    categories = [{"id": ids[name], "name": name, "supercategory": "x"} for name in ("toothbrush", "person", "traffic light")]
-    images = [{"id": 100 + n, "file_name": f"{100 + n:012d}.jpg", "width": 80, "height": 60} for n in range(len(rows))]
-    annotations = [
-        {"id": n * 10 + k, "image_id": 100 + n, "category_id": ids[name], "iscrowd": k % 2, "area": 1.0, "bbox": [0, 0, 1, 1]}
-        for n, names in enumerate(rows)
-        for k, name in enumerate([*sorted(names), *sorted(names)])  # twice: several instances of a category in one image
-    ]
-    content = {"info": {}, "licenses": [], "images": images[::-1], "annotations": annotations, "categories": categories}
-    write(base / "annotations" / "instances_val2017.json", json.dumps(content))
-    for number in range(len(rows)):
-        picture(base / "val2017" / f"{100 + number:012d}.jpg", number % len(COLOURS))

@@ -1,0 +1,64 @@
+"""What the dataset cards say: complete, consistent with one another and with the name lists of other packages."""
+
+import subprocess
+import sys
+
+import pytest
+
+from robustcal.registry import datasets
+
+FIELD = [name for name, card in datasets.cards().items() if card["source"] in ("torchvision", "folder", "coco")]
+PAPER_SIXTEEN = (
+    "tiny-imagenet cifar10 cifar100 stl10 sun397 food101 oxford-pets flowers102 dtd eurosat fgvc-aircraft imagenet "
+    "caltech101 caltech256 stanford-cars pcam"
+).split()
+REQUIRED = {"title", "source", "split", "classes", "size", "resolution", "templates", "url", "get", "files"}
+
+
+def test_the_sets_of_the_literature_all_have_cards():
+    expected = {*PAPER_SIXTEEN, "imagenet-a", "imagenet-r", "imagenet-o", "imagenet-v2", "country211", "svhn"}
+    assert expected | {"fashion-mnist", "coco-2017"} <= set(datasets.cards())
+    # The sixteen test sets of the published tables hold 344 128 images.
+    assert sum(datasets.cards()[name]["size"] for name in PAPER_SIXTEEN) == 344128
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_a_card_is_complete(name):
+    card = datasets.cards()[name]
+    assert REQUIRED <= set(card)
+    assert card["resolution"] == 224 and "{root}" in card["get"]
+    assert all(template.count("{}") == 1 for template in card["templates"])
+    assert "splits" not in card or (card["split"] in card["splits"] and "size" not in card["splits"][card["split"]])
+    assert all("size" in table for split, table in card.get("splits", {}).items() if split != card["split"])
+    if isinstance(card.get("classnames"), (list, dict)):
+        assert len(card["classnames"]) == card["classes"]
+
+
+def test_presence_needs_neither_torch_nor_a_network():
+    code = (
+        "import sys; from robustcal import registry; from robustcal.datasets import presence\n"
+        "rows = [presence.availability(card) for card in registry.datasets.cards().values()]\n"
+        "assert len(rows) > 20 and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_flower_names_are_those_of_torchvision():
+    from torchvision.datasets import Flowers102
+
+    if not hasattr(Flowers102, "classes"):
+        pytest.skip("this torchvision has no flower names")
+    assert datasets.cards()["flowers102"]["classnames"] == list(Flowers102.classes)
+
+
+def test_the_wordnet_names_collide_three_times_and_clip_names_twice():
+    from robustcal.datasets import names
+
+    def repeated(table):
+        seen = [name.lower() for name in table.values()]
+        return sorted({name for name in seen if seen.count(name) > 1})
+
+    assert len(names.wordnet()) == len(names.clip_names()) == len(names.torchvision_categories()) == 1000
+    assert repeated(names.wordnet()) == ["cardigan", "crane", "maillot"]
+    assert repeated(names.clip_names()) == ["missile", "sunglasses"]
+    assert repeated(names.torchvision_categories()) == ["cardigan"]
