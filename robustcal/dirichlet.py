@@ -1,9 +1,9 @@
 """Dirichlet evidence of a CLIP classifier: log-concentrations, KL divergence, aleatoric and epistemic uncertainty.
 
 Concentrations reach 1e12, so every function takes their natural logs, shape (..., C), and works in float64 inside
-whatever the input type: differences of logs are then exact for float32 inputs, and (N, C) is so small beside an image
-tower that double arithmetic costs nothing one can measure, even on GPUs that are slow at it. The result has the
-input's type (float32 for half types). On devices without float64 (mps) the arithmetic runs on the CPU.
+whatever the input type: differences of logs are then exact for float32 inputs, and (N, C) is small enough beside an
+image tower to afford it, even on GPUs that are slow at doubles. The result has the input's type (float32 for half
+types). On devices without float64 (mps) the arithmetic runs on the CPU.
 """
 
 from __future__ import annotations
@@ -137,8 +137,13 @@ def _remainder(a: Tensor, d: Tensor) -> Tensor:
     large = torch.minimum(a, b) >= _STIRLING
     x, e = torch.where(large, a, _STIRLING), torch.where(large, d, 0.0)
     # The Bregman divergence of x^-n is a^-n [(exp(-n d) - 1 + n d) + n (exp(d) - 1 - d)]: no near-equal subtraction.
-    falls = _exp2(torch.stack([-n * e for n in _POWERS]))
-    series = sum(c * x**-n * (fall + n * rise) for n, c, fall in zip(_POWERS, _COEFFICIENTS, falls))
+    # The first bracket steps from n to n + 2 by exp2(x + y) = exp2(x) + exp2(y) + expm1(x) expm1(y), all of one sign.
+    fall, drop, scale = _exp2(-e), torch.expm1(-e), 1 / x
+    fall2, drop2, scale2 = 2 * fall + drop**2, drop * (drop + 2), scale**2
+    series = torch.zeros_like(x)
+    for n, c in zip(_POWERS, _COEFFICIENTS):
+        series = series + c * scale * (fall + n * rise)
+        fall, drop, scale = fall + fall2 + drop * drop2, drop + drop2 + drop * drop2, scale * scale2
     if not bool(large.all()):
         series = series.masked_scatter(~large, _bregman_of_binet(a[~large], b[~large], d[~large]))
     return rise / 2 + series
