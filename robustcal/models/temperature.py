@@ -1,0 +1,133 @@
+"""Post-hoc temperature scaling of any CLIP model: its logits divided by t, given or fitted on clean source data."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import weights
+from ..registry import datasets, models, register
+from ..types import Dataset, UserError
+from . import checkpoint, source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..classifier import ClipModel
+
+FITS = ("clean-source",)
+
+
+def identity(
+    *, model: str = "clip", t: float | None = None, fit: str = "clean-source", data: str | None = None,
+    samples: int = 1000, seed: int = 0,
+) -> str:  # fmt: skip
+    """Identity of the model below and of everything that decides the temperature."""
+    below = source.spec_identity(model)
+    if t is not None:
+        return weights.digest("temperature", below, check_temperature(t))
+    spec = source_data(model, fit, data)
+    content = getattr(datasets.build(spec), "identity", "")
+    return weights.digest("temperature", below, fit, datasets.spec(spec), content, samples, seed)
+
+
+@register.model(identity=identity)
+def temperature(
+    *, model: str = "clip", t: float | None = None, fit: str = "clean-source", data: str | None = None,
+    samples: int = 1000, seed: int = 0,
+) -> "ClipModel":  # fmt: skip
+    """The model with its logits divided by t (Guo et al. 2017). Accuracy is unchanged; confidence is not.
+
+    Args:
+        model: spec of the model to scale.
+        t: the temperature, greater than 0; above 1 is less confident. Default: fitted.
+        fit: "clean-source": minimise the negative log-likelihood on unattacked images of the data the model was
+            fine-tuned on. No evaluation data is looked at.
+        data: dataset spec to fit on; default: the `source_data` of the model's card or training run.
+        samples: number of images, a seeded subset.
+    """
+    scaled = source.load_base(model)
+    if not hasattr(scaled, "clip"):
+        raise UserError(f"temperature:model={model}: only CLIP models have a logit scale to change")
+    if t is None:
+        dataset = datasets.build(source_data(model, fit, data))
+        t = fit_temperature(*clean_logits(scaled, dataset, samples, seed))
+    check_temperature(t)
+    scaled.clip.logit_scale.data -= math.log(t)
+    if getattr(scaled.clip, "logit_bias", None) is not None:
+        scaled.clip.logit_bias.data /= t
+    scaled.fingerprint = weights.digest(scaled.fingerprint, "temperature", t)
+    scaled.name, scaled.temperature = f"{scaled.name} at temperature {t:.4g}", t
+    return scaled
+
+
+def check_temperature(t: float) -> float:
+    """`t` itself. Raises `UserError` unless it is a positive, finite number."""
+    if not (math.isfinite(t) and t > 0):
+        raise UserError(f"temperature t={t} is not valid; it is a number greater than 0")
+    return t
+
+
+def source_data(model: str, fit: str, data: str | None) -> str:
+    """The dataset spec to fit on: the given one, or what the model's card or run says it was fine-tuned on.
+
+    Raises:
+        UserError: if neither says.
+    """
+    if fit not in FITS:
+        raise UserError(f"fit={fit} is unknown; it is {', '.join(FITS)}, or give the temperature itself with t=")
+    stated = data or _stated(model)
+    if not stated:
+        raise UserError(f"temperature:model={model} does not know the model's source data; name it with data=DATASET")
+    return stated
+
+
+def _stated(model: str) -> str | None:
+    if not source.is_spec(model):
+        return None
+    spec = models.spec(model)
+    if spec.variant is None:
+        return (models.cards().get(spec.name) or {}).get("source_data")
+    folder = Path(spec.variant).expanduser()
+    return json.loads((folder / checkpoint.CARD).read_text()).get("source_data") if folder.is_dir() else None
+
+
+def clean_logits(model: Any, dataset: Dataset, samples: int, seed: int, batch: int = 64) -> "tuple[Tensor, Tensor]":
+    """Logits (n, C) and labels (n,) of a seeded subset of a dataset's clean images."""
+    import torch
+
+    if dataset.task != "single":
+        raise UserError(f"'{dataset.name}' is multi-label; a temperature is fitted on one label per image")
+    classifier = model.classifier(dataset.classnames, dataset.templates)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(dataset.labels))[:samples])
+    device = classifier.head.device
+    with torch.no_grad():
+        parts = [dataset.read(chosen[i : i + batch].tolist()) for i in range(0, len(chosen), batch)]
+        logits = torch.cat([classifier(part.images.to(device)).double().cpu() for part in parts])
+    return logits, torch.cat([part.labels.cpu() for part in parts])
+
+
+def fit_temperature(logits: "Tensor", labels: "Tensor") -> float:
+    """The temperature that minimises the negative log-likelihood of `labels` (n,) under softmax(logits / t).
+
+    The likelihood is convex in b = 1/t, with derivative mean(E_p[z] - z_y): its one root in exp(-5) .. exp(5) is it.
+
+    Raises:
+        UserError: if there is none: every image right at any temperature, or worse than chance.
+    """
+    from scipy.optimize import brentq
+
+    logits = logits.double()
+    right = logits.gather(1, labels[:, None])[:, 0]
+
+    def slope(log_b: float) -> float:
+        p = (logits * math.exp(log_b)).softmax(1)
+        return ((p * logits).sum(1) - right).mean().item()
+
+    if not slope(-5.0) < 0 < slope(5.0):
+        raise UserError("no temperature fits: the likelihood of the source data has no best one (all right, or chance)")
+    return math.exp(-brentq(slope, -5.0, 5.0, xtol=1e-10))
