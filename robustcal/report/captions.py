@@ -45,10 +45,14 @@ def attack_words(cells: Sequence[Meta]) -> str:
 
 def marks_note(interval: bool) -> str:
     """What bold, underline and brackets mean."""
-    bracket = " Brackets: 95 % bootstrap interval over samples." if interval else ""
+    bracket = (
+        " Brackets: 95 % interval over samples; that of ECE allows for its upward bias, so it lies lower than the value."
+        if interval
+        else ""
+    )
     return (
         "Bold: best, and better than every other row of its block at the 5 % level (paired bootstrap over the same"
-        f" samples, Holm-corrected within the column); underlined: second.{bracket}"
+        f" samples, Holm-corrected within the column); underlined: second best.{bracket}"
     )
 
 

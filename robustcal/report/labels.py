@@ -39,11 +39,6 @@ def _parse(text: str) -> Spec:
         return Spec(text)
 
 
-def radius(eps: str) -> str:
-    """A radius as a label: ``1/255``; ``0`` for clean images."""
-    return str(eps)
-
-
 def sentence(parts: Iterable[str], final: str = "and") -> str:
     """``a, b and c``."""
     parts = list(parts)

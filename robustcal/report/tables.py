@@ -134,7 +134,7 @@ def _grid(table: Table, show: Callable[[Entry, Column], str]) -> str:
         line = " " * (sum(widths[:labels]) + 2 * labels)
         for group, first, last in groups:
             space = sum(widths[labels + first : labels + last]) + 2 * (last - first - 1)
-            line += f"{group:-^{space}}"[: max(space, len(group))] + "  " if group else " " * (space + 2)
+            line += f" {group} ".center(space, "-") + "  " if group else " " * (space + 2)
         lines.append(line.rstrip())
     for index, cells in enumerate([head, *body]):
         if index > 0 and (index == 1 or table.rows[index - 1].rule):
@@ -205,10 +205,11 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
+_MD = str.maketrans({**{c: "\\" + c for c in "\\`*_[]|~"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
+
+
 def _md(text: str) -> str:
-    for character in "\\`*_{}[]<>#|":
-        text = text.replace(character, f"&#{ord(character)};")
-    return " ".join(text.split())
+    return " ".join(text.split()).translate(_MD)
 
 
 # -- LaTeX ---------------------------------------------------------------------------------------------------------
@@ -216,10 +217,9 @@ def _md(text: str) -> str:
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "ℓ": r"$\ell$",
+    "|": r"\textbar{}", '"': "''", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "ℓ": r"$\ell$",
     "∞": r"$\infty$", "×": r"$\times$", "−": r"$-$", "–": "--", "±": r"$\pm$", "→": r"$\to$", "≤": r"$\le$", "τ": r"$\tau$",
     "₂": "$_2$", "₀": "$_0$", "α": r"$\alpha$", "Δ": r"$\Delta$", "…": r"\dots{}", "’": "'", "“": "``", "”": "''",
-    "'": r"\textquotesingle{}",
 }  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def escape_tex(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """A `table*` with booktabs rules: ``\\usepackage{booktabs,graphicx,textcomp}``."""
+    """A `table*` with booktabs rules: ``\\usepackage{booktabs,graphicx}``."""
 
     def show(entry: Entry, column: Column) -> str:
         if entry.empty:
@@ -242,7 +242,7 @@ def latex(table: Table) -> str:
         return body + flags + (rf" {{\scriptsize {bounds}}}" if bounds else "")
 
     count = len(table.labels)
-    out = [r"\begin{table*}[t]", r"\centering", rf"\caption{{{escape_tex(table.caption)}}}"]
+    out = [r"\begin{table*}[t]", r"\centering", rf"\caption{{{escape_tex(table.caption)}}}\smallskip"]
     out += [rf"\label{{tab:{''.join(c for c in table.name if c.isalnum() or c == '-')}}}"]
     out += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
     out += [rf"\begin{{tabular}}{{@{{}}{'l' * count}{'r' * len(table.columns)}@{{}}}}", r"\toprule"]
@@ -256,7 +256,10 @@ def latex(table: Table) -> str:
     for i, row in enumerate(table.rows):
         if row.rule and i:
             out.append(r"\midrule")
-        cells = [*map(escape_tex, row.labels), *(show(e, c) for e, c in zip(row.entries, table.columns))]
+        # The first label heads its block and is not repeated below it.
+        repeated = count > 1 and i > 0 and not row.rule and row.labels[0] == table.rows[i - 1].labels[0]
+        labels = ["" if repeated and at == 0 else escape_tex(label) for at, label in enumerate(row.labels)]
+        cells = [*labels, *(show(e, c) for e, c in zip(row.entries, table.columns))]
         out.append(" & ".join(cells) + r" \\")
     out += [r"\bottomrule", r"\end{tabular}}"]
     notes = [

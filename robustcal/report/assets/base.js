@@ -11,7 +11,7 @@ function make(tag, attributes = {}, ...children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter(child => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter(child => child !== null && child !== undefined));
   return element;
 }
 make.svg = new Set(["svg", "g", "rect", "line", "path", "circle", "polyline", "polygon", "text", "defs", "pattern", "title"]);

@@ -25,7 +25,7 @@ function drawDialog(at) {
   const attack = page.attacks[cell.attack], isClean = attack.kind === "clean";
   const name = `${page.models[cell.model].label} · ${page.datasets[cell.dataset].label} · ${attack.label}${isClean ? "" : ` ${cell.eps}`}`;
   const go = step => () => openDialog(neighbour(at, step));
-  const bar = make("div", { class: "bar" }, make("h2", { id: "cell-title" }, name),
+  const bar = make("div", { class: "bar" }, make("h2", { id: "cell-title", tabindex: -1, autofocus: true }, name),
     make("button", { type: "button", "aria-label": "Previous cell", onclick: go(-1) }, "‹"),
     make("button", { type: "button", "aria-label": "Next cell", onclick: go(1) }, "›"),
     make("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => dialog.close() }, "✕"));

@@ -29,7 +29,6 @@ function drawCells(focus) {
   const body = chosen.slice(0, list.limit).map(at => {
     const cell = page.cells[at];
     const open = make("button", { type: "button", class: "open", "data-cell": cell.id, onclick: () => openDialog(at) }, cellValue(cell, "model"));
-    open.style.textAlign = "left";
     return make("tr", { class: "row" }, make("th", { scope: "row" }, open),
       ["dataset", "attack"].map(name => make("td", { class: "text" }, cellValue(cell, name))),
       make("td", { class: "text" }, cell.eps), make("td", { class: "plain" }, String(cell.n)),

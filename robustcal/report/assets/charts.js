@@ -61,7 +61,7 @@ function reliability(bins, title, ece) {
       make("path", { d: `M${middle} ${y(low)}V${y(high)}M${middle - 3} ${y(low)}h6M${middle - 3} ${y(high)}h6`, stroke: "var(--ink)", "stroke-width": 1.1, fill: "none" })));
   });
   svg.append(make("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), stroke: "var(--soft)", "stroke-dasharray": "4 3" }),
-    make("text", { x: x(0) + 8, y: y(1) + 12, "font-weight": 700 }, ece));
+    make("text", { x: x(0) + 8, y: y(1) + 12, class: "halo" }, ece));
   shares(svg, bins.map(bin => (total ? bin[0] / total : 0)), x, 268, 314, "var(--bar)");
   for (const tick of FIFTHS) svg.append(make("text", { class: "soft", x: x(tick), y: 327, "text-anchor": "middle" }, percent(tick)));
   svg.append(make("text", { x: (x(0) + x(1)) / 2, y: 341, "text-anchor": "middle" }, "confidence %"),

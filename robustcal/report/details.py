@@ -1,0 +1,102 @@
+"""What a diagram needs of a cell, small enough to keep for every cell: bins, histograms, a curve, a few samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from ..metrics.bins import ReliabilityBins
+from ..metrics.calibration import bins_of
+from ..types import Records
+
+HISTOGRAM_BINS = 30
+CURVE_POINTS = 101
+SAMPLES = 12
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample as the page shows it. `before` and `trust`: prediction and confidence on the clean image."""
+
+    id: str
+    label: str
+    prediction: str
+    correct: bool
+    confidence: float
+    before: str | None
+    trust: float | None
+    flags: str
+
+
+@dataclass(frozen=True)
+class Details:
+    """A cell's diagrams as numbers.
+
+    Attributes:
+        bins: the reliability bins behind the ECE.
+        confidences, entropies: counts over [0, 1] and [0, log C].
+        most: log C, the largest entropy possible.
+        coverage, risk: the risk-coverage curve at `CURVE_POINTS` coverages.
+        samples: the most confident mistakes first.
+    """
+
+    bins: ReliabilityBins
+    confidences: np.ndarray
+    entropies: np.ndarray
+    most: float
+    coverage: np.ndarray
+    risk: np.ndarray
+    samples: tuple[Shown, ...]
+
+
+def describe(cell: Mapping[str, Any], records: Records, clean: Records | None) -> Details:
+    """Make the details of a cell from its records."""
+    names = cell["classnames"]
+    most = float(np.log(max(len(names), 2)))
+    confidence = np.nan_to_num(np.asarray(records["confidence"], dtype=np.float64))
+    entropy = np.nan_to_num(np.asarray(records["entropy"], dtype=np.float64))
+    counts = np.histogram(np.clip(confidence, 0, 1), HISTOGRAM_BINS, (0, 1))[0]
+    entropies = np.histogram(np.clip(entropy, 0, most), HISTOGRAM_BINS, (0, most))[0]
+    coverage, risk = risk_coverage(confidence, np.asarray(records["correct"], dtype=bool))
+    return Details(bins_of(records), counts, entropies, most, coverage, risk, tuple(shown(names, records, clean)))
+
+
+def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Error rate among the most confident share of the samples, at `CURVE_POINTS` coverages in (0, 1].
+
+    Samples of equal confidence enter together, each as the average of its group.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    _, group = np.unique(-confidence[order], return_inverse=True)
+    wrong = ~correct[order]
+    mean = np.bincount(group, wrong) / np.maximum(np.bincount(group), 1)
+    risk = np.cumsum(mean[group]) / np.arange(1, len(order) + 1)
+    coverage = np.linspace(0, 1, CURVE_POINTS)[1:]
+    if not len(order):
+        return coverage, np.full(len(coverage), np.nan)
+    return coverage, risk[np.maximum(np.ceil(coverage * len(order)).astype(int), 1) - 1]
+
+
+def shown(names: Sequence[str], records: Records, clean: Records | None) -> list[Shown]:
+    """The most confident mistakes; where there are fewer than `SAMPLES`, the least confident hits after them."""
+    correct = np.asarray(records["correct"], dtype=bool)
+    confidence = np.asarray(records["confidence"], dtype=np.float64)
+    order = np.lexsort((np.arange(len(correct)), np.where(correct, confidence, -confidence), correct))[:SAMPLES]
+    labels = records.get("labels")
+    result = []
+    for i in order:
+        positives = [_name(names, k) for k in labels[i]] if labels is not None else [_name(names, records["label"][i])]
+        before = None if clean is None else _name(names, clean["prediction"][i])
+        trust = None if clean is None else float(clean["confidence"][i])
+        prediction = _name(names, records["prediction"][i])
+        result.append(
+            Shown(str(records["id"][i]), ", ".join(positives) or "none", prediction, bool(correct[i]),
+                  float(confidence[i]), before, trust, str(records["flags"][i]))
+        )  # fmt: skip
+    return result
+
+
+def _name(names: Sequence[str], index: Any) -> str:
+    return str(names[int(index)]) if 0 <= int(index) < len(names) else f"class {int(index)}"

@@ -1,0 +1,111 @@
+"""Everything that made a number: what `robustcal report RUN --explain CELL` prints and the page shows."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, Mapping, Sequence
+
+from .captions import GOALS, NORMS, RETURNS
+from .frame import Cell, Results
+from .words import METRICS, flag_meanings
+
+Section = tuple[str, list[tuple[str, str]]]
+
+
+def explain(cell: Cell, results: Results | None = None) -> list[Section]:
+    """Sections of (name, value) pairs: the number, its protocol, its identity, its flags and its commands."""
+    sections = [("Cell", what(cell)), ("Numbers", numbers(cell)), ("Protocol", list(protocol_facts(cell.meta).items()))]
+    sections.append(("Prompts", prompts(cell.meta)))
+    sections.append(("Identity (hashed into the cell's id)", identity(cell.meta)))
+    if cell.kind == "worst":
+        sections.append(("Worst case over", [(name, attack) for name, attack in zip(members(cell), cell.meta["over"])]))
+    meanings = flag_meanings()
+    flags = [(flag, _flag(count, cell.n, meanings.get(flag, ""))) for flag, count in cell.flags.items()]
+    sections.append(("Validity flags", flags or [("none", "no check raised one")]))
+    return sections + [("Made by", provenance(cell.run.header))]
+
+
+def text(sections: Sequence[Section]) -> str:
+    """The sections as aligned plain text."""
+    width = max(len(name) for _, pairs in sections for name, _ in pairs)
+    lines = []
+    for title, pairs in sections:
+        lines += [title] + [f"  {name:<{width}}  {value}" for name, value in pairs] + [""]
+    return "\n".join(lines)
+
+
+def what(cell: Cell) -> list[tuple[str, str]]:
+    return [("id", cell.id), ("model", cell.model), ("dataset", cell.dataset), ("attack", cell.attack), ("eps", cell.eps),
+            ("run", cell.run.path.name)]  # fmt: skip
+
+
+def numbers(cell: Cell) -> list[tuple[str, str]]:
+    """Each number with its 95 % limits, in its own unit."""
+    rows = [("n", str(cell.n))]
+    for name in cell.numbers.values:
+        value, low, high = cell.interval(name)
+        unit = METRICS[name].unit if name in METRICS else ""
+        scale, sign = (100, " %") if unit == "fraction" else (1, f" {unit}" if unit else "")
+        bounds = f"  [{low * scale:.6g}, {high * scale:.6g}]" if low == low else ""
+        rows.append((name, f"{value * scale:.6g}{sign}{bounds}"))
+    return rows
+
+
+def protocol_facts(meta: Mapping[str, Any]) -> dict[str, str]:
+    """What was done to the samples, in words."""
+    threat, attack = meta["threat"], meta["attack_meta"]
+    clean = attack["kind"] == "clean"
+    facts = {"attack": meta["attack"], "kind": attack["kind"]}
+    if not clean:
+        facts |= {
+            "threat": f"{NORMS.get(threat['norm'], threat['norm'])} ball of radius {meta['eps']} in [{threat['low']:g}, {threat['high']:g}]",
+            "goal": GOALS.get(threat["goal"], threat["goal"]),
+            "return rule": f"{threat['returns']}: {RETURNS.get(threat['returns'], threat['returns'])}",
+        }  # fmt: skip
+    facts |= {
+        "resolution": f"{meta['resolution']} pixels a side; the model resizes inside",
+        "precision": "scored in fp32" + ("" if clean else f", attacked in {meta['precision']}"),
+        "samples": f"{meta['n']} of {meta.get('dataset_size', 'all')}",
+        "seed": str(meta["seed"]),
+        "task": {"single": "one label per image", "multi": "several labels per image"}.get(meta["task"], meta["task"]),
+    }
+    return {name: str(value) for name, value in facts.items()}
+
+
+def prompts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+    names = meta["classnames"]
+    some = ", ".join(map(str, names[:8])) + (f", ... ({len(names)} classes)" if len(names) > 8 else "")
+    return [("classes", some)] + [("template", template) for template in meta["templates"]]
+
+
+def identity(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(str(key), _plain(value)) for key, value in sorted(meta["identity"].items())]
+
+
+def members(cell: Cell) -> list[str]:
+    """Ids of the cells a worst case was taken over."""
+    return list(cell.meta.get("members", ()))
+
+
+def provenance(header: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Commands, device and versions of a run."""
+    rows = []
+    for invocation in header.get("invocations", []):
+        rows.append(("command", command(invocation)))
+        rows += [(key, _plain(v)) for key, v in invocation.items() if key in ("device", "precision", "seed", "batch_size")]
+    rows += [(name, str(version)) for name, version in sorted(header.get("versions", {}).items())]
+    return rows
+
+
+def command(invocation: Mapping[str, Any]) -> str:
+    """The command line of an invocation, quoted for a shell."""
+    words = invocation.get("argv") or invocation.get("command") or []
+    return words if isinstance(words, str) else "robustcal " + shlex.join(map(str, words))
+
+
+def _flag(count: int | None, n: int, meaning: str) -> str:
+    return (f"{count} of {n} samples; " if count is not None else "") + meaning
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,0 +1,211 @@
+"""The results page: one static HTML file that carries its data, styles and script, and needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from .captions import protocol
+from .details import Details
+from .explain import command, protocol_facts
+from .frame import CSV_METRICS, Cell, Results
+from .layouts import Averages, ranked
+from .stats import Replicates
+from .words import METRICS, flag_meanings
+
+ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("base.js", "charts.js", "board.js", "cells.js", "cell.js", "start.js")
+#: Protocol facts that belong to a single cell; the others are shared and stored once.
+OWN_FACTS = ("attack", "threat", "samples")
+
+
+def page(results: Results, files: Sequence[tuple[str, str]] = (), images: Mapping[tuple[str, str], str] | None = None) -> str:
+    """The page of these results as HTML.
+
+    Args:
+        results: from `evaluate(..., details=describe)`.
+        files: (relative address, text) of files to link to.
+        images: (cell id, sample id) -> relative address of a picture of that sample.
+    """
+    style = "".join(["\n", (ASSETS / "page.css").read_text()])
+    script = "\n" + "\n".join((ASSETS / name).read_text() for name in SCRIPTS)
+    # Only this script and style may run, and nothing may be fetched: even markup that slipped in could do nothing.
+    policy = (
+        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}';"
+        " img-src 'self' file: data:; base-uri 'none'; form-action 'none'"
+    )
+    fills = {
+        "policy": policy, "title": "robustcal results", "style": style, "script": script,
+        "data": embed(payload(results, files, images or {})),
+    }  # fmt: skip
+    text = (ASSETS / "page.html").read_text()
+    before, *rest = text.split("{{")
+    parts = [before]
+    for piece in rest:
+        name, _, after = piece.partition("}}")
+        value = fills[name]
+        parts += [value if name in ("style", "script", "data") else html.escape(value), after]
+    return "".join(parts)
+
+
+def embed(value: Any) -> str:
+    """JSON that can stand inside a script element: no ``<``, so that no text can end the element or open a comment."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def payload(results: Results, files: Sequence[tuple[str, str]], images: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """Everything the page shows, as plain lists and mappings; places in lists stand for names."""
+    axes = {axis: results.values(axis) for axis in ("model", "dataset", "attack")}
+    place = {axis: {name: at for at, name in enumerate(names)} for axis, names in axes.items()}
+    kinds = {cell.attack: cell.kind for cell in results.cells}
+    protocols: dict[str, int] = {}
+    at = {cell.id: i for i, cell in enumerate(results.cells)}
+    cells = [_cell(cell, results, place, protocols, at, images) for cell in results.cells]
+    _rank_cells(results, cells)
+    meanings, raised = flag_meanings(), {flag for cell in results.cells for flag in cell.flags}
+    attacked = [eps for eps in results.values("eps") if eps != "0"]
+    return {
+        "lead": lead(results),
+        "metrics": [
+            {"key": key, "title": METRICS[key].title, "short": METRICS[key].short, "unit": METRICS[key].unit,
+             "better": METRICS[key].better, "about": METRICS[key].about}
+            for key in CSV_METRICS
+        ],
+        "models": [{"spec": name, "label": results.labels["model"][name]} for name in axes["model"]],
+        "datasets": [{"spec": name, "label": results.labels["dataset"][name]} for name in axes["dataset"]],
+        "attacks": [{"spec": name, "label": results.labels["attack"][name], "kind": kinds[name]} for name in axes["attack"]],
+        "radii": results.values("eps"),
+        "sizes": {cell.eps: cell.meta["threat"]["eps"] for cell in results.cells},
+        "first": attacked[min(1, len(attacked) - 1)] if attacked else "0",
+        "cells": cells,
+        "averages": _averages(results, place),
+        "protocols": [json.loads(text) for text in protocols],
+        "captions": captions(results),
+        "notes": results.notes,
+        "flags": {flag: text for flag, text in meanings.items() if flag in raised},
+        "runs": [_run(run) for run in results.runs],
+        "files": [{"href": href, "text": text} for href, text in files],
+    }  # fmt: skip
+
+
+def _cell(cell: Cell, results: Results, place, protocols: dict[str, int], at: Mapping[str, int], images) -> dict[str, Any]:
+    facts = protocol_facts(cell.meta)
+    shared = json.dumps({key: value for key, value in facts.items() if key not in OWN_FACTS})
+    own = {key: facts[key] for key in OWN_FACTS if key in facts}
+    if cell.kind == "worst":
+        own["attack"] = "worst of " + "; ".join(cell.meta["over"])
+    identity = cell.meta["identity"]
+    own |= {name: str(identity[key])[:80] for name, key in (("weights", "weights"), ("prompts", "prompts")) if identity.get(key)}
+    own |= {"template": "; ".join(map(str, cell.meta["templates"][:3])), "classes": str(len(cell.meta["classnames"]))}
+    clean = results.clean_of(cell)
+    return {
+        "id": cell.id, "model": place["model"][cell.model], "dataset": place["dataset"][cell.dataset],
+        "attack": place["attack"][cell.attack], "eps": cell.eps, "radius": cell.meta["threat"]["eps"], "n": cell.n,
+        "v": _values(cell.numbers, CSV_METRICS), "rank": {}, "flags": cell.flags,
+        "protocol": protocols.setdefault(shared, len(protocols)), "own": own, "clean": at[clean.id] if clean else None,
+        **_details(cell, images),
+    }  # fmt: skip
+
+
+def _values(numbers: Replicates, names: Sequence[str]) -> dict[str, list[float | None]]:
+    return {name: [_short(x) for x in numbers.interval(name)] for name in names if name in numbers.values}
+
+
+def _short(x: float) -> float | None:
+    """Five significant digits; None for what is not a number."""
+    return float(f"{x:.5g}") if math.isfinite(x) else None
+
+
+def _details(cell: Cell, images: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    details: Details | None = cell.details
+    if details is None:
+        return {"bins": [], "confidences": [], "entropies": None, "most": 1, "samples": []}
+    b = details.bins
+    rows = zip(b.counts, b.confidence, b.accuracy, b.lower, b.upper)
+    samples = [{**{k: v for k, v in one.__dict__.items() if v not in (None, "")}, "image": images.get((cell.id, one.id))}
+               for one in details.samples]  # fmt: skip
+    for one in samples:
+        one |= {key: _short(one[key]) for key in ("confidence", "trust") if key in one}
+        one.setdefault("flags", "")
+        if one["image"] is None:
+            del one["image"]
+    return {
+        "bins": [[int(n), *(_short(float(x)) for x in numbers)] if n else [0] for n, *numbers in rows],
+        "confidences": details.confidences.tolist(), "entropies": details.entropies.tolist(),
+        "most": _short(details.most), "samples": samples,
+    }  # fmt: skip
+
+
+def _rank_cells(results: Results, cells: list[dict[str, Any]]) -> None:
+    """Mark the best (and significantly so) and the second model of every dataset, attack and radius."""
+    groups: dict[tuple, list[int]] = {}
+    for i, cell in enumerate(results.cells):
+        groups.setdefault((cell.dataset, cell.attack, cell.eps), []).append(i)
+    for members in groups.values():
+        for name in CSV_METRICS:
+            numbers = {i: results.cells[i].numbers for i in members if name in results.cells[i].numbers.values}
+            for i, rank in ranked(numbers, name).items():
+                cells[i]["rank"][name] = rank
+
+
+def _averages(results: Results, place) -> list[dict[str, Any]]:
+    averages = Averages(results)
+    found = []
+    pairs = {(cell.attack, cell.eps): cell.kind for cell in results.cells}
+    for (attack, eps), kind in pairs.items():
+        group = {}
+        for model in averages.models:
+            mean = averages.get(model, attack, eps)
+            h = averages.harmonic(model, attack, eps) if kind != "clean" else None
+            if mean is not None:
+                group[model] = Replicates({**mean.values, **(h.values if h else {})}, {**mean.draws, **(h.draws if h else {})}, mean.limits)
+        names = [*CSV_METRICS, "h"]
+        ranks = {name: ranked({m: x for m, x in group.items() if name in x.values}, name) for name in names}
+        for model, numbers in group.items():
+            rank = {name: ranks[name][model] for name in names if model in ranks[name]}
+            found.append({
+                "model": place["model"][model], "attack": place["attack"][attack], "eps": eps,
+                "datasets": len(averages.datasets), "v": _values(numbers, names), "rank": rank,
+            })  # fmt: skip
+    return found
+
+
+def lead(results: Results) -> str:
+    """One sentence about what was measured."""
+    def count(number: int, word: str) -> str:
+        return f"{number} {word}" + ("" if number == 1 else "s")
+
+    attacks = [name for name in results.values("attack") if not name.startswith("worst")]
+    n = sorted({cell.n for cell in results.cells})
+    each = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}" if n else "0"
+    return (
+        f"How accurate, and how honest about its own confidence, is a zero-shot classifier when someone perturbs the image? "
+        f"{count(len(results.values('model')), 'model')}, {count(len(results.values('dataset')), 'data set')}, "
+        f"{count(len(attacks), 'attack')}, {each} samples a data set."
+    )
+
+
+def captions(results: Results) -> list[str]:
+    """The protocol of the run, one paragraph per kind of task."""
+    tasks = dict.fromkeys(cell.meta["task"] for cell in results.cells)
+    versions = results.runs[0].header.get("versions", {}) if results.runs else {}
+    return [protocol([cell.meta for cell in results.cells if cell.meta["task"] == task], versions) for task in tasks]
+
+
+def _run(run: Any) -> dict[str, Any]:
+    versions = run.header.get("versions", {})
+    return {
+        "name": run.path.resolve().name,
+        "commands": [command(invocation) for invocation in run.header.get("invocations", [])],
+        "versions": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
+    }

@@ -1,0 +1,51 @@
+"""What the numbers and flags are called, and what they mean, in one line each: for tables, figures and the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..metrics.validity import FLAGS
+
+
+@dataclass(frozen=True)
+class Word:
+    """A number's names, unit, better direction and one-line meaning."""
+
+    title: str
+    short: str
+    unit: str  # "fraction" (printed as percent), "nats", "log10" or ""
+    better: str  # "higher", "lower", "zero" or "none"
+    about: str
+
+    @property
+    def unit_words(self) -> str:
+        return {"fraction": "in %", "log10": "decimal logarithm", "": "no unit"}.get(self.unit, self.unit)
+
+
+METRICS: dict[str, Word] = {
+    "accuracy": Word("Accuracy", "Acc", "fraction", "higher", "Share of correct predictions."),
+    "ece": Word("Calibration error (ECE)", "ECE", "fraction", "lower",
+                "Mean distance between confidence and accuracy over 15 equal-width confidence bins."),
+    "confidence": Word("Confidence", "Conf", "fraction", "none", "Mean largest softmax probability at the model's own logit scale."),
+    "nll": Word("Negative log-likelihood", "NLL", "nats", "lower", "Mean negative log probability of the label."),
+    "brier": Word("Brier score", "Brier", "", "lower", "Mean squared distance between probabilities and the one-hot label, 0 to 2."),
+    "entropy": Word("Entropy", "Entropy", "nats", "none", "Mean entropy of the predicted distribution."),
+    "au": Word("Aleatoric uncertainty", "AU", "nats", "none", "Mean expected entropy under the Dirichlet of the cosines."),
+    "eu": Word("Epistemic uncertainty", "EU", "", "none", "Mean C / (alpha0 + C) of the Dirichlet of the cosines."),
+    "log10_eu": Word("Epistemic uncertainty, log10", "log10 EU", "log10", "none", "Mean decimal logarithm of C / (alpha0 + C)."),
+    "ece_debiased": Word("Debiased ECE", "ECE deb", "fraction", "lower", "ECE without the part that sampling noise explains."),
+    "overconfidence": Word("Over-confidence", "Over", "fraction", "lower", "The part of ECE from bins whose confidence exceeds their accuracy."),
+    "underconfidence": Word("Under-confidence", "Under", "fraction", "lower", "The part of ECE from bins whose accuracy exceeds their confidence."),
+    "aurc": Word("Area under risk-coverage", "AURC", "fraction", "lower", "Mean error over all coverages when the least confident are refused."),
+    "auroc": Word("AUROC clean or attacked", "AUROC", "fraction", "none", "How well the entropy tells attacked from clean images."),
+    "h": Word("Harmonic mean", "H", "fraction", "higher", "Harmonic mean of the clean and the attacked average accuracy."),
+    "map": Word("Mean average precision", "mAP", "fraction", "higher", "Mean over classes of the average precision."),
+    "precision_at_3": Word("Precision at 3", "P@3", "fraction", "higher", "Share of the three highest scores that are positives."),
+    "recall_at_3": Word("Recall at 3", "R@3", "fraction", "higher", "Share of the positives among the three highest scores."),
+    "f1_at_3": Word("F1 at 3", "F1@3", "fraction", "higher", "Harmonic mean of precision and recall at 3."),
+}  # fmt: skip
+
+
+def flag_meanings() -> dict[str, str]:
+    """Flag -> what it means and what to do next, in one line."""
+    return {flag: f"{meaning}; next: {step}" for flag, (meaning, step) in FLAGS.items()}
