@@ -12,6 +12,7 @@ import torch
 from dataset_files import FLAT as COLOURS
 from dataset_files import encode
 
+from robustcal.datasets.shards import Shard
 from robustcal.registry import datasets
 from robustcal.types import Dataset, UserError
 
@@ -147,6 +148,7 @@ def broken(pack, damage):
         "nshards is text": lambda: (test / "nshards.txt").write_text("two"),
         "missing shard": lambda: (test / "nshards.txt").write_text("3"),
         "truncated tar": lambda: (test / "0.tar").write_bytes((test / "0.tar").read_bytes()[:1700]),
+        "unfinished tar": lambda: (test / "0.tar").write_bytes((test / "0.tar").read_bytes()[:3072]),
         "truncated gzip": lambda: (test / "1.tar.gz").write_bytes((test / "1.tar.gz").read_bytes()[:100]),
         "not a tar": lambda: (test / "0.tar").write_bytes(b"hello " * 400),
         "empty shard": lambda: (test / "0.tar").write_bytes(tar_bytes([])),
@@ -171,7 +173,8 @@ def broken(pack, damage):
         ("no nshards", r"nshards.txt' is missing; it holds the number of shards"),
         ("nshards is text", r"nshards.txt' says 'two'"),
         ("missing shard", r"shard '.*2.tar' cannot be read: No such file"),
-        ("truncated tar", r"shard '.*0.tar' (is not a whole tar file|ends inside)"),
+        ("truncated tar", r"shard '.*0.tar' ends inside its member 's0000000.cls'; it is truncated"),
+        ("unfinished tar", r"shard '.*0.tar' has no end-of-archive mark; it is truncated"),
         ("truncated gzip", r"shard '.*1.tar.gz' cannot be read"),
         ("not a tar", r"shard '.*0.tar' is not a whole tar file"),
         ("empty shard", r"shard '.*0.tar' holds no samples"),
@@ -227,3 +230,23 @@ def test_real_packs(name, classes, size):
     images = data.read(range(0, size, size // 12)).images
     assert images.min() >= 0 and images.max() <= 1 and 0.2 < images.mean() < 0.8
     assert images.std(dim=(1, 2, 3)).min() > 0.01
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_headers_are_found_where_tarfile_finds_them(tmp_path, form):
+    names = ["a.cls", "deep/" * 15 + "b.cls", "x" * 90 + "/" + "y" * 80 + ".cls", "ä-ö.cls"]
+    if form != tarfile.USTAR_FORMAT:
+        names.append("long" * 60 + ".cls")
+    path = tmp_path / "0.tar"
+    with tarfile.open(path, "w", format=form) as archive:
+        for number, name in enumerate(names):
+            for kind in (tarfile.DIRTYPE, tarfile.REGTYPE):
+                entry = tarfile.TarInfo(name if kind == tarfile.REGTYPE else f"folder{number}")
+                entry.type, entry.mtime = kind, 1.5 if form == tarfile.PAX_FORMAT else 1  # webdataset writes fractions
+                entry.size = 700 * number if kind == tarfile.REGTYPE else 0
+                archive.addfile(entry, io.BytesIO(bytes([number]) * entry.size))
+    with tarfile.open(path) as archive:
+        expected = [(m.name, m.size, m.offset_data) for m in archive if m.isreg()]
+    members = list(Shard(path).members())
+    assert [(m.name, m.size, m.offset) for m in members] == expected
+    assert [m.read() for m in members] == [bytes([n]) * 700 * n for n in range(len(names))]

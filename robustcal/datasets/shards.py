@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
-import tarfile
 import tempfile
 import zlib
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from typing import BinaryIO, Iterator
 from ..types import UserError
 
 GZIP_MAGIC = b"\x1f\x8b"
+BLOCK = 512
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """One regular file of a shard: its name, and where its bytes are."""
 
@@ -52,15 +52,58 @@ class Shard:
             raise UserError(f"shard '{path}' cannot be read: {_reason(error)}") from None
 
     def members(self) -> Iterator[Member]:
-        """The regular files of the shard in stored order; reads headers only."""
+        """The regular files of the shard in stored order; reads headers only.
+
+        Raises:
+            UserError: if a header is damaged, or the shard ends before its end-of-archive mark.
+        """
+        handle, end = self.file.fileno(), os.fstat(self.file.fileno()).st_size
+        at, override = 0, {}
+        while at < end:
+            header = os.pread(handle, BLOCK, at)
+            if header == bytes(BLOCK):
+                return
+            name, size, kind = self._parse(header, at)
+            name, size = override.get("path", name), int(override.get("size", size))
+            data, at = at + BLOCK, at + BLOCK + -(-size // BLOCK) * BLOCK
+            if at > end:
+                raise UserError(f"shard '{self.path}' ends inside its member '{name}'; it is truncated")
+            if kind == b"x":
+                override = _pax(os.pread(handle, size, data))
+                continue
+            if kind == b"L":
+                override = {"path": os.pread(handle, size, data).rstrip(b"\0").decode("utf-8", "replace")}
+                continue
+            override = {}
+            if kind in (b"0", b"\0", b"7"):
+                yield Member(self, name.removeprefix("./"), data, size)
+        raise UserError(f"shard '{self.path}' has no end-of-archive mark; it is truncated")
+
+    def _parse(self, header: bytes, at: int) -> tuple[str, int, bytes]:
+        """Name, size and type flag of a header block; its checksum must hold."""
         try:
-            with tarfile.open(fileobj=self.file, mode="r:") as archive:
-                while (entry := archive.next()) is not None:
-                    archive.members.clear()  # tarfile would keep every header: memory must not grow with the shard
-                    if entry.isreg():
-                        yield Member(self, entry.name.removeprefix("./"), entry.offset_data, entry.size)
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise UserError(f"shard '{self.path}' is not a whole tar file: {_reason(error)}") from None
+            expected = int(header[148:156].strip(b" \0") or b"-1", 8)
+            valid = len(header) == BLOCK and expected == sum(header) - sum(header[148:156]) + 8 * 32
+            octal = header[124] < 128  # members of 8 GiB and more have a binary size
+            size = int(header[124:136].strip(b" \0") or b"0", 8) if octal else int.from_bytes(header[125:136])
+        except (ValueError, IndexError):
+            valid = False
+        if not valid:
+            raise UserError(f"shard '{self.path}' is not a whole tar file: no valid header at byte {at}")
+        prefix = header[345:500] if header[257:263] == b"ustar\0" else b""
+        parts = [part.partition(b"\0")[0].decode("utf-8", "replace") for part in (prefix, header[:100])]
+        return "/".join(part for part in parts if part), size, header[156:157]
+
+
+def _pax(data: bytes) -> dict[str, str]:
+    """The records "length key=value" of a POSIX extended header."""
+    fields = {}
+    while data:
+        length = int(data.partition(b" ")[0])
+        key, _, value = data[:length].partition(b" ")[2].rstrip(b"\n").partition(b"=")
+        fields[key.decode()] = value.decode("utf-8", "replace")
+        data = data[length:]
+    return fields
 
 
 def _seekable(path: Path) -> BinaryIO:

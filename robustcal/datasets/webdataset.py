@@ -23,6 +23,7 @@ from .root import data_root
 from .shards import Member, Shard
 
 CLASSNAMES = "classnames.txt"
+LABELS = ("cls", "npy", "txt")
 TEMPLATES = "zeroshot_classification_templates.txt"
 
 
@@ -108,7 +109,7 @@ def index(pack: Path, split: str, classes: int) -> tuple[list[Member], np.ndarra
             pictures = [m for suffix, m in members.items() if "." + suffix in EXTENSIONS]
             if not pictures:
                 raise UserError(f"sample '{key}' of shard '{path}' has no image, only: {', '.join(members)}")
-            images.append(pictures[0])
+            images.append(pictures[0])  # of several, the first
             labels.append(_label(path, key, members, classes))
     kinds = {np.ndim(label) for label in labels}
     if len(kinds) > 1:
@@ -122,8 +123,9 @@ def _samples(shard: Shard):
     for member in shard.members():
         folder, _, file = member.name.rpartition("/")
         stem, dot, suffix = file.partition(".")
-        if stem and dot:  # hidden files have no stem
-            samples.setdefault(f"{folder}/{stem}" if folder else stem, {})[suffix.lower()] = member
+        suffix = suffix.lower()
+        if stem and dot and ("." + suffix in EXTENSIONS or suffix in LABELS):  # hidden files have no stem
+            samples.setdefault(f"{folder}/{stem}" if folder else stem, {})[suffix] = member
     if not samples:
         raise UserError(f"shard '{shard.path}' holds no samples")
     return samples.items()
