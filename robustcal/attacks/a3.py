@@ -24,7 +24,9 @@ FEWEST = 100  #: samples that a round attacks at least, whatever its share
 RIVALS = 9  #: most likely wrong classes among which the adapted direction picks one
 
 
-@register.attack(kind="white-box", returns="success-else-clean", accuracy_only=True, version=1)
+@register.attack(
+    kind="white-box", returns="success-else-clean", batch_dependent=True, accuracy_only=True, version=1
+)  # fmt: skip
 def a3(
     classifier: Classifier, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, *, budget: int = 100,
     rounds: int = 13,
@@ -33,8 +35,8 @@ def a3(
 
     A run first ascends sum_k w_k l_k with full steps eps sign(g), w ~ U(-1, 1)^C; from the third round on the signs
     of w at the label and at one likely wrong class follow those of successful runs. Then it ascends the margin with
-    a step decayed by a cosine from eps to eps / 1000 (their section 3). From the fourth round on only the share of the
-    survivors with the largest margin is attacked. Shares and direction steps are those of the published code;
+    a step decayed by a cosine from eps to eps / 1000 (their section 3). From the fourth round on only the share of
+    the survivors with the largest margin is attacked. Shares and direction steps are those of the published code;
     survivors are ranked, and the budget shared, within the batch.
 
     Args:

@@ -31,7 +31,10 @@ def meta_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"min_classes": 4 if arguments.get("variant") in (None, "standard", "plus") else 3}
 
 
-@register.attack(kind="white-box", returns="success-else-clean", accuracy_only=True, meta_of=meta_of, version=1)
+@register.attack(
+    kind="white-box", returns="success-else-clean", batch_dependent=True, accuracy_only=True, meta_of=meta_of,
+    version=1,
+)  # fmt: skip
 def autoattack(
     classifier: Classifier, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, *,
     variant: str | None = None, steps: int = 100, queries: int = 5000, norm: str = "linf",

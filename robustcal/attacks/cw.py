@@ -24,7 +24,7 @@ def cw(
     mean positive logit.
 
     Args:
-        step: step size in pixel units; default 2.5 eps / steps, at most eps.
+        step: step size in pixel units; default 2.5 eps / steps (l2: 4 eps / steps), at most eps.
         kappa: stop ascending once the wrong logit leads by this much; none never stops. The published value, 50 on
             logits of scale 100, never binds, so the default is the same attack and free of the logit scale.
         return_: "best", the highest-margin iterate of all restarts; "last", the last one (of the best restart).
@@ -32,7 +32,7 @@ def cw(
     check_choice("return", return_, ("best", "last"))
     check_positive(steps=steps, restarts=restarts)
     ball = make_ball(images, threat, norm)
-    size = default_step(threat.eps, steps) if step is None else step
+    size = default_step(threat.eps, steps, norm) if step is None else step
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         value = margin(logits, labels)

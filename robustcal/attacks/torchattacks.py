@@ -51,7 +51,7 @@ def meta_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-@register.attack(kind="white-box", meta_of=meta_of, version=1)
+@register.attack(kind="white-box", batch_dependent=True, meta_of=meta_of, version=1)
 def torchattacks(
     classifier: Classifier, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, *,
     variant: str | None = None, steps: int | None = None, step: float | None = None, restarts: int | None = None,

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
+from scipy.special import bdtrc
 
 from ..registry import parse_spec
 from ..types import Records, Spec
@@ -52,7 +53,7 @@ FLAGS: dict[str, tuple[str, str]] = {
         "a larger ball contains the smaller one: give the larger radius more steps or restarts, or apgd",
     ),
     "black-box-stronger": (
-        "an attack without gradients breaks significantly more samples than every white-box attack of this radius",
+        "an attack without this model's gradients breaks significantly more samples than every white-box attack here",
         "gradient masking: do not quote the white-box number; attack adaptively or quote the worst case",
     ),
     "few-classes": (
@@ -113,7 +114,7 @@ def own_flags(cell: Cell) -> list[str]:
     return flags
 
 
-# -- rules: (attacks, controls, weaker) -> the cells to flag; weaker(a, b): a breaks significantly fewer samples ---------
+# -- rules: (attacks, controls, weaker) -> the cells to flag; weaker(a, b): a breaks significantly fewer samples -----
 
 
 def _weaker_than_noise(attacks, controls, weaker):
@@ -161,13 +162,7 @@ def exceeds(more: int, fewer: int, level: float = LEVEL) -> bool:
     >>> exceeds(9, 0), exceeds(10, 0), exceeds(60, 40)
     (False, True, False)
     """
-    total = more + fewer
-    if more <= fewer:
-        return False
-    k = np.arange(total)
-    log_choose = np.concatenate([[0.0], np.cumsum(np.log(total - k) - np.log(k + 1))])
-    tail = np.logaddexp.reduce(log_choose[more:]) - total * np.log(2)
-    return bool(tail < np.log(level))
+    return more > fewer and bool(bdtrc(more - 1, more + fewer, 0.5) < level)
 
 
 def _weaker(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> bool:

@@ -1,0 +1,306 @@
+"""Own attacks against short reference loops, their losses, return rules and parameters."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from linear_model import noise, samples
+from robust_net import digits_net
+
+from robustcal import registry
+from robustcal.attacks import losses
+from robustcal.attacks.balls import L2Ball, LinfBall, keep_better
+from robustcal.attacks.radii import radii
+from robustcal.engine.plan import attack_meta
+from robustcal.engine.run import make_attack
+from robustcal.types import Threat, UserError
+
+EPS = 0.1
+
+
+@pytest.fixture(scope="module")
+def net():
+    classifier, images, labels = digits_net()
+    return classifier, images[:12], labels[:12]
+
+
+def run(spec, net, eps=EPS, **fields):
+    classifier, images, labels = net
+    return make_attack(spec)(classifier, images, labels, Threat(eps, **fields), noise(len(images)))
+
+
+# -- reference loops -----------------------------------------------------------------------------------------------
+
+
+def test_pgd_is_the_ten_line_loop_bit_for_bit(net):
+    classifier, x, y = net
+    low, high = (x - EPS).clamp(min=0), (x + EPS).clamp(max=1)
+    z = (x + noise(len(x)).uniform(x.shape[1:], -EPS, EPS)).clamp(low, high)
+    for _ in range(7):
+        z.requires_grad_(True)
+        (g,) = torch.autograd.grad(F.cross_entropy(classifier(z), y, reduction="sum"), z)
+        z = (z.detach() + 0.02 * g.sign()).clamp(low, high)
+    assert torch.equal(run("pgd:steps=7:step=0.02:return=last", net), z)
+
+
+def test_pgd_best_is_the_highest_loss_iterate_of_the_loop(net):
+    classifier, x, y = net
+    low, high = (x - EPS).clamp(min=0), (x + EPS).clamp(max=1)
+    z = (x + noise(len(x)).uniform(x.shape[1:], -EPS, EPS)).clamp(low, high)
+    iterates = [z]
+    for _ in range(7):
+        z = z.detach().requires_grad_(True)
+        (g,) = torch.autograd.grad(F.cross_entropy(classifier(z), y, reduction="sum"), z)
+        z = (z.detach() + EPS * g.sign()).clamp(low, high)
+        iterates.append(z)
+    with torch.no_grad():
+        scores = torch.stack([F.cross_entropy(classifier(z), y, reduction="none") for z in iterates])
+    assert (scores.argmax(0) < 7).any(), "full steps should overshoot for some sample"
+    expected = torch.stack(iterates)[scores.argmax(0), torch.arange(len(x))]
+    assert torch.equal(run(f"pgd:steps=7:step={EPS}", net), expected)
+
+
+def test_pgd_l2_is_the_reference_loop(net):
+    classifier, x, y = net
+    eps = 0.5
+
+    def project(z):
+        change = z - x
+        length = change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        return (x + change * (eps / length.clamp(min=1e-12)).clamp(max=1)).clamp(0, 1)
+
+    z = x
+    for _ in range(5):
+        z = z.detach().requires_grad_(True)
+        (g,) = torch.autograd.grad(F.cross_entropy(classifier(z), y, reduction="sum"), z)
+        z = project(z.detach() + 0.2 * g / g.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+    found = run("pgd:norm=l2:steps=5:step=0.2:start=clean:return=last", net, eps=eps)
+    assert torch.allclose(found, z, atol=1e-6)
+
+
+def test_momentum_accumulates_normalised_gradients(net):
+    classifier, x, y = net
+    low, high = (x - EPS).clamp(min=0), (x + EPS).clamp(max=1)
+    z, velocity = x, 0
+    for _ in range(4):
+        z = z.detach().requires_grad_(True)
+        (g,) = torch.autograd.grad(F.cross_entropy(classifier(z), y, reduction="sum"), z)
+        velocity = 0.9 * velocity + g / g.abs().mean((1, 2, 3), keepdim=True)
+        z = (z.detach() + 0.03 * velocity.sign()).clamp(low, high)
+    assert torch.equal(run("pgd:steps=4:step=0.03:momentum=0.9:start=clean:return=last", net), z)
+
+
+def test_apgd_is_a_reference_of_their_algorithm_1(net):
+    """A plain per-sample transcription of the update, checkpoints and step halving."""
+    classifier, images, labels = net
+    steps = 40
+    first = noise(len(images)).uniform(images.shape[1:], -1, 1)
+    for row in range(4):
+        x0, y = images[row : row + 1], labels[row : row + 1]
+        low, high = (x0 - EPS).clamp(min=0), (x0 + EPS).clamp(max=1)
+
+        def look(z):
+            z = z.detach().requires_grad_(True)
+            value = F.cross_entropy(classifier(z), y)
+            return torch.autograd.grad(value, z)[0], value.item()
+
+        u = first[row : row + 1]
+        x = (x0 + EPS * u / u.abs().max()).clamp(low, high)
+        g, value = look(x)
+        best, history, eta, old = (value, x, g), [value], 2 * EPS, x
+        checkpoints, window = [0], int(0.22 * steps)
+        while checkpoints[-1] + window < steps:
+            checkpoints.append(checkpoints[-1] + window)
+            window = max(window - int(0.03 * steps), int(0.06 * steps))
+        halved, best_then = True, value
+        for k in range(1, steps):
+            z = (x + eta * g.sign()).clamp(low, high)
+            a = 0.75 if k > 1 else 1.0
+            x, old = (x + a * (z - x) + (1 - a) * (x - old)).clamp(low, high), x
+            g, value = look(x)
+            history.append(value)
+            if value > best[0]:
+                best = (value, x, g)
+            if k in checkpoints:
+                width = k - checkpoints[checkpoints.index(k) - 1]
+                rises = sum(history[i] > history[i - 1] for i in range(k - width + 1, k + 1))
+                stalled = rises <= 0.75 * width or (not halved and best[0] <= best_then)
+                halved, best_then = stalled, best[0]
+                if stalled:
+                    eta, x, g = eta / 2, best[1], best[2]
+        found = run(f"apgd:steps={steps}", net)[row : row + 1]
+        reached = F.cross_entropy(classifier(found), y).item()
+        assert reached == pytest.approx(best[0], rel=1e-3)
+
+
+def test_square_windows_and_schedule():
+    from robustcal.attacks.square import _window, share
+
+    assert [share(0.8, q) for q in (0, 10, 11, 51, 201, 8001)] == [0.8, 0.8, 0.4, 0.2, 0.1, 0.8 / 512]
+    images = torch.zeros(2, 3, 10, 10)
+    inside = _window(images, torch.tensor([[0.0, 0.0], [0.999, 0.999]]), 0.09)
+    assert inside.shape == (2, 1, 10, 10) and inside.sum((1, 2, 3)).tolist() == [9, 9]
+    assert inside[0, 0, 0, 0] == 1 and inside[1, 0, 9, 9] == 1, "windows reach every corner"
+
+
+# -- losses --------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 8), st.integers(0, 10_000))
+def test_margin_is_positive_exactly_when_wrong(classes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(5, classes, generator=generator)
+    labels = torch.randint(classes, (5,), generator=generator)
+    assert torch.equal(losses.margin(logits, labels) > 0, logits.argmax(1) != labels)
+
+
+def test_dlr_by_hand():
+    logits = torch.tensor([[3.0, 1.0, 0.5, 0.0]])
+    assert losses.dlr(logits, torch.tensor([0])).item() == pytest.approx(-(3 - 1) / (3 - 0.5))
+    found = losses.targeted_dlr(logits, torch.tensor([0]), torch.tensor([2]))
+    assert found.item() == pytest.approx(-(3 - 0.5) / (3 - (0.5 + 0.0) / 2))
+
+
+@pytest.mark.parametrize("scale, shift", [(7.0, 0.0), (1.0, 30.0), (0.01, -5.0)])
+def test_dlr_is_free_of_scale_and_shift(scale, shift):
+    logits = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(6) % 5
+    assert torch.allclose(losses.dlr(logits, labels), losses.dlr(logits * scale + shift, labels))
+
+
+def test_dlr_with_two_classes_is_the_logit_difference():
+    logits = torch.tensor([[2.0, 0.5]], requires_grad=True)
+    losses.dlr(logits, torch.tensor([0])).sum().backward()
+    assert logits.grad.tolist() == [[-1.0, 1.0]]
+
+
+def test_multi_label_margin_by_hand():
+    """Largest negative minus mean positive; a missing side counts as 0."""
+    logits = torch.tensor([[4.0, 1.0, 2.0, 5.0], [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]])
+    labels = torch.tensor([[1.0, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+    assert losses.margin(logits, labels).tolist() == [5.0 - 3.0, 4.0 - 0.0, 0.0 - 2.5]
+
+
+def test_centred_bce_moves_the_positives_where_raw_bce_cannot():
+    """On logits far above zero the raw loss leaves positives without gradient; the centred one does not."""
+    labels = torch.tensor([[1.0, 0.0, 0.0]])
+    gradients = {}
+    for name in ("bce", "bce-raw"):
+        logits = torch.tensor([[26.0, 25.0, 24.0]], requires_grad=True)
+        losses.find_loss(name)(logits, labels).sum().backward()
+        gradients[name] = logits.grad
+    assert abs(gradients["bce-raw"][0, 0]) < 1e-8
+    assert gradients["bce"][0, 0] < -0.1
+
+
+@pytest.mark.parametrize("spec", ["pgd:loss=bce", "pgd", "pgd:loss=margin", "cw", "apgd:loss=bce", "square", "fgsm"])
+def test_multi_label_attacks_raise_their_loss(net, spec):
+    classifier, images, labels = net
+    many = F.one_hot(labels, 10).float()
+    many[:, 0] = 1
+    loss = losses.margin if spec in ("cw", "square", "pgd:loss=margin") else losses.centred_bce
+    adversarial = make_attack(spec if spec != "square" else "square:queries=100")(
+        classifier, images, many, Threat(EPS), noise(len(images))
+    )
+    with torch.no_grad():
+        before, after = loss(classifier(images), many), loss(classifier(adversarial), many)
+    assert (after > before).all()
+
+
+@pytest.mark.parametrize("spec", ["apgd:loss=targeted", "pgd:loss=dlr", "a3", "confidence", "autoattack"])
+def test_attacks_for_one_label_say_so(net, spec):
+    classifier, images, labels = net
+    with pytest.raises(UserError, match="one label per image|multi-label"):
+        make_attack(spec)(classifier, images, F.one_hot(labels, 10).float(), Threat(EPS), noise(len(images)))
+
+
+# -- parameters and return rules -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spec, hint",
+    [
+        ("pgd:loss=cee", "did you mean 'ce'"), ("pgd:return=first", "best, last"), ("pgd:steps=0", "1 or more"),
+        ("pgd:norm=l7", "linf, l2"), ("confidence:goal=sideways", "down, up, max, random"), ("noise:draw=x", "corners"),
+        ("composite:components=hue+tilt", "rotation"), ("square:return=last", "best, success-else-clean"),
+        ("autoattack:standart", "standard"), ("torchattacks:DIFGMS", "DIFGSM"), ("torchattacks:LGV", "one by one"),
+        ("torchattacks:FGSM:steps=3", "has no parameter 'steps'"), ("fgsm:start=here", "clean, uniform"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_with_the_alternative(net, spec, hint):
+    with pytest.raises(UserError) as error:
+        run(spec, net)
+    assert hint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_transfer_needs_its_surrogate(net):
+    plugin, arguments = registry.attacks.arguments(registry.attacks.spec("transfer:from=clip"))
+    with pytest.raises(UserError, match="surrogate"):
+        plugin.make(*net, Threat(EPS), noise(12), **arguments)
+
+
+def test_transfer_never_queries_the_model_under_test(net):
+    class Untouchable(torch.nn.Module):
+        def forward(self, images):
+            raise AssertionError("queried")
+
+    classifier, images, labels = net
+    attack = make_attack("transfer:from=other", lambda spec: classifier)
+    found = attack(Untouchable(), images, labels, Threat(EPS), noise(len(images)))
+    with torch.no_grad():
+        assert (classifier(found).argmax(1) == labels).float().mean() < 0.5
+
+
+def test_more_restarts_never_lower_the_loss(net):
+    classifier, images, labels = net
+    with torch.no_grad():
+        one, four = (
+            F.cross_entropy(classifier(run(f"pgd:steps=3:restarts={n}", net)), labels, reduction="none") for n in (1, 4)
+        )
+    assert (four >= one).all() and (four > one).any()
+
+
+@pytest.mark.parametrize("name", ["apgd:steps=20", "apgd:steps=20:loss=targeted", "square:queries=300"])
+def test_success_else_clean_returns_one_or_the_other(net, name):
+    classifier, images, labels = net
+    found = run(f"{name}:return=success-else-clean", net, eps=0.04)
+    with torch.no_grad():
+        right = classifier(images).argmax(1) == labels
+        fooled = classifier(found).argmax(1) != labels
+    moved = (found != images).flatten(1).any(1)
+    assert torch.equal(moved, fooled & right)
+    assert moved.any() and not moved.all(), "the radius must split the samples for this test to mean anything"
+
+
+def test_accuracy_only_follows_the_return_rule():
+    for spec, expected in [("apgd", False), ("apgd:return=success-else-clean", True), ("autoattack", True),
+                           ("torchattacks:PGD", False), ("torchattacks:FAB", True), ("a3", True)]:  # fmt: skip
+        meta = attack_meta(*registry.attacks.arguments(registry.attacks.spec(spec)))
+        assert bool(meta.get("accuracy_only")) is expected, spec
+
+
+def test_several_radii_share_the_random_numbers(net):
+    classifier, images, labels = net
+    found = radii(make_attack("pgd:steps=3"), classifier, images, labels, Threat(0), 0, noise(12).ids, [0.0, 0.05, EPS])
+    assert torch.equal(found[0.0], images) and torch.equal(found[EPS], run("pgd:steps=3", net))
+    assert (found[0.05] - images).abs().max() <= 0.05 + 1e-6
+
+
+def test_nan_losses_never_replace_numbers():
+    a, b = torch.zeros(2, 1, 1, 1), torch.ones(2, 1, 1, 1)
+    images, values = keep_better((a, torch.tensor([1.0, torch.nan])), b, torch.tensor([torch.nan, 0.5]))
+    assert images.flatten().tolist() == [0.0, 1.0] and values.tolist() == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "ball, size", [(LinfBall, lambda d: d.abs().amax((1, 2, 3))), (L2Ball, lambda d: d.flatten(1).norm(dim=1))]
+)
+def test_balls_contain_what_they_project(ball, size):
+    images, _, _ = samples(20)
+    part = ball(images, Threat(0.3))
+    far = images + 3 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    for x in (part.project(far), part.random(noise(20))):
+        assert (size(x - images) <= 0.3 + 1e-6).all() and x.min() >= 0 and x.max() <= 1
+    assert torch.equal(part.project(images), images)
