@@ -1,5 +1,8 @@
 """What all objectives share: no look at neighbours, gradients where they belong, bf16 safety, clear errors."""
 
+import re
+from pathlib import Path
+
 import pytest
 import tiny_clip
 import torch
@@ -163,3 +166,28 @@ def widened(method):
             return method(images).float()
 
     return call
+
+
+# -- the documentation ----------------------------------------------------------------------------------------------
+
+
+def documented_blocks():
+    page = Path(__file__).parents[1] / "docs" / "objectives.md"
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_page_prints_what_it_says(capsys):
+    exec(documented_blocks()[0], {})
+    assert capsys.readouterr().out == "10 13.7\n200 273.5\n1000 1367.4\n"
+
+
+def test_the_example_of_the_page_is_a_working_plugin(case, tmp_path):
+    path = tmp_path / "ridge.py"
+    path.write_text(documented_blocks()[1])
+    registry.load_plugin_file(path)
+    try:
+        parts = run("ridge:weight=0.1", case)
+        assert set(parts) == {"cross_entropy", "ridge"} and all(len(value) == len(case[2]) for value in parts.values())
+        assert torch.equal(parts["cross_entropy"], run("tecoa", case)["cross_entropy"])
+    finally:
+        del registry.objectives.plugins["ridge"]
