@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from typing import Any, Sequence
 
 from .types import UserError
@@ -115,6 +116,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("robustcal: interrupted; everything finished is kept, run the same command again to continue", file=sys.stderr)
         return 130
+    except Exception as error:
+        if os.environ.get("ROBUSTCAL_DEBUG"):
+            raise
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        what = " ".join(str(error).split())[:300]
+        print(
+            f"robustcal: unexpected {type(error).__name__}: {what} ({where.filename}:{where.lineno});"
+            " finished work is kept; set ROBUSTCAL_DEBUG=1 for the whole traceback", file=sys.stderr,
+        )  # fmt: skip
+        return 1
 
 
 def print_json(value: Any) -> None:
