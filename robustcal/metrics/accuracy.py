@@ -11,7 +11,7 @@ from ..types import Records
 from .weighted import Means
 
 
-@register.metric(direction="higher", unit="fraction")
+@register.metric(direction="higher", unit="fraction", columns=("correct",))
 def accuracy(records: Records) -> Means:
     """Share of correct predictions; in a multi-label task, of predictions that are among the positive classes."""
     correct = np.asarray(records["correct"], dtype=np.float64)

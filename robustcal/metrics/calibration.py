@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -44,8 +44,9 @@ DIRECTION = {
 
 
 @register.metric(
-    direction={prefix + name: way for _, prefix in READINGS.values() for name, way in DIRECTION.items()}, unit="fraction"
-)
+    direction={prefix + name: way for _, prefix in READINGS.values() for name, way in DIRECTION.items()}, unit="fraction",
+    columns=("confidence", "dirichlet_confidence", "correct"),
+)  # fmt: skip
 def calibration(records: Records, *, bins: int = 15, reading: str = "softmax") -> Means:
     """How far confidence is from accuracy.
 
@@ -59,29 +60,38 @@ def calibration(records: Records, *, bins: int = 15, reading: str = "softmax") -
       their sum is ece, their difference is gap.
     """
     confidence, correct, prefix = reading_of(records, reading)
-    count, n = max(1, int(bins)), len(confidence)
-    index = bin_index(confidence, bin_edges(confidence, count))
-    columns = bin_columns(index, count, confidence - correct, confidence)
+    index = bin_index(confidence, bin_edges(confidence, bins))
+    return binned(confidence, correct, index, bins, {name: prefix + name for name in DIRECTION})
+
+
+def binned(
+    confidence: np.ndarray, correct: np.ndarray, index: np.ndarray, bins: int, names: Mapping[str, str]
+) -> Means:
+    """Calibration errors over given bins, as means of per-sample columns.
+
+    Args:
+        index: (N,) bin of each sample, below `bins`.
+        names: which values (keys of `DIRECTION`) to return, and under what name.
+    """
+    columns = bin_columns(index, bins, confidence - correct, confidence)
 
     def combine(means: np.ndarray) -> dict[str, np.ndarray]:
-        gap, square, share = (means[..., part * count : (part + 1) * count] for part in range(3))
-        spread = np.sqrt(np.maximum(square - gap**2, 0) / max(n, 1))
+        gap, square, share = (means[..., part * bins : (part + 1) * bins] for part in range(3))
+        spread = np.sqrt(np.maximum(square - gap**2, 0) / max(len(confidence), 1))
         values = {name: norm(gap, share) for name, norm in NORMS.items()}
-        values |= {
-            "ece_debiased": debiased_l1(gap, spread), "confidence": means[..., 3 * count], "gap": gap.sum(-1),
-        }  # fmt: skip
-        return {prefix + name: value for name, value in values.items()}
+        values |= {"ece_debiased": debiased_l1(gap, spread), "confidence": means[..., -1], "gap": gap.sum(-1)}
+        return {name: values[key] for key, name in names.items()}
 
-    def draws_of(norm: Norm) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    def rule_of(norm: Norm) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         def draws(means: np.ndarray, resampled: np.ndarray) -> np.ndarray:
-            gap, share = means[:count], resampled[:, 2 * count : 3 * count]
-            observed = float(norm(gap, means[2 * count : 3 * count]))
-            return truth_draws(gap, resampled[:, :count], observed, lambda moved: norm(moved, share))
+            gap, share = means[:bins], resampled[:, 2 * bins : 3 * bins]
+            observed = float(norm(gap, means[2 * bins : 3 * bins]))
+            return truth_draws(gap, resampled[:, :bins], observed, lambda moved: norm(moved, share))
 
         return draws
 
-    rules = {prefix + name: draws_of(norm) for name, norm in (NORMS | {"ece_debiased": NORMS["ece"]}).items()}
-    return Means(columns, combine, draws=rules)
+    biased = NORMS | {"ece_debiased": NORMS["ece"]}
+    return Means(columns, combine, {name: rule_of(biased[key]) for key, name in names.items() if key in biased})
 
 
 def _inverse(share: np.ndarray) -> np.ndarray:

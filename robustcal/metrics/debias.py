@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import erf
 
-STEPS = 40
+#: Halvings of a bracket: relative precision 1e-8.
+STEPS = 26
 
 
 def truth_draws(
@@ -26,7 +27,8 @@ def truth_draws(
         gaps: (B,) observed mean over all samples of (confidence - correct) within each bin.
         resampled: (R, B) the same in each bootstrap resample.
         observed: the norm of `gaps`.
-        norm: gaps (R, B) -> (R,): row r with the bin shares of resample r. Convex and positively homogeneous.
+        norm: gaps (R, B) -> (R,): row r with the bin shares of resample r. Convex, positively homogeneous, and at most
+            1 for any true gaps; draws are cut there.
     """
     if not observed > 0:
         return norm(resampled)
@@ -42,7 +44,7 @@ def truth_draws(
         middle = (low + high) / 2
         short = norm(middle[:, None] * gaps + noise) < observed
         low, high = np.where(short, middle, low), np.where(short, high, middle)
-    return np.where(zero, 0.0, high) * observed
+    return np.minimum(np.where(zero, 0.0, high) * observed, 1.0)
 
 
 def folded_mean(centre: np.ndarray, spread: np.ndarray) -> np.ndarray:

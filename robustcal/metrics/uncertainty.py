@@ -6,6 +6,7 @@ import numpy as np
 
 from ..registry import register
 from ..types import Records
+from .logits import class_count
 from .weighted import Means
 
 
@@ -14,6 +15,7 @@ from .weighted import Means
         "entropy": "nats", "au": "nats", "eu": "", "log10_eu": "log10", "entropy_normalised": "fraction",
         "au_normalised": "fraction",
     },
+    columns=("entropy", "au", "log_eu", "log_alpha0"),
 )  # fmt: skip
 def uncertainty(records: Records) -> Means:
     """Means over samples. entropy: of the softmax; au: expected entropy under the Dirichlet; eu: C / (alpha_0 + C).
@@ -35,12 +37,3 @@ def uncertainty(records: Records) -> Means:
         }  # fmt: skip
 
     return Means(columns, combine)
-
-
-def class_count(records: Records) -> int:
-    """Number of classes C, solved from eu = C / (alpha_0 + C); 0 where the records have no Dirichlet reading."""
-    log_eu = np.asarray(records["log_eu"], dtype=np.float64)
-    if not np.isfinite(log_eu).any():
-        return 0
-    log_alpha0 = np.asarray(records["log_alpha0"], dtype=np.float64)
-    return int(np.rint(np.nanmedian(np.exp(log_eu + log_alpha0) / -np.expm1(log_eu))))

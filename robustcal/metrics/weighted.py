@@ -14,7 +14,7 @@ Values = dict[str, np.ndarray]
 #: (means (K,), number of samples, level) -> lower and upper limit
 Limits = Callable[[np.ndarray, int, float], tuple[float, float]]
 #: (means (K,), resampled means (R, K)) -> (R,)
-Draws = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Weighted(Mapping[str, float]):
@@ -23,10 +23,14 @@ class Weighted(Mapping[str, float]):
     Args:
         evaluate: weights (R, N), non-negative, usually resample counts -> {name: (R,)}.
         n: number of samples N.
+        draws: like `evaluate`, for values whose plain bootstrap is biased: draws whose percentiles are an interval for
+            the truth. Names it leaves out are those of `evaluate`.
     """
 
-    def __init__(self, evaluate: Callable[[np.ndarray], Values], n: int):
-        self.evaluate, self.n = evaluate, n
+    def __init__(
+        self, evaluate: Callable[[np.ndarray], Values], n: int, draws: Callable[[np.ndarray], Values] | None = None
+    ):
+        self.evaluate, self.n, self.draws = evaluate, n, draws or evaluate
         self._values: dict[str, float] | None = None
 
     def _once(self) -> dict[str, float]:
@@ -48,16 +52,16 @@ class Weighted(Mapping[str, float]):
         return f"{type(self).__name__}({self._once()})"
 
 
-class Means(Weighted):
+class Means(Mapping[str, float]):
     """Values that depend on the samples only through the means of per-sample columns.
 
     Resampling is then one matrix product, weights (R, N) @ columns (N, K).
 
     Args:
-        columns: (N, K) numbers, one row per sample.
+        columns: (N, K) numbers, one row per sample; an array or a scipy sparse matrix.
         combine: means (..., K) -> {name: (...)}.
-        draws: for names whose plain bootstrap is biased: a rule for draws (R,) whose percentiles are an interval for
-            the truth. They replace ``combine(resampled)`` wherever intervals and differences are made.
+        rules: for names whose plain bootstrap is biased, a rule for draws (R,) whose percentiles are an interval for
+            the truth; it replaces ``combine(resampled)`` wherever intervals and differences are made.
         limits: for names with a closed-form interval better than percentiles of the draws.
     """
 
@@ -65,25 +69,41 @@ class Means(Weighted):
         self,
         columns: np.ndarray,
         combine: Callable[[np.ndarray], Values],
-        draws: Mapping[str, Draws] | None = None,
+        rules: Mapping[str, Rule] | None = None,
         limits: Mapping[str, Limits] | None = None,
     ):
-        self.columns, self.combine = np.asarray(columns), combine
-        self.draws, self.limits = dict(draws or {}), dict(limits or {})
-        super().__init__(lambda weights: combine(self.resample(weights)), len(self.columns))
+        self.columns, self.combine = columns, combine
+        self.rules, self.limits = dict(rules or {}), dict(limits or {})
+        self._values: dict[str, float] | None = None
+
+    @property
+    def n(self) -> int:
+        return self.columns.shape[0]
 
     @property
     def means(self) -> np.ndarray:
         """Means of the columns: (K,) float64; nan where there are no samples."""
         if self.n == 0:
             return np.full(self.columns.shape[1], np.nan)
-        return self.columns.mean(0, dtype=np.float64)
+        return np.asarray(self.columns.mean(axis=0, dtype=np.float64)).reshape(-1)
 
-    def resample(self, weights: np.ndarray) -> np.ndarray:
-        """Weighted means of the columns: (R, N) -> (R, K)."""
-        return (weights @ self.columns) / weights.sum(1, keepdims=True)
+    def drawn(self, resampled: np.ndarray) -> Values:
+        """Draws (R,) of every value from resampled means (R, K)."""
+        return self.combine(resampled) | {name: rule(self.means, resampled) for name, rule in self.rules.items()}
 
     def _once(self) -> dict[str, float]:
         if self._values is None:
             self._values = {name: float(value) for name, value in self.combine(self.means).items()}
         return self._values
+
+    def __getitem__(self, name: str) -> float:
+        return self._once()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._once())
+
+    def __len__(self) -> int:
+        return len(self._once())
+
+    def __repr__(self) -> str:
+        return f"Means({self._once()})"

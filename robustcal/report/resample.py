@@ -10,8 +10,8 @@ import numpy as np
 from ..metrics.weighted import Means, Weighted
 from ..types import Records
 
-#: Numbers in a chunk of resample counts: bounds the memory.
-CHUNK = 4_000_000
+#: Numbers in a chunk of resample counts, and the fewest rows of one: bounds the memory, keeps a chunk in the cache.
+CHUNK, ROWS = 1_000_000, 16
 #: Bytes of counts that `Resamples` keeps from one cell to the next.
 KEEP = 128_000_000
 
@@ -37,7 +37,7 @@ class Resamples:
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Counts (rows, n) float32, `count` rows altogether; nothing if there are no samples."""
-        rows = max(1, CHUNK // max(self.n, 1))
+        rows = max(ROWS, CHUNK // max(self.n, 1))
         starts = range(0, self.count if self.n else 0, rows)
         if self._kept is not None:
             yield from (self._kept[start : start + rows].astype(np.float32) for start in starts)
@@ -76,32 +76,39 @@ def values_and_draws(
 ) -> tuple[list[Mapping[str, float]], list[dict[str, np.ndarray]]]:
     """Call each metric on its records and under every resample: its values, and {name: (R,)} draws."""
     found = [function(*given) for function, given in zip(functions, inputs)]
-    additive = [value for value in found if isinstance(value, Means)]
-    others = [(i, value) for i, value in enumerate(found) if not isinstance(value, Means)]
-    stack = _centred(additive)
-    means: list[np.ndarray] = []
-    parts: dict[int, list] = {i: [] for i, _ in others}
+    dense = [i for i, value in enumerate(found) if isinstance(value, Means) and isinstance(value.columns, np.ndarray)]
+    stack = _centred([found[i] for i in dense])
+    shifts: list[np.ndarray] = []
+    parts: list[list] = [[] for _ in found]
     for counts in resamples.chunks():
-        if stack is not None:
-            means.append(counts @ stack)
-        for i, value in others:
-            if isinstance(value, Weighted):
-                parts[i].append(value.evaluate(counts))
-            else:
-                parts[i].append(_by_index(functions[i], inputs[i], counts))
-    drawn = dict(zip(map(id, additive), _additive_draws(additive, means, resamples.n)))
-    for i, value in others:
-        empty = np.empty(0)
-        drawn[id(value)] = {name: np.concatenate([part[name] for part in parts[i]] or [empty]) for name in value}
-    return found, [drawn[id(value)] for value in found]
+        if dense:
+            shifts.append(counts @ stack)
+        for i, value in enumerate(found):
+            if i not in dense:
+                parts[i].append(_draw(value, functions[i], inputs[i], counts))
+    drawn = [_join(value, part) for value, part in zip(found, parts)]
+    for i, draws in zip(dense, _dense_draws([found[i] for i in dense], shifts, resamples.n)):
+        drawn[i] = draws
+    return found, drawn
 
 
-def _centred(additive: Sequence[Means]) -> np.ndarray | None:
+def _draw(value: Mapping[str, float], function: Function, given: Inputs, counts: np.ndarray):
+    """One chunk of draws: resampled means of a sparse `Means`, else {name: (rows,)}."""
+    if isinstance(value, Means):
+        return np.asarray(counts @ value.columns, dtype=np.float64) / counts.shape[1]
+    return value.draws(counts) if isinstance(value, Weighted) else _by_index(function, given, counts)
+
+
+def _join(value: Mapping[str, float], parts: list) -> dict[str, np.ndarray]:
+    if isinstance(value, Means):
+        return value.drawn(np.concatenate(parts)) if parts else {}
+    return {name: np.concatenate([part[name] for part in parts] or [np.empty(0)]) for name in value}
+
+
+def _centred(additive: Sequence[Means]) -> np.ndarray:
     """Columns of all additive metrics side by side, (N, K) float32, minus their means: what keeps float32 exact."""
-    if not additive:
-        return None
-    width = sum(value.columns.shape[1] for value in additive)
-    stack = np.empty((additive[0].n, width), np.float32)
+    width, n = sum(value.columns.shape[1] for value in additive), additive[0].n if additive else 0
+    stack = np.empty((n, width), np.float32)
     start = 0
     for value in additive:
         stop = start + value.columns.shape[1]
@@ -110,17 +117,13 @@ def _centred(additive: Sequence[Means]) -> np.ndarray | None:
     return stack
 
 
-def _additive_draws(additive: Sequence[Means], products: list[np.ndarray], n: int) -> Iterator[dict[str, np.ndarray]]:
-    shifts = np.concatenate(products).astype(np.float64) / n if products else None
+def _dense_draws(additive: Sequence[Means], shifts: list[np.ndarray], n: int) -> Iterator[dict[str, np.ndarray]]:
     start = 0
     for value in additive:
         stop = start + value.columns.shape[1]
-        resampled = value.means + (shifts[:, start:stop] if shifts is not None else np.empty((0, stop - start)))
+        parts = [part[:, start:stop].astype(np.float64) / n for part in shifts] or [np.empty((0, stop - start))]
+        yield value.drawn(value.means + np.concatenate(parts))
         start = stop
-        draws = dict(value.combine(resampled))
-        for name, rule in value.draws.items():
-            draws[name] = rule(value.means, resampled)
-        yield draws
 
 
 def _by_index(function: Function, given: Inputs, counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from ..registry import register
 from ..types import Records
 from .resample import Resamples, values_and_draws
 
-#: The metrics behind the columns of cells.csv, and the columns of the records that they read.
+#: The metrics behind the columns of cells.csv.
 CELL_METRICS = ("accuracy", "calibration", "scores", "uncertainty")
 
 Metric = str | Callable[..., Mapping[str, float]]
@@ -236,6 +236,17 @@ def needs_clean(metric: Metric) -> bool:
     kinds = [parameter.kind for parameter in inspect.signature(make).parameters.values()]
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(kind in positional for kind in kinds) > 1
+
+
+def columns_of(metrics: Iterable[Metric] = CELL_METRICS) -> set[str] | None:
+    """Columns of the records that these metrics read, and the id; None where one of them does not say."""
+    found = {"id", "correct"}
+    for metric in metrics:
+        columns = None if callable(metric) else register.metrics.get(register.metrics.spec(metric).name).meta.get("columns")
+        if columns is None:
+            return None
+        found.update(columns)
+    return found
 
 
 def direction_of(name: str) -> str:

@@ -1,0 +1,92 @@
+"""Post-hoc temperature: fitted from records, applied to records, as a control for calibration under attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.optimize import brentq
+
+from ..types import Records, UserError
+from .logits import Logits, logits_of, single_label
+
+#: Range that temperatures are sought in, relative to the model's own scale (temperature 1).
+LOWEST, HIGHEST = 1e-3, 1e4
+
+
+def fit_temperature(records: Records) -> float:
+    """The temperature T that minimises the mean negative log-likelihood of softmax(logits / T) (Guo et al. 2017).
+
+    The loss is convex in 1 / T, so its derivative has one root. Where the loss falls up to the end of the range (every
+    label has the largest logit, or labels are no better than chance), that end is returned.
+
+    Raises:
+        UserError: no records, a multi-label task, or records without logits.
+    """
+    if not len(records["label"]):
+        raise UserError("a temperature cannot be fitted to no records")
+    if not single_label(records):
+        raise UserError("a temperature is fitted to single-label records; these are multi-label")
+    logits = logits_of(records)
+    target = logits.of(records["label"])
+
+    def slope(log_beta: float) -> float:
+        return float(np.mean(_expected_logit(logits, np.exp(-log_beta)) - target))
+
+    low, high = -np.log(HIGHEST), -np.log(LOWEST)
+    if slope(low) >= 0:
+        return HIGHEST
+    if slope(high) <= 0:
+        return LOWEST
+    return float(np.exp(-brentq(slope, low, high, xtol=1e-7)))
+
+
+def _expected_logit(logits: Logits, temperature: float) -> np.ndarray:
+    """Mean logit (N,) under softmax(logits / temperature)."""
+    p = logits.probabilities(temperature)
+    mean = (p * logits.top).sum(1)
+    if logits.hidden:
+        mean += np.maximum(1 - p.sum(1), 0) * logits.each_hidden
+    return mean
+
+
+def at_temperature(records: Records, temperature: float) -> dict[str, np.ndarray]:
+    """Records as they would be at softmax(logits / temperature): predictions stay, probabilities change.
+
+    Replaces confidence, label_probability, entropy, brier, top_logits and rest_logit; the Dirichlet columns, which do
+    not depend on the logit scale, stay. Where only the largest logits were stored, the others are taken as equal.
+    """
+    logits = logits_of(records)
+    norm = logits.normaliser(temperature)
+    p = logits.probabilities(temperature)
+    label = np.asarray(records["label"])
+    chosen = np.where(label >= 0, np.exp(logits.of(label) / temperature - norm), np.nan)
+    each = np.exp(logits.each_hidden / temperature - norm) if logits.hidden else np.zeros(len(p))
+    hidden = logits.hidden
+    entropy = norm - (p * logits.top).sum(1) / temperature
+    if hidden:
+        entropy -= hidden * each * logits.each_hidden / temperature
+    changed = {
+        "confidence": p[:, 0], "label_probability": chosen, "entropy": np.maximum(entropy, 0.0),
+        "brier": (p**2).sum(1) + hidden * each**2 - 2 * chosen + 1,
+        "top_logits": logits.top / temperature,
+        "rest_logit": logits.each_hidden / temperature + np.log(hidden) if hidden else logits.rest,
+    }  # fmt: skip
+    return {**records, **changed}
+
+
+def posthoc(
+    target: Records, *, clean_source: Records | None = None, attacked_source: Records | None = None
+) -> Mapping[str, tuple[float, dict[str, np.ndarray]]]:
+    """Temperatures and the records at them: {name: (temperature, records)}.
+
+    "native" is the model's own scale; "clean" and "attacked" are fitted on the source records given; "oracle" on the
+    target itself, which no one could do: it bounds what a temperature can repair.
+    """
+    fitted = {"native": 1.0}
+    if clean_source is not None:
+        fitted["clean"] = fit_temperature(clean_source)
+    if attacked_source is not None:
+        fitted["attacked"] = fit_temperature(attacked_source)
+    fitted["oracle"] = fit_temperature(target)
+    return {name: (value, at_temperature(target, value)) for name, value in fitted.items()}

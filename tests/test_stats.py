@@ -1,0 +1,264 @@
+"""Bootstrap intervals, paired comparisons, corrections and marks."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, ttest_1samp
+from synthetic_run import records as invented
+
+from robustcal.metrics.weighted import Means, Weighted
+from robustcal.registry import register
+from robustcal.report import stats
+from robustcal.report.resample import Resamples
+
+
+def rows(n=300, classes=10, pull=0.5, seed=0):
+    return {name: np.asarray(column) for name, column in invented(n, classes, pull, 60, seed).items()}
+
+
+def world(n, seed, slope=0.8):
+    """Confidences and correctness whose true calibration error is known: accuracy = slope * confidence."""
+    draw = np.random.default_rng(seed)
+    confidence = 1 - 0.9 * draw.beta(0.5, 1.5, n)
+    return {"confidence": confidence, "correct": draw.random(n) < slope * confidence}
+
+
+# -- resampling --------------------------------------------------------------------------------------------------
+def test_every_resample_has_n_samples_and_follows_seed_and_ids():
+    ids = [f"set/test/{i}" for i in range(500)]
+    counts = np.concatenate(list(Resamples.of(ids, 200, 0).chunks()))
+    assert counts.shape == (200, 500) and (counts.sum(1) == 500).all()
+    assert np.array_equal(counts, np.concatenate(list(Resamples.of(ids, 200, 0).chunks())))
+    assert not np.array_equal(counts, np.concatenate(list(Resamples.of(ids, 200, 1).chunks())))
+    assert not np.array_equal(counts, np.concatenate(list(Resamples.of(ids[::-1], 200, 0).chunks())))
+    assert counts.var() == pytest.approx(1, abs=0.05)  # multinomial counts are nearly Poisson(1)
+
+
+def test_kept_counts_equal_fresh_ones():
+    shared = Resamples(2000, 100, 3)
+    first = np.concatenate(list(shared.chunks()))
+    assert np.array_equal(first, np.concatenate(list(shared.chunks())))
+    assert len(list(shared.chunks())) > 0
+
+
+def test_additive_weighted_and_plain_forms_agree():
+    data = rows()
+
+    def plain(records):
+        return {"value": float(np.mean(records["entropy"]) ** 2)}
+
+    def additive(records):
+        return Means(np.asarray(records["entropy"], float)[:, None], lambda means: {"value": means[..., 0] ** 2})
+
+    def weighted(records):
+        entropy = np.asarray(records["entropy"], float)
+        return Weighted(lambda w: {"value": (w @ entropy / w.sum(1)) ** 2}, len(entropy))
+
+    found = [stats.replicates(data, [metric], 50) for metric in (plain, additive, weighted)]
+    for other in found[1:]:
+        assert other.values["value"] == pytest.approx(found[0].values["value"])
+        assert np.allclose(other.draws["value"], found[0].draws["value"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("metric", stats.CELL_METRICS + ("kolmogorov", "smooth", "decomposition", "classwise"))
+def test_evaluation_under_weights_equals_evaluation_of_the_resample(metric):
+    """The vectorised path and the metric called on repeated rows are the same function."""
+    data = rows(120)
+    function = stats.metric_function(metric)
+    value = function(data)
+    counts = next(Resamples(120, 3, 7).chunks())
+    for row in counts:
+        index = np.repeat(np.arange(120), row.astype(int))
+        again = function({name: np.asarray(column)[index] for name, column in data.items()})
+        if isinstance(value, Weighted):
+            found = {name: x[0] for name, x in value.evaluate(row[None]).items()}
+        else:
+            found = value.combine(np.asarray(row[None] @ value.columns)[0] / 120)
+        for name in found:
+            assert found[name] == pytest.approx(again[name], abs=2e-6), name
+
+
+def test_every_metric_has_finite_limits_around_or_below_its_value():
+    clean, attacked = rows(400, pull=0.0), rows(400, pull=0.8)
+    shared = Resamples.of(attacked["id"], 200)
+    for entry in register.metrics.entries():
+        for name, (value, lo, hi) in stats.summarise(attacked, [entry.name], shared, clean=clean).items():
+            assert math.isfinite(value) and lo <= hi, name
+            if not any(part in name for part in ("ece", "mce", "ks", "confidence", "reliability", "brier")):
+                assert lo - 1e-9 <= value <= hi + 1e-9, name
+
+
+def test_metrics_that_need_clean_records_are_left_out_without_them():
+    data = rows(60)
+    assert set(stats.summarise(data, ["accuracy", "shift", "detection"], 20)) == {"accuracy"}
+    assert "au_shift" in stats.summarise(data, ["shift"], 20, clean=data)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_almost_no_records_make_no_crash(n):
+    data = {name: column[:n] for name, column in rows(5).items()}
+    found = stats.summarise(data, resamples=20)
+    assert {"accuracy", "ece", "nll", "au"} <= set(found)
+    assert all(math.isnan(item.value) == (n == 0) for item in found.values())
+
+
+def test_results_do_not_depend_on_which_metrics_stand_beside():
+    data = rows()
+    alone, together = stats.summarise(data, ["calibration"], 100), stats.summarise(data, resamples=100)
+    assert alone["ece"] == pytest.approx(together["ece"], abs=1e-9)
+
+
+def test_parameters_of_a_spec_reach_the_metric():
+    data = rows()
+    ten, fifteen = (stats.summarise(data, [f"calibration:bins={b}"], 10)["ece"].value for b in (10, 15))
+    assert ten != fifteen
+
+
+# -- intervals ---------------------------------------------------------------------------------------------------
+def test_accuracy_limits_have_width_at_zero():
+    data = {**rows(100), "correct": np.zeros(100, bool)}
+    value, lo, hi = stats.summarise(data, ["accuracy"], 50)["accuracy"]
+    assert (value, lo) == (0, 0) and 0.02 < hi < 0.06
+    assert hi == pytest.approx(binomtest(0, 100).proportion_ci(method="wilson").high)
+
+
+def covered(n, slope, runs=60):
+    """Share of simulated runs in which the interval of ece holds the true error, and plain percentiles do."""
+    truth = (1 - slope) * (1 - 0.9 * 0.25)
+    test, plain = 0, 0
+    for seed in range(runs):
+        data = world(n, seed, slope)
+        found = stats.metric_function("calibration")({**data, "dirichlet_confidence": data["confidence"]})
+        shared = Resamples(n, 200, seed)
+        resampled = np.concatenate([counts @ found.columns / n for counts in shared.chunks()])
+        draws = found.drawn(resampled.astype(np.float64))["ece"]
+        lo, hi = np.quantile(draws, [0.025, 0.975])
+        test += lo <= truth <= hi
+        lo, hi = np.quantile(found.combine(resampled)["ece"], [0.025, 0.975])
+        plain += lo <= truth <= hi
+    return test / runs, plain / runs
+
+
+def test_ece_interval_covers_the_true_error():
+    for n, slope in [(300, 0.8), (1000, 1.0), (1000, 0.9)]:
+        share, plain = covered(n, slope)
+        assert share >= 0.88, (n, slope, share)  # 0.95 less two and a half standard errors of 60 runs
+        if slope == 1.0:
+            assert plain < 0.05  # what percentiles of the plain bootstrap do for a calibrated model
+
+
+def test_debiased_error_is_nearer_the_truth_than_the_plain_one():
+    for slope in (1.0, 0.95, 0.8):
+        truth, plain, debiased = (1 - slope) * (1 - 0.9 * 0.25), [], []
+        for seed in range(100):
+            data = world(500, seed, slope)
+            value = stats.metric_function("calibration")(data)
+            plain.append(abs(value["ece"] - truth))
+            debiased.append(abs(value["ece_debiased"] - truth))
+        assert np.mean(debiased) < np.mean(plain), slope
+
+
+# -- comparisons -------------------------------------------------------------------------------------------------
+def test_paired_differences_are_narrower_than_unpaired_ones():
+    base = rows(1000)
+    other = {**base, "correct": base["correct"] ^ (np.arange(1000) % 100 == 0)}
+    paired = stats.compare(base, other, ["accuracy"])["accuracy"]
+    apart = stats.difference(
+        stats.replicates(base, ["accuracy"]), stats.replicates(other, ["accuracy"], Resamples(1000, 1000, 99)), "accuracy"
+    )
+    assert paired.value == apart.value == pytest.approx(other["correct"].mean() - base["correct"].mean())
+    assert paired.hi - paired.lo < 0.5 * (apart.hi - apart.lo)
+
+
+def test_comparison_needs_the_same_samples():
+    data = rows(50)
+    with pytest.raises(ValueError, match="same samples"):
+        stats.compare(data, {**data, "id": data["id"][::-1]})
+
+
+def test_identical_cells_do_not_differ():
+    data = rows(100)
+    assert all(item == (0, 0, 0, 1) for item in stats.compare(data, data, resamples=50).values())
+
+
+def test_p_values_are_uniform_when_nothing_differs():
+    small = []
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        shared = draw.random(400) < 0.7
+        a, b = ({"correct": np.where(draw.random(400) < 0.3, draw.random(400) < 0.7, shared)} for _ in range(2))
+        one, other = (stats.replicates(x, ["accuracy"], Resamples(400, 200, seed)) for x in (a, b))
+        small.append(stats.difference(one, other, "accuracy").p)
+    assert 0.01 <= np.mean(np.array(small) < 0.05) <= 0.11
+    assert 0.4 <= np.mean(small) <= 0.6
+
+
+def test_holm_by_hand():
+    assert stats.holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert stats.holm([0.5, 0.9]).tolist() == pytest.approx([1.0, 1.0])
+    found = stats.holm([0.01, math.nan, 0.02])
+    assert math.isnan(found[1]) and found[[0, 2]].tolist() == pytest.approx([0.02, 0.02])
+    assert stats.holm([]).tolist() == []
+
+
+def replicate(value, spread, seed):
+    return stats.Replicates(
+        {"accuracy": value, "gap": value}, {k: value + spread * np.random.default_rng(seed).standard_normal(1000)
+                                            for k in ("accuracy", "gap")}, {}
+    )  # fmt: skip
+
+
+def test_bold_needs_significance():
+    cells = {"a": replicate(0.5, 0.01, 0), "b": replicate(0.6, 0.01, 1), "c": replicate(0.3, 0.01, 2)}
+    assert stats.mark(cells, "accuracy") == {"a": "second", "b": "best", "c": ""}
+    near = {**cells, "a": replicate(0.595, 0.01, 0)}
+    assert stats.mark(near, "accuracy") == {"a": "second", "b": "best-not-significant", "c": ""}
+    assert stats.mark(cells, "accuracy", direction="lower")["c"] == "best"
+    assert stats.mark({"a": cells["a"]}, "accuracy") == {"a": "best-not-significant"}
+    missing = {**cells, "d": stats.Replicates({"accuracy": math.nan}, {"accuracy": np.full(1000, np.nan)}, {})}
+    assert stats.mark(missing, "accuracy")["b"] == "best" and stats.mark(missing, "accuracy")["d"] == ""
+    assert set(stats.mark(cells, "entropy").values()) == {""}
+
+
+def test_a_gap_is_best_nearest_to_zero():
+    cells = {"a": replicate(-0.02, 0.002, 0), "b": replicate(0.1, 0.002, 1), "c": replicate(-0.2, 0.002, 2)}
+    assert stats.direction_of("gap") == "zero"
+    assert stats.mark(cells, "gap") == {"a": "best", "b": "second", "c": ""}
+
+
+def test_average_and_harmonic_carry_their_uncertainty():
+    cells = [replicate(0.8, 0.02, 0), replicate(0.4, 0.02, 1)]
+    mean = stats.average(cells)
+    assert mean.values["accuracy"] == pytest.approx(0.6)
+    found = mean.interval("accuracy")
+    assert found.hi - found.lo == pytest.approx(2 * 1.96 * 0.02 / math.sqrt(2), rel=0.1)
+    value, lo, hi = stats.harmonic(mean, stats.average([replicate(0.2, 0.02, 2)]))
+    assert value == pytest.approx(2 * 0.6 * 0.2 / 0.8) and lo < value < hi
+
+
+def test_seed_spread_is_the_t_interval():
+    found = stats.seed_spread([0.5, 0.52, 0.54, math.nan])
+    exact = ttest_1samp([0.5, 0.52, 0.54], 0).confidence_interval(0.95)
+    assert found.mean == pytest.approx(0.52) and found.seeds == 3 and found.deviation == pytest.approx(0.02)
+    assert (found.lo, found.hi) == pytest.approx((exact.low, exact.high))
+    assert math.isnan(stats.seed_spread([0.5]).lo) and stats.seed_spread([]).seeds == 0
+
+
+# -- declarations ------------------------------------------------------------------------------------------------
+def test_every_returned_name_of_the_cell_metrics_is_declared():
+    declared = stats.declarations()
+    for metric in stats.CELL_METRICS + ("adaptive", "selective", "decomposition", "classwise"):
+        for name in stats.metric_function(metric)(rows(50)):
+            assert name in declared, name
+    assert stats.direction_of("ece") == "lower" and stats.unit_of("ece") == "fraction"
+    assert stats.unit_of("nll") == "nats" and stats.direction_of("no_such_name") == "none"
+
+
+def test_columns_of_metrics_suffice():
+    data = rows(60)
+    for metric in stats.CELL_METRICS + ("adaptive", "selective", "decomposition", "classwise", "kolmogorov", "smooth"):
+        names = stats.columns_of([metric])
+        assert dict(stats.metric_function(metric)({name: data[name] for name in names if name in data}))
+    assert "top_logits" not in stats.columns_of(stats.CELL_METRICS) and "id" in stats.columns_of(stats.CELL_METRICS)
+    assert stats.columns_of(["accuracy", lambda records: {}]) is None
