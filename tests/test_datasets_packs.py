@@ -242,7 +242,7 @@ def test_headers_are_found_where_tarfile_finds_them(tmp_path, form):
         for number, name in enumerate(names):
             for kind in (tarfile.DIRTYPE, tarfile.REGTYPE):
                 entry = tarfile.TarInfo(name if kind == tarfile.REGTYPE else f"folder{number}")
-                entry.type, entry.mtime = kind, 1.5 if form == tarfile.PAX_FORMAT else 1  # webdataset writes fractions
+                entry.type, entry.mtime = kind, 1.5 if form == tarfile.PAX_FORMAT else 1  # fractions need a record
                 entry.size = 700 * number if kind == tarfile.REGTYPE else 0
                 archive.addfile(entry, io.BytesIO(bytes([number]) * entry.size))
     with tarfile.open(path) as archive:

@@ -16,8 +16,8 @@ from PIL import Image
 from ..registry import register
 from ..types import UserError
 from .card import card_name, describe, split_of, split_table
+from .fetch import missing
 from .images import ImageDataset
-from .presence import require
 from .root import data_root
 
 
@@ -44,7 +44,7 @@ def coco(
         path = Path(variant).expanduser()
         folder = Path(images).expanduser() if images else path.parent
     elif card:
-        require(card, split)
+        missing(card, split)
         table = {**card, **split_table(card, split)}
         path = data_root() / table["annotations"]
         folder = Path(images).expanduser() if images else data_root() / table["images"]

@@ -17,8 +17,8 @@ from PIL import Image
 from ..registry import register
 from ..types import UserError
 from .card import card_name, describe, split_of, split_table
+from .fetch import fetch_archive, missing
 from .images import EXTENSIONS, ImageDataset
-from .presence import require
 from .root import data_root
 from .webdataset import CLASSNAMES, TEMPLATES, read_lines
 
@@ -47,7 +47,8 @@ def folder(
         base = Path(variant).expanduser()
         top = base / split if split else base
     elif card and (card.get("folder") or split_table(card, split).get("folder")):
-        require(card, split)
+        if missing(card, split):
+            fetch_archive(card, split)
         base = top = data_root() / split_table(card, split).get("folder", card.get("folder", ""))
     else:
         raise UserError("dataset 'folder' needs a folder: folder:PATH")

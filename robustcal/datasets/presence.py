@@ -6,7 +6,6 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Mapping
 
-from ..types import UserError
 from .root import data_root
 
 
@@ -26,7 +25,8 @@ def availability(card: Mapping[str, Any], split: str | None = None) -> tuple[boo
     missing = [path for path in files if not (root / path).exists()]
     if not missing:
         return True, f"in {root / Path(files[0]).parts[0]}"
-    return False, f"missing {root / missing[0]}; {advice(card)}"
+    fetched = "fetched on first use if the network is there; else " if "download" in card else ""
+    return False, f"missing {root / missing[0]}; {fetched}{advice(card)}"
 
 
 def advice(card: Mapping[str, Any]) -> str:
@@ -39,14 +39,3 @@ def needed_files(card: Mapping[str, Any], split: str | None = None) -> list[str]
     """The paths below the data root that a split needs: those of the split, else those of the card."""
     table = card.get("splits", {}).get(split or card.get("split"), {})
     return list(table.get("files", card.get("files", ())))
-
-
-def require(card: Mapping[str, Any], split: str | None = None) -> None:
-    """Refuse to go on without the data.
-
-    Raises:
-        UserError: naming the first missing file and saying how to get it.
-    """
-    present, hint = availability(card, split)
-    if not present:
-        raise UserError(f"dataset '{Path(card['path']).stem}' is not here: {hint}")

@@ -69,7 +69,7 @@ class Shard:
             if at > end:
                 raise UserError(f"shard '{self.path}' ends inside its member '{name}'; it is truncated")
             if kind == b"x":
-                override = _pax(os.pread(handle, size, data))
+                override = self._pax(os.pread(handle, size, data), data)
                 continue
             if kind == b"L":
                 override = {"path": os.pread(handle, size, data).rstrip(b"\0").decode("utf-8", "replace")}
@@ -94,16 +94,18 @@ class Shard:
         parts = [part.partition(b"\0")[0].decode("utf-8", "replace") for part in (prefix, header[:100])]
         return "/".join(part for part in parts if part), size, header[156:157]
 
-
-def _pax(data: bytes) -> dict[str, str]:
-    """The records "length key=value" of a POSIX extended header."""
-    fields = {}
-    while data:
-        length = int(data.partition(b" ")[0])
-        key, _, value = data[:length].partition(b" ")[2].rstrip(b"\n").partition(b"=")
-        fields[key.decode()] = value.decode("utf-8", "replace")
-        data = data[length:]
-    return fields
+    def _pax(self, data: bytes, at: int) -> dict[str, str]:
+        """The records "length key=value" of a POSIX extended header."""
+        fields = {}
+        while data:
+            digits, blank, _ = data.partition(b" ")
+            length = int(digits) if blank and digits.isdigit() else 0
+            key, equals, value = data[:length].partition(b" ")[2].rstrip(b"\n").partition(b"=")
+            if not equals or (key == b"size" and not value.isdigit()):
+                raise UserError(f"shard '{self.path}' is not a whole tar file: bad extended header at byte {at}")
+            fields[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+            data = data[length:]
+        return fields
 
 
 def _seekable(path: Path) -> BinaryIO:

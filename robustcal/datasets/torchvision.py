@@ -7,11 +7,8 @@ off.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +17,10 @@ import numpy as np
 from ..registry import register
 from ..types import UserError
 from .card import Card, card_name, describe, split_of, split_table
+from .fetch import missing, one_at_a_time
 from .images import ImageDataset
-from .presence import advice, availability
-from .root import data_root, offline
-
-#: Seconds to wait for a host before the network counts as absent.
-PATIENCE = 5
+from .presence import advice
+from .root import data_root
 
 
 @register.dataset(name="torchvision")
@@ -71,16 +66,10 @@ def from_torchvision(
 
 def open_or_fetch(card: Card, split: str | None) -> Any:
     """The torchvision dataset of a card's split; fetched first if it is missing and can be fetched."""
-    present, hint = availability(card, split)
-    if not present and not can_fetch(card):
-        raise UserError(f"dataset '{card_name(card)}' is not here: {hint}")
-    root = data_root()
-    if present:
-        return _open(card, split, root, download=False)
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / ".download-lock", "w") as lock:  # several workers may want the same set at once
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return _open(card, split, root, download=True)
+    if not missing(card, split):
+        return _open(card, split, data_root(), download=False)
+    with one_at_a_time():
+        return _open(card, split, data_root(), download=True)
 
 
 def _open(card: Card, split: str | None, root: Path, download: bool) -> Any:
@@ -98,20 +87,6 @@ def _open(card: Card, split: str | None, root: Path, download: bool) -> Any:
         reason = reason or type(error).__name__
         trouble = f"dataset '{card_name(card)}' in {root} is damaged or incomplete ({reason})"
         raise UserError(f"{trouble}; to replace it, {advice(card)}") from None
-
-
-def can_fetch(card: Card) -> bool:
-    """Whether the host of the card's ``download`` address answers within `PATIENCE` seconds."""
-    if offline() or "download" not in card:
-        return False
-    request = urllib.request.Request(card["download"], method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=PATIENCE).close()
-    except urllib.error.HTTPError:
-        return True  # the host answers; torchvision will say what it thinks of the address
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def labels_of(held: Any, card: Card, split: str | None) -> np.ndarray:
