@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,14 +11,11 @@ from scipy.special import ndtr, stdtrit
 
 from ..metrics.accuracy import harmonic_mean
 from ..metrics.weighted import Means
-from ..registry import register
 from ..types import Records
+from .catalogue import (  # noqa: F401  (declared names are part of this module's public face)
+    CELL_METRICS, Metric, columns_of, declarations, direction_of, metric_function, needs_clean, unit_of,
+)  # fmt: skip
 from .resample import Resamples, values_and_draws
-
-#: The metrics behind the columns of cells.csv.
-CELL_METRICS = ("accuracy", "calibration", "scores", "uncertainty")
-
-Metric = str | Callable[..., Mapping[str, float]]
 
 
 class Interval(NamedTuple):
@@ -219,58 +215,3 @@ def seed_spread(values: Sequence[float], level: float = 0.95) -> Spread:
     deviation = float(values.std(ddof=1))
     width = float(stdtrit(n - 1, (1 + level) / 2)) * deviation / np.sqrt(n)
     return Spread(mean, deviation, mean - width, mean + width, n)
-
-
-# -- metric plugins ----------------------------------------------------------------------------------------------
-def metric_function(metric: Metric) -> Callable[..., Mapping[str, float]]:
-    """The function of a metric spec, its parameters filled in."""
-    if callable(metric):
-        return metric
-    plugin, arguments = register.metrics.arguments(register.metrics.spec(metric))
-    return lambda *records: plugin.make(*records, **arguments)
-
-
-def needs_clean(metric: Metric) -> bool:
-    """Whether a metric takes the clean records as its second argument."""
-    make = metric if callable(metric) else register.metrics.get(register.metrics.spec(metric).name).make
-    kinds = [parameter.kind for parameter in inspect.signature(make).parameters.values()]
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(kind in positional for kind in kinds) > 1
-
-
-def columns_of(metrics: Iterable[Metric] = CELL_METRICS) -> set[str] | None:
-    """Columns of the records that these metrics read, and the id; None where one of them does not say."""
-    found = {"id", "correct"}
-    for metric in metrics:
-        columns = None if callable(metric) else register.metrics.get(register.metrics.spec(metric).name).meta.get("columns")
-        if columns is None:
-            return None
-        found.update(columns)
-    return found
-
-
-def direction_of(name: str) -> str:
-    """Which way is better for a returned name: "higher", "lower", "zero" (nearest to 0) or "none"."""
-    return declarations().get(name, ("none", ""))[0]
-
-
-def unit_of(name: str) -> str:
-    """Unit of a returned name: "fraction" (shown as percent), "nats", ..., or ""."""
-    return declarations().get(name, ("none", ""))[1]
-
-
-def declarations() -> dict[str, tuple[str, str]]:
-    """(direction, unit) of every name that a registered metric declares.
-
-    A metric declares one string for the one value it is named after, or a mapping for several.
-    """
-    found: dict[str, tuple[str, str]] = {}
-    for entry in register.metrics.entries():
-        meta = register.metrics.get(entry.name).meta
-        direction, unit = meta.get("direction", "none"), meta.get("unit", "")
-        names = [*direction] if isinstance(direction, Mapping) else []
-        names += [name for name in unit if name not in names] if isinstance(unit, Mapping) else []
-        for name in names or [entry.name.replace("-", "_")]:
-            one = direction.get(name, "none") if isinstance(direction, Mapping) else direction
-            found[name] = (one, unit.get(name, "") if isinstance(unit, Mapping) else unit)
-    return found
