@@ -95,18 +95,19 @@ class _Divergence(torch.autograd.Function):
         d, d0, u = _log_ratios(log_a, log_b)
         p, q = log_a.softmax(-1), log_b.softmax(-1)
         a, b, every = _with_total(log_a).exp(), _with_total(log_b).exp(), torch.cat([d, d0], -1)
-        # d KL / d ln a_k = b_0 (p_k - q_k) + terms of order 1: the gradient of a softmax cross-entropy.
-        shift = torch.where(u.abs() < 1, p * u.clamp(-1, 1).expm1(), q - p)
-        small = _curvature(a) * every.expm1()
-        of_p = p * small[..., -1:] - small[..., :-1] - b[..., -1:] * shift
-        # d KL / d ln b_k = b_k u_k + terms of order 1.
-        small = _slope(b) - every.exp() * _slope(a)
-        of_q = q * small[..., -1:] - small[..., :-1] + b[..., :-1] * u
-        grad = _double(grad).unsqueeze(-1)
-        return tuple(
-            _like((grad * g).sum_to_size(x.shape), x) if needed else None
-            for g, x, needed in ((of_p, log_p, ctx.needs_input_grad[0]), (of_q, log_q, ctx.needs_input_grad[1]))
-        )
+        grad, of_p, of_q = _double(grad).unsqueeze(-1), None, None
+        if ctx.needs_input_grad[0]:
+            # d KL / d ln a_k = b_0 (p_k - q_k) + terms of order 1: the gradient of a softmax cross-entropy.
+            shift = torch.where(u.abs() < 1, p * u.clamp(-1, 1).expm1(), q - p)
+            small = _curvature(a) * every.expm1()
+            of_p = grad * (p * small[..., -1:] - small[..., :-1] - b[..., -1:] * shift)
+            of_p = _like(of_p.sum_to_size(log_p.shape), log_p)
+        if ctx.needs_input_grad[1]:
+            # d KL / d ln b_k = b_k u_k + terms of order 1.
+            small = _slope(b) - every.exp() * _slope(a)
+            of_q = grad * (q * small[..., -1:] - small[..., :-1] + b[..., :-1] * u)
+            of_q = _like(of_q.sum_to_size(log_q.shape), log_q)
+        return of_p, of_q
 
 
 def _with_total(log_a: Tensor) -> Tensor:
