@@ -316,3 +316,40 @@ def test_offline_hub_is_one_quick_line(monkeypatch):
     monkeypatch.setattr(hub, "reachable", lambda: False)
     with pytest.raises(UserError, match="hf-hub:nobody/nothing.*no network.*local-dir:PATH"):
         models.build("open-clip:hf-hub:nobody/nothing")
+
+
+PUBLISHED = {name: card for name, card in models.cards().items() if card["source"] in ("open-clip", "checkpoint")}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_cards_of_published_models_are_complete(name):
+    card = PUBLISHED[name]
+    assert card["title"] and card["method"] in name and card["activation"] in ("gelu", "quickgelu")
+    assert card["trained_at"].endswith("/255") and card["claims"]["source"]
+    accuracies = [v for k, v in card["claims"].items() if k == "clean" or k.endswith("/255")]
+    assert len(accuracies) >= 3 and accuracies == sorted(accuracies, reverse=True) and all(0 < v < 1 for v in accuracies)
+    assert card["variant"].startswith("hf-hub:") if card["source"] == "open-clip" else card["url"].endswith(card["weights"])
+
+
+def test_a_card_whose_weights_are_not_here_says_where_to_get_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROBUSTCAL_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=f"fetch https://.*vitb32_fare_eps_1.pt and put it at {tmp_path}/models"):
+        spec_identity("fare1-vit-b-32")
+
+
+def test_a_card_of_your_own_finds_the_weights_beside_it(base, tmp_path, images):
+    weights.save_state_dict(fine_tuned(base), tmp_path / "mine.safetensors")
+    (tmp_path / "my-robust.toml").write_text(
+        f'title = "mine"\nsource = "checkpoint"\nweights = "mine.safetensors"\nbase = "open-clip:local-dir:{base}"\n'
+        f'sha256 = "{weights.sha256(tmp_path / "mine.safetensors")}"\n'
+    )
+    models.add_card(tmp_path / "my-robust.toml")
+    try:
+        expected = logits(f"checkpoint:{tmp_path}/mine.safetensors:base=local-dir:{base}", images)
+        assert torch.equal(logits("my-robust", images), expected)
+        assert torch.equal(logits(f"my-robust:local-dir:{base}", images), logits(f"tiny:{base}", images))
+        weights.save_state_dict(fine_tuned(base, 0.7), tmp_path / "mine.safetensors")
+        with pytest.raises(UserError, match="sha256"):
+            spec_identity("my-robust")
+    finally:
+        del models.cards()["my-robust"]

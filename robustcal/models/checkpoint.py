@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ def identity(
     normalise: str | None = None, entry: str | None = None,
 ) -> str:  # fmt: skip
     """Hash of the weights file and of the model it goes on, without loading either."""
+    if variant is not None and not source.is_checkpoint(variant):
+        return source.identity(variant, base=base, activation=activation)
     file, facts = locate(variant, card)
     base = base or facts.get("base")
     under = "none" if base is None or base in open_clip.architectures() else source.spec_identity(base)
@@ -52,6 +55,8 @@ def checkpoint(
         normalise: "openai", "imagenet" or "inception" pixel statistics; default: the base's.
         entry: which entry of the file holds the tensors; default: the usual ones.
     """
+    if variant is not None and not source.is_checkpoint(variant):
+        return source.load(variant, base=base, activation=activation)
     file, facts = locate(variant, card)
     base, activation = base or facts.get("base"), activation or facts.get("activation")
     payload = weights.load_payload(file)
@@ -79,13 +84,10 @@ def locate(variant: str | None, card: dict | None = None) -> tuple[Path, dict[st
     Raises:
         UserError: if there is none, or if its sha256 is not the one its card states.
     """
-    facts = dict(card or {})
-    if variant is None and "weights" not in facts:
+    facts = {} if variant else dict(card or {})
+    if not variant and "weights" not in facts:
         raise UserError("model 'checkpoint' needs a file or run folder: checkpoint:PATH")
-    home = Path(facts["path"]).parent if "path" in facts else Path()
-    path = Path(variant).expanduser() if variant else home / facts["weights"]
-    if variant is not None:
-        facts = {}
+    path = Path(variant).expanduser() if variant else card_weights(facts)
     if path.is_dir():
         path, facts = path / TOWER, read_card(path)
     if not path.is_file():
@@ -94,6 +96,22 @@ def locate(variant: str | None, card: dict | None = None) -> tuple[Path, dict[st
     if stated and weights.sha256(path) != stated:
         raise UserError(f"'{path}' has sha256 {weights.sha256(path)[:12]}..., its card states {stated[:12]}...; refused")
     return path, facts
+
+
+def card_weights(card: dict[str, Any]) -> Path:
+    """Where a card's weights file is: beside the card, else in the folder ``models`` of the data root.
+
+    Raises:
+        UserError: if it is in neither place, saying where to get it and where to put it.
+    """
+    here = Path(card.get("path", "")).parent / card["weights"]
+    kept = Path(os.environ.get("ROBUSTCAL_DATA") or "~/.cache/robustcal").expanduser() / "models" / card["weights"]
+    for path in (here, kept):
+        if path.exists():
+            return path
+    name = Path(card.get("path", card["weights"])).stem
+    get = f"fetch {card['url']} and put it" if "url" in card else "put the file"
+    raise UserError(f"the weights of model '{name}' are not here: {get} at {kept}")
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -22,11 +22,9 @@ def fetch(repository: str, names: Sequence[str], wanted_by: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    for name in names:
-        try:
-            return Path(hf_hub_download(repository, name, local_files_only=True))
-        except Exception:  # not cached under this name
-            continue
+    found = cached(repository, names)
+    if found is not None:
+        return found
     reason = "no network" if not reachable() else f"it has none of {', '.join(names)}"
     if reachable():
         for name in names:
@@ -43,11 +41,23 @@ def fetch(repository: str, names: Sequence[str], wanted_by: str) -> Path:
     )
 
 
+def cached(repository: str, names: Sequence[str]) -> Path | None:
+    """The first of `names` that the hub's cache on this machine holds, if any."""
+    from huggingface_hub import hf_hub_download
+
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name, local_files_only=True))
+        except Exception:  # not cached under this name
+            continue
+    return None
+
+
 def reachable() -> bool:
     """Whether the hub's host has an address here: the hub's own client would retry for most of a minute."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE or os.environ.get("ROBUSTCAL_OFFLINE", "").lower() in ("1", "true", "yes"):
         return False
     if any(os.environ.get(name) for name in PROXIES):
         return True

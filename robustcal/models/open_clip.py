@@ -44,7 +44,9 @@ def open_clip(
         variant: ``ARCH/TAG``, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``; default: the card's `variant`.
         activation: "gelu" or "quickgelu", where the weights' origin does not say; a contradiction is refused.
     """
-    return blueprint.build(plan(_source(variant, card)), activation=activation or (card or {}).get("activation"))
+    if activation is None and variant is None:
+        activation = (card or {}).get("activation")
+    return blueprint.build(plan(_source(variant, card)), activation=activation)
 
 
 def _source(variant: str | None, card: dict | None) -> str:
