@@ -49,19 +49,23 @@ def webdataset(
     pack = Path(variant).expanduser() if variant else data_root() / card["folder"]
     if not pack.is_dir():
         raise UserError(f"webdataset folder '{pack}' does not exist")
-    split = split_of(card, split, "test")
+    name = card_name(card) if card else pack.resolve().name
+    shared = {"resolution": resolution, "preprocess": preprocess, "prompts": prompts, "check": check}
+    return read_pack(pack, name, split_of(card, split, "test"), card, **shared)
+
+
+def read_pack(pack: Path, name: str, split: str, card: dict | None, **shared) -> ImageDataset:
+    """The dataset of one split of a pack; `shared` are the spec parameters that every source takes."""
     classnames = read_lines(pack / CLASSNAMES, "one class name per line, line number = label")
     templates = check_templates(
         read_lines(pack / TEMPLATES, "one prompt per line, with {c} for the class name"), str(pack / TEMPLATES)
     )
     images, labels = index(pack, split, len(classnames))
-    name = card_name(card) if card else pack.resolve().name
     return describe(
         card, name=name, split=split, keys=classnames, labels=labels, ids=_ids(f"{name}/{split}", images),
         picture=lambda i: Image.open(io.BytesIO(images[i].read())), content=lambda i: images[i].read(),
         where=lambda i: str(images[i]), place=str(pack / split), templates=templates,
-        facts=hashlib.sha256("\n".join(f"{m.name} {m.size}" for m in images).encode()).hexdigest(),
-        resolution=resolution, preprocess=preprocess, prompts=prompts, check=check,
+        facts=hashlib.sha256("\n".join(f"{m.name} {m.size}" for m in images).encode()).hexdigest(), **shared,
     )  # fmt: skip
 
 
