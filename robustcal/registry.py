@@ -297,6 +297,8 @@ def load_plugin_file(path: str | Path) -> None:
     path = Path(path).resolve()
     if not path.is_file():
         raise UserError(f"plugin file '{path}' does not exist")
+    if path.suffix == ".toml":
+        return _load_card_file(path)
     name = f"robustcal_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
@@ -312,6 +314,18 @@ def load_plugin_file(path: str | Path) -> None:
     except BaseException as error:
         del sys.modules[name]
         raise UserError(f"plugin file '{path}' failed: {type(error).__name__}: {error}") from error
+
+
+def _load_card_file(path: Path) -> None:
+    """Add a card to the family that has its ``source``."""
+    try:
+        source = normalise(str(tomllib.loads(path.read_text()).get("source")))
+    except (ValueError, OSError) as error:
+        raise UserError(f"card '{path}' is not TOML: {error}") from None
+    for family in (datasets, models):
+        if source in family.names():
+            return family.add_card(path)
+    raise UserError(f"card '{path}' has the unknown source '{source}'; see: robustcal ls datasets, robustcal ls models")
 
 
 _entry_points_loaded = False

@@ -1,7 +1,6 @@
 """Every card of the field reads a miniature copy of its set, stored the way the authors store it."""
 
 import shutil
-import tomllib
 
 import dataset_files as files
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from robustcal.datasets import presence
-from robustcal.registry import datasets
+from robustcal.registry import datasets, load_plugin_file
 from robustcal.types import Dataset, UserError
 
 torch.set_num_threads(1)
@@ -216,11 +215,15 @@ def test_a_card_of_ones_own_is_one_file(root, tmp_path, monkeypatch):
     )
     (tmp_path / "my_birds.toml").write_text(text)
     monkeypatch.setattr(datasets, "_cards", dict(datasets.cards()))
-    datasets.add_card(tmp_path / "my_birds.toml")
+    load_plugin_file(tmp_path / "my_birds.toml")
     data = datasets.build("my-birds")
     assert (data.name, data.resolution, list(data.classnames)) == ("my-birds", 64, ["ibis", "owl", "wren"])
     assert data.ids[0] == "my-birds/test/n01443537/1.JPEG"
-    assert tomllib.loads(text)["size"] == len(data.labels)
+    assert len(data.labels) == 6
+    for damaged, message in (("source = 'nowhere'", "unknown source 'nowhere'"), ("source = ", "is not TOML")):
+        (tmp_path / "bad.toml").write_text(damaged)
+        with pytest.raises(UserError, match=message):
+            load_plugin_file(tmp_path / "bad.toml")
 
 
 def test_the_source_alone_is_no_dataset():
