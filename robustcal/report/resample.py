@@ -29,6 +29,7 @@ class Resamples:
     def __init__(self, n: int, count: int = 1000, seed: int = 0, key: str = ""):
         self.n, self.count, self.seed, self.key = n, count, seed, key
         self._kept: np.ndarray | None = None
+        self._uses = 0
 
     @classmethod
     def of(cls, ids: Sequence[str] | np.ndarray, count: int = 1000, seed: int = 0) -> "Resamples":
@@ -36,13 +37,18 @@ class Resamples:
         return cls(len(ids), count, seed, hashlib.sha256("\0".join(map(str, ids)).encode()).hexdigest())
 
     def chunks(self) -> Iterator[np.ndarray]:
-        """Counts (rows, n) float32, `count` rows altogether; nothing if there are no samples."""
+        """Counts (rows, n) float32, `count` rows altogether; nothing if there are no samples.
+
+        They are kept from the second use on, if they fit in `KEEP`: many datasets are used once.
+        """
+        self._uses += 1
         rows = max(ROWS, CHUNK // max(self.n, 1))
         starts = range(0, self.count if self.n else 0, rows)
         if self._kept is not None:
             yield from (self._kept[start : start + rows].astype(np.float32) for start in starts)
             return
-        kept = np.empty((self.count, self.n), np.uint8) if self.count * self.n <= KEEP else None
+        keep = self._uses > 1 and self.count * self.n <= KEEP
+        kept = np.empty((self.count, self.n), np.uint8) if keep else None
         key = hashlib.sha256(f"{self.seed}/{self.key}".encode()).digest()
         random = np.random.Generator(np.random.SFC64(list(key)))
         for start in starts:
