@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Callable, Sequence
+from typing import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ class ImageDataset:
 
     Args:
         labels: (n,) int64, or (n, C) multi-hot float32.
-        picture: index -> undecoded or decoded PIL image, any mode; called from several threads at once.
+        picture: index -> PIL image, any mode, opened but best not yet decoded; called from several threads at once.
         content: index -> bytes that stand for the stored image: part of `identity`.
         where: index -> what an error calls that image (a file, or a member of a shard).
         recipe: a key of `RECIPES`.
@@ -111,8 +112,37 @@ class ImageDataset:
         digest = hashlib.sha256(f"{self.recipe}\0{self.resolution}\0{self.facts}\0".encode())
         digest.update(np.ascontiguousarray(self.labels).tobytes())
         for index in np.unique(np.linspace(0, len(self) - 1, WITNESSES).astype(int)):
-            digest.update(hashlib.sha256(self.content(int(index))).digest())
+            with self._naming(int(index)):
+                digest.update(hashlib.sha256(self.content(int(index))).digest())
         return digest.hexdigest()[:16]
+
+    @contextlib.contextmanager
+    def _naming(self, index: int) -> Iterator[None]:
+        """Turn whatever a missing or broken file makes a reader raise into a `UserError` that names the image."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+            place = self.where(index)
+            raise UserError(f"image '{place}' of dataset '{self.name}' cannot be read: {reason}") from None
+
+    def check(self, indices: Sequence[int]) -> None:
+        """Open these images without decoding them, so that a missing or foreign file is found before a long run.
+
+        Raises:
+            UserError: naming the first one. A truncated image only shows when it is decoded.
+        """
+
+        def look(index: int) -> None:
+            with self._naming(index), self.picture(index):
+                pass
+
+        rows = [int(index) for index in indices]
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(rows), 1024):  # in parts: a task per image of a large set would fill memory
+                list(pool.map(look, rows[start : start + 1024]))
 
     def pixels(self, index: int) -> np.ndarray:
         """One image at the set's resolution, as bytes (R, R, 3).
@@ -120,15 +150,8 @@ class ImageDataset:
         Raises:
             UserError: naming the image, if it does not decode.
         """
-        try:
-            with self.picture(index) as picture:
-                return np.asarray(RECIPES[self.recipe](to_rgb(picture), self.resolution))
-        except UserError:
-            raise
-        except Exception as error:  # whatever a broken file makes a decoder raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            place = self.where(index)
-            raise UserError(f"image '{place}' of dataset '{self.name}' cannot be read: {reason}") from None
+        with self._naming(index), self.picture(index) as picture:
+            return np.asarray(RECIPES[self.recipe](to_rgb(picture), self.resolution))
 
     def read(self, indices: Sequence[int]) -> Batch:
         """These samples in this order; decoding is spread over `workers` threads."""

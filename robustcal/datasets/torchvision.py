@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..registry import register
 from ..types import UserError
@@ -49,6 +50,9 @@ def from_torchvision(
     name, root = card_name(card), data_root()
     names = [os.path.relpath(files[i], root) for i in order] if files else []
 
+    def picture(index: int) -> Image.Image:
+        return Image.open(files[order[index]]) if files else held[order[index]][0]
+
     def where(index: int) -> str:
         return files[order[index]] if files else f"{root}: {card['class']} {split}, number {order[index]}"
 
@@ -58,7 +62,7 @@ def from_torchvision(
     return describe(
         card, name=name, split=split, keys=keys_of(held, card), labels=labels[list(order)],
         ids=[f"{name}/{split}/{index:05d}" for index in range(len(labels))],
-        picture=lambda index: held[order[index]][0], content=content, where=where, place=str(root),
+        picture=picture, content=content, where=where, place=str(root),
         facts=hashlib.sha256("\n".join(names).encode()).hexdigest(),
         resolution=resolution, preprocess=preprocess, prompts=prompts, check=check,
     )  # fmt: skip
