@@ -8,6 +8,7 @@ the weights of an uninterrupted one.
 from __future__ import annotations
 
 import math
+import os
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -139,7 +140,9 @@ class Loop:
         """This process's parts of the batches still to come."""
         stream = _Stream(self.task, self.recipe.accumulate, self.accelerator.process_index, self.accelerator.num_processes)
         places = range(self.step * self.recipe.accumulate, self.task.total * self.recipe.accumulate)
-        return iter(torch.utils.data.DataLoader(stream, batch_size=None, sampler=places, num_workers=self.recipe.workers))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = min(self.recipe.workers, cores // self.accelerator.num_processes - 1)
+        return iter(torch.utils.data.DataLoader(stream, batch_size=None, sampler=places, num_workers=max(workers, 0)))
 
     def _optimise(self, module: nn.Module, batches: Iterator[Any], size: int, rate: float) -> tuple[dict, Tensor]:
         """One optimiser step; returns the summed loss parts of this process and the gradient norm."""

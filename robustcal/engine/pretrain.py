@@ -94,12 +94,12 @@ class Pretraining:
         return found
 
     def export(self, run: Path) -> dict[str, Any]:
-        """Fit the logit scale on clean source images and write an open_clip folder; returns facts for the card."""
+        """Fit the logit scale on clean source images and write an open_clip folder in fp16; returns facts for the card."""
         learned = self.trained.logit_scale.exp().item()
         if self.recipe.calibrate:
             self.trained.logit_scale.data.fill_(np.log(self._fitted_scale(self.recipe.calibrate)))
         digest = save_local_dir(
-            self.trained, self.config, run, preprocess={"mean": list(OPENAI_MEAN), "std": list(OPENAI_STD)},
+            self.trained, self.config, run, torch.float16, preprocess={"mean": list(OPENAI_MEAN), "std": list(OPENAI_STD)},
             vocabulary=MERGES,
         )  # fmt: skip
         fitted = self.trained.logit_scale.exp().item()

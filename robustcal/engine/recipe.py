@@ -30,6 +30,7 @@ class Recipe:
     model: str = "clip"
     dataset: str = "world"
     objective: str = "tecoa"
+    source_data: str = ""  # clean source samples nothing was trained on: where a temperature may be fitted
     template: str = ""  # one prompt with {} for the class name; empty: the dataset's own
     seed: int = 0
     # length and batch
@@ -80,7 +81,7 @@ class Recipe:
 
     def digest(self) -> str:
         """Content hash of the settings that decide the weights: a resumed run must have the same."""
-        ignored = {"title", "save_every", "log_every", "eval_every", "workers", "eval_steps", "recipes"}
+        ignored = {"title", "save_every", "log_every", "eval_every", "workers", "eval_steps", "recipes", "source_data"}
         content = {key: value for key, value in self.dictionary().items() if key not in ignored}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from pathlib import Path
@@ -21,12 +22,13 @@ from .pretrain import Pretraining
 from .recipe import Recipe
 from .trainlog import plot
 from .trainstate import checkpoints, sha256, write_json, write_tensors
+from .zoo import bundle
 
 
 def train(
     recipe: str, *, model: str | None = None, dataset: str | None = None, objective: str | None = None,
     epochs: float | None = None, steps: int | None = None, out: str | Path | None = None, seed: int | None = None,
-    device: str = "auto", precision: str | None = None, resume: bool = True, progress: Progress | None = None,
+    device: str = "auto", precision: str = "auto", resume: bool = True, progress: Progress | None = None,
     **overrides: Any,
 ) -> Path:  # fmt: skip
     """Train by a recipe, to the end, and return the run's folder.
@@ -40,7 +42,7 @@ def train(
         epochs, steps: another length; `steps` wins.
         out: the run's folder; default ``runs/RECIPE-seed-SEED``.
         device: auto, cpu or cuda.
-        precision: auto, fp32 or bf16.
+        precision: fp32, bf16, or auto: what the recipe says, else bf16 on a GPU that has it.
         resume: False discards what the folder holds.
         progress: called with one dictionary per event: its "kind" is start, step, evaluation, checkpoint or done.
         overrides: any other setting of `recipe.Recipe`.
@@ -49,15 +51,12 @@ def train(
         UserError: bad recipe, setting or spec; a run with other settings in `out`; a diverged loss.
     """
     given = {"model": model, "dataset": dataset, "objective": objective, "epochs": epochs, "steps": steps, "seed": seed}
-    settings = recipes.load(recipe, **given, precision=precision, **overrides)
+    given["precision"] = None if precision == "auto" else precision
+    settings = recipes.load(recipe, **given, **overrides)
     run = Path(out) if out else Path("runs") / f"{settings.name.replace('/', '-')}-seed-{settings.seed}"
     report = progress or (lambda event: None)
     if settings.task == "zoo":
-        for name in settings.recipes:
-            report({"kind": "recipe", "name": name})
-            train(name, out=run / Path(name).name, seed=seed, device=device, precision=precision, resume=resume,
-                  progress=progress, **overrides)  # fmt: skip
-        return run
+        return _zoo(settings, run, report, seed=seed, device=device, resume=resume, **overrides)
     accelerator = _accelerator(device)
     compute = _compute_type(settings.precision, accelerator.device)
     if accelerator.is_main_process:
@@ -73,6 +72,20 @@ def train(
         if accelerator.is_main_process:
             _finish(task, settings, run, measured, compute)
     report({"kind": "done", "path": str(run), **loop.measured})
+    return run
+
+
+def _zoo(settings: Recipe, run: Path, report: Progress, **shared: Any) -> Path:
+    """Run the recipes one after another, fine-tunes from the base trained first, and bundle the results."""
+    base, towers = "", {}
+    for name in settings.recipes:
+        report({"kind": "recipe", "name": name})
+        is_base = recipes.load(name).task == "pretrain"
+        path = train(name, model=None if is_base else f"clip:{base}", out=run / Path(name).name, progress=report, **shared)
+        base, towers = (path, towers) if is_base else (base, {**towers, Path(name).name: path})
+    if int(os.environ.get("RANK", 0)) == 0:
+        bundle(Path(base), towers, run / "bundle")
+        report({"kind": "bundle", "path": str(run / "bundle")})
     return run
 
 
@@ -136,6 +149,7 @@ def _finish(task: FineTuning | Pretraining, settings: Recipe, run: Path, measure
         facts = {"base": settings.model, "sha256": sha256(run / "model.safetensors")}
     card = {
         "title": settings.title, **facts, "steps": task.total, "seed": settings.seed, "held_out": measured,
+        "source_data": settings.source_data or None, "method": "clip" if settings.task == "pretrain" else settings.objective.partition(":")[0],
         "recipe": settings.dictionary(), "digest": settings.digest(), "command": " ".join(["robustcal", *sys.argv[1:]]),
         "compute": str(compute).removeprefix("torch."),
         "versions": {"robustcal": __version__, "torch": torch.__version__, "python": platform.python_version()},
