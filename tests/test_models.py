@@ -1,8 +1,10 @@
 """Models: every way in, the same strict code; logits agree with open_clip's own loading."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -353,3 +355,23 @@ def test_a_card_of_your_own_finds_the_weights_beside_it(base, tmp_path, images):
             spec_identity("my-robust")
     finally:
         del models.cards()["my-robust"]
+
+
+def test_the_example_of_the_docs_works(base, tmp_path, images):
+    from robustcal.registry import load_plugin_file
+
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "@register.model" in block)
+    (tmp_path / "ensemble.py").write_text(code)
+    load_plugin_file(tmp_path / "ensemble.py")
+    run = tmp_path / "run"
+    digest = weights.save_state_dict(fine_tuned(base), run / "model.safetensors")
+    (run / "card.json").write_text(json.dumps({"base": f"local-dir:{base}", "sha256": digest}))
+    a, b = f"tiny:{base}", f"tiny:{run}"
+    try:
+        both = logits(f"ensemble:a={a}:b={b}", images)
+        torch.testing.assert_close(both, (logits(a, images) + logits(b, images)) / 2)
+        assert spec_identity(f"ensemble:a={a}:b={b}") != spec_identity(f"ensemble:a={a}:b={a}")
+        assert next(e for e in models.entries() if e.name == "ensemble").origin.endswith("ensemble.py")
+    finally:
+        del models.plugins["ensemble"]
