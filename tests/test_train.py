@@ -20,6 +20,7 @@ from robustcal.engine import heldout, recipe, schedule, trainstate
 from robustcal.engine.finetune import FineTuning
 from robustcal.engine.inner import InnerAttack
 from robustcal.engine.train import train
+from robustcal.engine.zoo import CLAIMS, clean_accuracy
 from robustcal.models.blueprint import make_module, save_local_dir
 from robustcal.models.tiny_tokenizer import MERGES, tiny_tokenizer
 from robustcal.noise import Noise
@@ -172,6 +173,7 @@ RUN = """
 import os, signal, sys, json, torch
 torch.set_num_threads(1)
 from robustcal.engine.train import train
+from robustcal.engine.zoo import CLAIMS, clean_accuracy
 name, out, kill, settings = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 def progress(event):
     if event["kind"] == "step" and event["step"] == kill:
@@ -269,3 +271,40 @@ def test_calibration_gap_of_a_hand_made_case():
     confidence = torch.tensor([0.9, 0.9, 0.9, 0.5])
     correct = torch.tensor([True, True, False, False])
     assert heldout.calibration_gap(confidence, correct) == pytest.approx((abs(2.7 - 2) + 0.5) / 4, abs=1e-6)
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_bf16_towers_keep_logits_and_weights_in_fp32(tower, towers):
+    source = datasets.build("world-source:split=train:size=24")
+    classifier = models.build(f"open-clip:local-dir:{towers[tower]}").classifier(source.classnames, source.templates)
+    plugin, params = objectives.arguments(objectives.spec("tga-zsr"))
+    settings = recipe.load("tecoa", **{k: v for k, v in SMALL.items() if k != "device"}, steps=1)
+    images = source.read([0, 1, 2]).images
+    exact = classifier(images)
+    task = FineTuning(settings, classifier, source, plugin, params, compute=torch.bfloat16)
+    rounded = task.student(images)
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
+    torch.stack(list(task.module(*task.inputs(task.read(0, 0, 1), 0)).values())).sum().backward()
+    gradients = [p.grad for p in task.trained.parameters() if p.grad is not None]
+    assert gradients and all(g.dtype == torch.float32 and torch.isfinite(g).all() for g in gradients)
+
+
+BUNDLED = [name for name, card in models.cards().items() if card.get("source") == "tiny"]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_file_card_and_accuracy_agree(name):
+    card = models.cards()[name]
+    file = Path(card["path"]).parent.parent / "weights" / "tiny" / card["weights"]
+    assert trainstate.sha256(file) == card["sha256"] and card["command"].endswith(f"--seed {card['seed']}")
+    assert all(value.dtype in (torch.float16, torch.int64) for value in load_file(file).values())
+    assert set(CLAIMS) == set(card["claims"])
+    for dataset, claim in card["claims"].items():
+        # the last digits of a convolution differ between machines; one sample in 500 is 0.002
+        assert clean_accuracy(name, dataset) == pytest.approx(claim["clean_accuracy"], abs=0.0041)
+
+
+def test_the_bundled_zoo_fits_the_repository():
+    folder = Path(models.cards()["clip"]["path"]).parent.parent / "weights" / "tiny"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 30e6

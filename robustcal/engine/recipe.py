@@ -74,14 +74,15 @@ class Recipe:
     calibrate: int = 4000  # clean source images on which the logit scale is fitted at the end; 0: keep the learned one
     # a list of recipes to run, in order
     recipes: tuple[str, ...] = ()
+    results_only: tuple[str, ...] = ()  # which of them are not bundled, for the size of the package
 
     def dictionary(self) -> dict[str, Any]:
         """All settings as plain data."""
-        return {**asdict(self), "recipes": list(self.recipes)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def digest(self) -> str:
         """Content hash of the settings that decide the weights: a resumed run must have the same."""
-        ignored = {"title", "save_every", "log_every", "eval_every", "workers", "eval_steps", "recipes", "source_data"}
+        ignored = {"title", "save_every", "log_every", "eval_every", "workers", "eval_steps", "recipes", "results_only", "source_data"}
         content = {key: value for key, value in self.dictionary().items() if key not in ignored}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -144,7 +145,7 @@ def _key(path: Path) -> str:
 
 def _typed(name: str, field: Any, value: Any) -> Any:
     """The value in the type of the setting; whole numbers are accepted where a float is meant."""
-    if field.name == "recipes":
+    if field.type.startswith("tuple"):
         return tuple(value)
     kind = {"str": str, "int": int, "float": float}[field.type]
     if isinstance(value, str) and kind is not str:

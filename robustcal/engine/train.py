@@ -82,7 +82,10 @@ def _zoo(settings: Recipe, run: Path, report: Progress, **shared: Any) -> Path:
         report({"kind": "recipe", "name": name})
         is_base = recipes.load(name).task == "pretrain"
         path = train(name, model=None if is_base else f"clip:{base}", out=run / Path(name).name, progress=report, **shared)
-        base, towers = (path, towers) if is_base else (base, {**towers, Path(name).name: path})
+        if is_base:
+            base = path
+        elif name not in settings.results_only:
+            towers[Path(name).name] = path
     if int(os.environ.get("RANK", 0)) == 0:
         bundle(Path(base), towers, run / "bundle")
         report({"kind": "bundle", "path": str(run / "bundle")})
