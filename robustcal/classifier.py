@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import tower
 from .types import UserError
 
 DEFAULT_TEMPLATES = ("This is a photo of a {}",)
@@ -88,7 +89,10 @@ class ClipClassifier(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Image embedding before normalisation: (N, D)."""
-        output = self.visual(self.preprocess(images))
+        pixels = self.preprocess(images)
+        if tower.is_plain(self.visual):
+            return tower.class_embedding(self.visual, pixels)
+        output = self.visual(pixels)
         return output[0] if isinstance(output, tuple) else output
 
     def cosines(self, images: Tensor) -> Tensor:

@@ -16,14 +16,17 @@ from robustcal.types import Dataset
 PACKAGE = Path(registry.__file__).parent
 FAMILIES = ("models", "datasets", "attacks", "objectives", "metrics")
 #: What each room may import from the package, besides itself.
-ROOMS = {"types", "registry", "noise", "weights", "classifier", "store", "dirichlet"}
+ROOMS = {"types", "registry", "noise", "weights", "classifier", "recordfile", "claims", "store", "dirichlet", "tower"}
 MAY_IMPORT = {
     "types": set(),
     "registry": {"types"},
     "noise": {"types"},
     "weights": {"types"},
-    "classifier": {"types", "weights"},
-    "store": {"types"},
+    "tower": set(),
+    "classifier": {"types", "weights", "tower"},
+    "recordfile": {"types"},
+    "claims": {"types"},
+    "store": {"types", "recordfile", "claims"},
     "dirichlet": {"types"},
     **{family: ROOMS for family in FAMILIES},
     "engine": ROOMS | set(FAMILIES),
