@@ -223,7 +223,7 @@ def test_attacks_for_one_label_say_so(net, spec):
     "spec, hint",
     [
         ("pgd:loss=cee", "did you mean 'ce'"), ("pgd:return=first", "best, last"), ("pgd:steps=0", "1 or more"),
-        ("pgd:norm=l7", "linf, l2"), ("confidence:goal=sideways", "down, up, max, random"), ("noise:draw=x", "corners"),
+        ("pgd:norm=l7", "linf, l2"), ("confidence:goal=side", "down, up, max, random"), ("noise:draw=x", "corners"),
         ("composite:components=hue+tilt", "rotation"), ("square:return=last", "best, success-else-clean"),
         ("autoattack:standart", "standard"), ("torchattacks:DIFGMS", "DIFGSM"), ("torchattacks:LGV", "one by one"),
         ("torchattacks:FGSM:steps=3", "has no parameter 'steps'"), ("fgsm:start=here", "clean, uniform"),
@@ -256,9 +256,8 @@ def test_transfer_never_queries_the_model_under_test(net):
 def test_more_restarts_never_lower_the_loss(net):
     classifier, images, labels = net
     with torch.no_grad():
-        one, four = (
-            F.cross_entropy(classifier(run(f"pgd:steps=3:restarts={n}", net)), labels, reduction="none") for n in (1, 4)
-        )
+        found = [run(f"pgd:steps=3:restarts={n}", net) for n in (1, 4)]
+        one, four = (F.cross_entropy(classifier(x), labels, reduction="none") for x in found)
     assert (four >= one).all() and (four > one).any()
 
 
@@ -283,7 +282,8 @@ def test_accuracy_only_follows_the_return_rule():
 
 def test_several_radii_share_the_random_numbers(net):
     classifier, images, labels = net
-    found = radii(make_attack("pgd:steps=3"), classifier, images, labels, Threat(0), 0, noise(12).ids, [0.0, 0.05, EPS])
+    attack, ids = make_attack("pgd:steps=3"), noise(12).ids
+    found = radii(attack, classifier, images, labels, Threat(0), 0, ids, [0.0, 0.05, EPS])
     assert torch.equal(found[0.0], images) and torch.equal(found[EPS], run("pgd:steps=3", net))
     assert (found[0.05] - images).abs().max() <= 0.05 + 1e-6
 

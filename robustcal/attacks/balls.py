@@ -37,7 +37,7 @@ class LinfBall:
 
     def step(self, images: Tensor, gradient: Tensor, size: "float | Tensor") -> Tensor:
         """Steepest ascent: `size` (one number, or one per sample shaped (N, 1, 1, 1)) along the gradient's sign."""
-        return self.project(images + size * gradient.sign())
+        return gradient.sign().mul_(size).add_(images).clamp_(self.lower, self.upper)  # in place: one new tensor
 
 
 class L2Ball:
