@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from fractions import Fraction
 from pathlib import Path
 
@@ -64,12 +65,12 @@ def records(n: int, classes: int, pull: float, sharpness: float, seed: int, pref
 
 def make_run(
     path: Path, *, models=("clip", "tecoa", "ucat"), attacks=("clean", "pgd", "cw"),
-    datasets=("digits", "letters"), radii=("1/255", "2/255"), n=96, classes=10, classnames=None, seed=0, time=0.0,
+    datasets=("digits", "letters"), radii=("1/255", "2/255"), n=96, classes=10, classnames=None, seed=0, weights=0, time=0.0,
 ) -> Run:  # fmt: skip
     """Write a complete run directory at `path`."""
     versions = {"robustcal": "0.1.0", "torch": "2.15.0"}
-    argv = ["bench", "--models", *models, "--attacks", *attacks, "--datasets", *datasets, "--eps", *radii]
-    run = Run.create(path, {"argv": argv, "versions": versions, "device": "cpu", "seed": seed, "time": time})
+    command = shlex.join(["robustcal", "bench", "--models", *models, "--attacks", *attacks, "--datasets", *datasets, "--eps", *radii])
+    run = Run.create(path, {"command": command, "versions": versions, "device": "cpu", "seed": seed, "time": time})
     for m, model in enumerate(models):
         for d, dataset in enumerate(datasets):
             names = list(classnames or [f"class {i}" for i in range(classes)])
@@ -78,7 +79,7 @@ def make_run(
                     name = attack.split(":")[0]
                     strength = float(Fraction(eps) * 255)
                     pull = PULL.get(name, 0.8) * strength * (1 - MODELS.get(model, 0.3))
-                    text = f"{model}|{dataset}|{attack}|{eps}|{seed}|{n}|{classes}"
+                    text = f"{model}|{dataset}|{attack}|{eps}|{seed}|{n}|{classes}|{weights}"
                     cell = {
                         "id": hashlib.sha256(text.encode()).hexdigest()[:16],
                         "order": [m, d, a, float(Fraction(eps))],
@@ -89,9 +90,10 @@ def make_run(
                         "classnames": names, "templates": ["a photo of a {}"], "task": "single", "resolution": 32,
                         "attack_meta": {"kind": KINDS.get(name, "white-box"), "accuracy_only": name == "autoattack",
                                         "returns": "best", "goal": "untargeted"},
-                        "identity": {"model": f"sha256:{hashlib.sha256(model.encode()).hexdigest()}",
-                                     "dataset": f"sha256:{hashlib.sha256(dataset.encode()).hexdigest()}",
-                                     "prompts": "1234abcd5678ef90"},
+                        "identity": {"weights": f"sha256:{hashlib.sha256(f'{model}{weights}'.encode()).hexdigest()}",
+                                     "data": hashlib.sha256(dataset.encode()).hexdigest()[:16], "samples": f"{n}-{seed}",
+                                     "prompts": "1234abcd5678ef90", "attack": attack, "attack_version": 1, "seed": seed,
+                                     "precision": "fp32"},
                     }  # fmt: skip
                     run.add_cell(cell)
                     key = int(hashlib.sha256(dataset.encode()).hexdigest()[:6], 16) + seed

@@ -9,10 +9,11 @@ import numpy as np
 
 from ..metrics.bins import ReliabilityBins
 from ..metrics.calibration import bins_of
+from ..metrics.selective import risk_coverage
 from ..types import Records
 
 HISTOGRAM_BINS = 30
-CURVE_POINTS = 101
+CURVE_POINTS = 100
 SAMPLES = 12
 
 
@@ -59,24 +60,19 @@ def describe(cell: Mapping[str, Any], records: Records, clean: Records | None) -
     entropy = np.nan_to_num(np.asarray(records["entropy"], dtype=np.float64))
     counts = np.histogram(np.clip(confidence, 0, 1), HISTOGRAM_BINS, (0, 1))[0]
     entropies = np.histogram(np.clip(entropy, 0, most), HISTOGRAM_BINS, (0, most))[0]
-    coverage, risk = risk_coverage(confidence, np.asarray(records["correct"], dtype=bool))
+    coverage, risk = curve(records)
     return Details(bins_of(records), counts, entropies, most, coverage, risk, tuple(shown(names, records, clean)))
 
 
-def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Error rate among the most confident share of the samples, at `CURVE_POINTS` coverages in (0, 1].
-
-    Samples of equal confidence enter together, each as the average of its group.
-    """
-    order = np.argsort(-confidence, kind="stable")
-    _, group = np.unique(-confidence[order], return_inverse=True)
-    wrong = ~correct[order]
-    mean = np.bincount(group, wrong) / np.maximum(np.bincount(group), 1)
-    risk = np.cumsum(mean[group]) / np.arange(1, len(order) + 1)
-    coverage = np.linspace(0, 1, CURVE_POINTS)[1:]
-    if not len(order):
+def curve(records: Records) -> tuple[np.ndarray, np.ndarray]:
+    """The risk-coverage curve at `CURVE_POINTS` coverages in (0, 1]."""
+    coverage = np.linspace(0, 1, CURVE_POINTS + 1)[1:]
+    n = len(records["correct"])
+    if n == 0:
         return coverage, np.full(len(coverage), np.nan)
-    return coverage, risk[np.maximum(np.ceil(coverage * len(order)).astype(int), 1) - 1]
+    known, risk = risk_coverage(records)
+    # Each tie of confidences is one step: take the first that covers at least so much.
+    return coverage, risk[np.minimum(np.searchsorted(known, coverage - 1e-9), len(risk) - 1)]
 
 
 def shown(names: Sequence[str], records: Records, clean: Records | None) -> list[Shown]:

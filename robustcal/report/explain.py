@@ -5,14 +5,28 @@ from __future__ import annotations
 import shlex
 from typing import Any, Mapping, Sequence
 
+from ..store import Run
 from .captions import GOALS, NORMS, RETURNS
-from .frame import Cell, Results
+from .frame import Cell, evaluate
+from .merge import merge
 from .words import METRICS, flag_meanings
 
 Section = tuple[str, list[tuple[str, str]]]
 
 
-def explain(cell: Cell, results: Results | None = None) -> list[Section]:
+def explain(runs: Sequence[Run], name: str) -> str:
+    """Everything that made the cell whose id starts with `name`, as text; only its model and dataset are read.
+
+    Raises:
+        UserError: no such cell, or several.
+    """
+    sources, _ = merge(runs)
+    groups = {(s.names["model"], s.names["dataset"]) for s in sources if name and s.cell["id"].startswith(name)}
+    chosen = (lambda s: (s.names["model"], s.names["dataset"]) in groups) if groups else None  # a worst case: look at all
+    return text(sections_of(evaluate(runs, only=chosen).find(name)))
+
+
+def sections_of(cell: Cell) -> list[Section]:
     """Sections of (name, value) pairs: the number, its protocol, its identity, its flags and its commands."""
     sections = [("Cell", what(cell)), ("Numbers", numbers(cell)), ("Protocol", list(protocol_facts(cell.meta).items()))]
     sections.append(("Prompts", prompts(cell.meta)))
@@ -92,15 +106,16 @@ def provenance(header: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for invocation in header.get("invocations", []):
         rows.append(("command", command(invocation)))
-        rows += [(key, _plain(v)) for key, v in invocation.items() if key in ("device", "precision", "seed", "batch_size")]
+        rows += [(key, _plain(v)) for key, v in invocation.items() if key in ("device", "precision", "seed", "batch_size", "plugins") and v]
+        rows += [(key, _plain(v)) for key, v in invocation.get("request", {}).items() if key in ("seed", "precision")]
     rows += [(name, str(version)) for name, version in sorted(header.get("versions", {}).items())]
     return rows
 
 
 def command(invocation: Mapping[str, Any]) -> str:
     """The command line of an invocation, quoted for a shell."""
-    words = invocation.get("argv") or invocation.get("command") or []
-    return words if isinstance(words, str) else "robustcal " + shlex.join(map(str, words))
+    words = invocation.get("command", "")
+    return words if isinstance(words, str) else shlex.join(map(str, words))
 
 
 def _flag(count: int | None, n: int, meaning: str) -> str:

@@ -16,11 +16,15 @@ from ..types import Records, UserError
 from .labels import short_labels
 from .merge import Source, merge
 from .resample import Resamples
-from .stats import CELL_METRICS, Interval, Replicates, replicates
+from .stats import CELL_METRICS, Interval, Replicates, columns_of, replicates
 
 #: The metrics that cells.csv carries, in its order; each with ``_lo`` and ``_hi``.
 CSV_METRICS = ("accuracy", "ece", "confidence", "entropy", "nll", "brier", "au", "eu")
-#: What the metrics of a report need of a record. The logits, most of a record's bytes, stay on the disk.
+#: Besides, in reports: selective prediction, and how everything moves from clean to attacked.
+REPORT_METRICS = (*CELL_METRICS, "selective", "shift")
+#: Multi-label cells have these numbers too.
+MULTI_METRICS = ("multilabel", "top-labels")
+#: Columns a report reads besides those its metrics name. The logits, most of a record's bytes, stay on the disk.
 SCALAR_COLUMNS = (
     "id", "label", "labels", "prediction", "correct", "confidence", "label_probability", "entropy", "brier",
     "dirichlet_confidence", "log_alpha0", "au", "log_eu", "linf", "l2", "forwards", "backwards", "flags",
@@ -106,27 +110,28 @@ Details = Callable[[Mapping[str, Any], Records, "Records | None"], Any]
 
 def evaluate(
     runs: Iterable[Run], metrics: Sequence[Any] = CELL_METRICS, *, resamples: int = 1000,
-    columns: Sequence[str] | None = SCALAR_COLUMNS, details: Details | None = None,
+    details: Details | None = None, only: Callable[[Source], bool] | None = None,
 ) -> Results:  # fmt: skip
     """Read every cell of the runs once and compute its numbers; `worst` cells are added where attacks allow.
 
     Args:
-        columns: of the records to read; None reads all, for metrics that need logits.
+        metrics: specs or functions; multi-label cells get `MULTI_METRICS` too.
+        only: which cells to look at; all by default.
         details: called with (cell, records, clean records or None); its result is kept as `Cell.details`.
     """
     runs = list(runs)
     sources, notes = merge(runs)
     shared: dict[str, Resamples] = {}
     groups: dict[tuple[str, str], list[Source]] = {}
-    for source in sources:
+    for source in filter(only, sources):
         groups.setdefault((source.names["model"], source.names["dataset"]), []).append(source)
     cells: list[Cell] = []
     for group in groups.values():
-        cells += _group(group, metrics, resamples, columns, details, shared, notes)
+        cells += _group(group, metrics, resamples, details, shared, notes)
     return Results(cells, notes, runs)
 
 
-def _group(group, metrics, resamples, columns, details, shared, notes) -> list[Cell]:
+def _group(group, metrics, resamples, details, shared, notes) -> list[Cell]:
     """The cells of one model on one dataset, their worst cases, and the flags that follow from them together."""
 
     def measure(meta: Mapping[str, Any], names: Mapping[str, str], records: Records, run: Run) -> Cell:
@@ -134,7 +139,7 @@ def _group(group, metrics, resamples, columns, details, shared, notes) -> list[C
         if key not in shared:
             shared[key] = Resamples.of(records["id"], resamples)
         paired = clean if clean is not None and np.array_equal(clean["id"], records["id"]) else None
-        numbers = replicates(records, metrics, shared[key], clean=paired)
+        numbers = replicates(records, _metrics_for(meta, metrics), shared[key], clean=paired)
         small = Replicates(numbers.values, {k: v.astype(np.float32) for k, v in numbers.draws.items()}, numbers.limits)
         extra = details(meta, records, paired) if details else None
         axes = (names["model"], names["dataset"], names["attack"], str(meta["eps"]))
@@ -144,7 +149,7 @@ def _group(group, metrics, resamples, columns, details, shared, notes) -> list[C
     cells: list[Cell] = []
     kept: dict[tuple, list[tuple[Source, Records]]] = {}
     for source in sorted(group, key=lambda s: s.cell["attack_meta"]["kind"] != "clean"):  # stable: clean ones first
-        records = source.run.read(source.cell["id"], columns)
+        records = source.run.read(source.cell["id"], _columns_for(source.cell, metrics))
         if len(records["id"]) != source.cell["n"]:
             what = f"{source.cell['model']} x {source.cell['dataset']} x {source.cell['attack']} {source.cell['eps']}"
             notes.append(f"unfinished: {what}: {len(records['id'])} of {source.cell['n']} samples; left out")
@@ -168,6 +173,16 @@ def _group(group, metrics, resamples, columns, details, shared, notes) -> list[C
         flags = found[cell.id] if cell.id in found else validity.own_flags(cell.meta)
         cell.flags.update({flag: None for flag in flags if flag not in cell.flags})
     return cells
+
+
+def _metrics_for(cell: Mapping[str, Any], metrics: Sequence[Any]) -> Sequence[Any]:
+    return (*metrics, *MULTI_METRICS) if cell["task"] == "multi" else metrics
+
+
+def _columns_for(cell: Mapping[str, Any], metrics: Sequence[Any]) -> list[str] | None:
+    """Columns to read; None, all, where a metric does not say what it needs."""
+    named = columns_of(_metrics_for(cell, metrics))
+    return None if named is None else [*SCALAR_COLUMNS, *sorted(set(named) - set(SCALAR_COLUMNS))]
 
 
 def _samples_key(records: Records) -> str:

@@ -146,29 +146,42 @@ def main(results: Results) -> list[Table]:
     return per_dataset(results, "accuracy", "main")
 
 
-CALIBRATION = ("accuracy", "confidence", "ece", "ece_debiased", "overconfidence", "underconfidence", "brier", "nll", "entropy", "au",
-               "log10_eu", "aurc", "auroc")  # fmt: skip
-WITH_INTERVAL = ("accuracy", "ece", "confidence")
+CALIBRATION = (
+    "accuracy", "confidence", "ece", "ece_debiased", "adaptive_ece", "classwise_ece", "ks", "overconfidence",
+    "underconfidence", "brier", "nll", "aurc", "accuracy_at_80",
+)  # fmt: skip
+UNCERTAINTY = (
+    "entropy", "entropy_shift", "au", "au_shift", "log10_eu", "log10_eu_shift", "confidence_shift", "entropy_falls",
+    "auroc_entropy", "auroc_au", "auroc_eu",
+)  # fmt: skip
+WITH_INTERVAL = ("accuracy", "ece", "confidence", "entropy_shift", "au_shift", "log10_eu_shift", "confidence_shift")
 
 
 def calibration(results: Results) -> list[Table]:
-    """Averages of everything about calibration, and ECE per dataset."""
+    """Averages of everything about calibration, how uncertainty moves under attack, and ECE per dataset."""
+    what = "confidence is the softmax at the model's own logit scale"
+    moved = "a shift is attacked minus clean, falls is the share of samples whose entropy falls, AUROC tells attacked from clean"
+    tables = _wide(results, "calibration", "Calibration", CALIBRATION, what)
+    return tables + _wide(results, "uncertainty", "Uncertainty", UNCERTAINTY, moved) + per_dataset(results, "ece", "ece")
+
+
+def _wide(results: Results, name: str, title: str, wanted: Sequence[str], what: str) -> list[Table]:
+    """Averages over datasets of several metrics: one table per radius, one block per attack."""
     averages = Averages(results)
+    known = {metric for cell in results.cells for metric in cell.numbers.values}
+    names = [metric for metric in wanted if metric in known]
+    columns = [_column(metric, interval=metric in WITH_INTERVAL) for metric in names]
     tables = []
     for eps in radii(results) or ["0"]:
         members = _clean_attacks(results) + [(attack, eps) for attack in attacks_at(results, eps) if eps != "0"]
-        known = {name for cell in results.cells for name in cell.numbers.values}
-        names = [name for name in CALIBRATION if name in known]
         rows, cells = [], []
         for attack, radius in members:
-            picks = [(name, lambda m: averages.get(m, attack, radius)) for name in names]
-            label = results.labels["attack"][attack]
-            rows += block(results, averages.models, (label,), picks)
+            picks = [(metric, lambda m: averages.get(m, attack, radius)) for metric in names]
+            rows += block(results, averages.models, (results.labels["attack"][attack],), picks)
             cells += [c for c in results.cells if (c.attack, c.eps) == (attack, radius) and c.meta["task"] == SINGLE]
-        columns = [_column(name, interval=name in WITH_INTERVAL) for name in names]
-        what = f"Calibration at radius {eps}, {_over(averages)}; confidence is the softmax at the model's own logit scale."
-        tables.append(_finish(results, f"calibration-{eps.replace('/', '-')}", what, columns, rows, cells))
-    return tables + per_dataset(results, "ece", "ece")
+        text = f"{title} at radius {eps}, {_over(averages)}; {what}."
+        tables.append(_finish(results, f"{name}-{eps.replace('/', '-')}", text, columns, rows, cells))
+    return tables
 
 
 def ablation(results: Results) -> list[Table]:

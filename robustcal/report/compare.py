@@ -1,0 +1,170 @@
+"""Measured numbers beside published ones, with their difference. What a run lacks stays empty."""
+
+from __future__ import annotations
+
+import csv
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+
+from ..metrics.accuracy import harmonic_mean
+from ..registry import parse_spec
+from ..types import UserError
+from .captions import protocol
+from .frame import Cell, Results
+from .stats import Interval, average, interval
+from .tables import Column, Entry, Row, Table
+
+PAPER = Path(__file__).parent / "paper"
+#: Public name of a comparison -> its card.
+CARDS = {"paper": "ucat.toml"}
+AVERAGE = "Average"
+
+
+@dataclass(frozen=True)
+class Published:
+    """The published tables: the card, and the values as fractions by (table, method, attack, radius x 255, set, metric)."""
+
+    card: dict[str, Any]
+    values: dict[tuple[int, str, str, int, str, str], float]
+
+    def axis(self, table: int, place: int) -> list[Any]:
+        """The distinct keys of a table at one place of the tuple, in printed order."""
+        return list(dict.fromkeys(key[place] for key in self.values if key[0] == table))
+
+
+def read_published(name: str = "paper") -> Published:
+    """The data card of a comparison.
+
+    Raises:
+        UserError: unknown name.
+    """
+    if name not in CARDS:
+        raise UserError(f"unknown comparison '{name}'; there are: {', '.join(CARDS)}")
+    card = tomllib.loads((PAPER / CARDS[name]).read_text())
+    with open(PAPER / card["values"], newline="") as file:
+        values = {
+            (int(r["table"]), r["method"], r["attack"], int(r["eps_255"]), r["dataset"], r["metric"]): float(r["value"]) / 100
+            for r in csv.DictReader(file)
+        }
+    return Published(card, values)
+
+
+def compare_with(name: str, results: Results, chosen: Sequence[str]) -> list[Table]:
+    """The published tables of the chosen layouts, each method with a measured and a difference row below it.
+
+    Raises:
+        UserError: no published table belongs to any of the layouts.
+    """
+    published = read_published(name)
+    numbers = [number for layout in chosen for number in published.card["layouts"].get(layout, [])]
+    if not numbers:
+        known = ", ".join(published.card["layouts"])
+        raise UserError(f"no published table belongs to layout {', '.join(chosen)}; --compare {name} knows: {known}")
+    return [Comparison(published, number, results).table() for number in dict.fromkeys(numbers)]
+
+
+class Comparison:
+    """One published table and the cells of a run that can stand beside it."""
+
+    def __init__(self, published: Published, number: int, results: Results):
+        self.published, self.number, self.results, self.card = published, number, results, published.card
+        columns = [(key[4], key[5]) for key in published.values if key[0] == number]
+        self.columns = list(dict.fromkeys(columns))
+        sets = [d for d in published.axis(number, 4) if d != AVERAGE]
+        everywhere = [d for table in (13, 16) for d in published.axis(table, 4) if d != AVERAGE]
+        self.sets = sets or list(dict.fromkeys(everywhere))
+        self.used: dict[str, Cell] = {}
+
+    def table(self) -> Table:
+        columns = [Column(d if m == "top1_acc" else m) for d, m in self.columns]
+        rows = list(self.rows())
+        card, number = self.card, str(self.number)
+        parts = [f"Measured beside published (in %). Published: table {number} of {card['title']}; {card['source']}."]
+        parts += [f"Its protocol: {card['backbone']}, {card['protocols'][number]}."]
+        if number in card.get("caveats", {}):
+            parts += [f"Note: {card['caveats'][number]}."]
+        parts += [f"Measured: {protocol([c.meta for c in self.used.values()])}" if self.used else "Measured: the run has none of these cells."]
+        parts += ["Empty: not in the run. Averages are measured only where all data sets are."]
+        name = f"compare-{number}"
+        return Table(name, " ".join(parts), ("Attack", "Method", ""), tuple(columns), tuple(rows))
+
+    def rows(self) -> Iterator[Row]:
+        for attack in self.published.axis(self.number, 2):
+            for radius in self.published.axis(self.number, 3):
+                for i, method in enumerate(self.published.axis(self.number, 1)):
+                    printed = [self.published.values.get((self.number, method, attack, radius, *c)) for c in self.columns]
+                    if all(value is None for value in printed):
+                        continue
+                    head = attack if radius == 0 else f"{attack} {radius}/255"
+                    yield Row((head, method, "published"), tuple(Entry(v) for v in printed), rule=i == 0)
+                    for model in self.models(method) or [None]:
+                        found = [self.measured(model, attack, radius, *c) if model else None for c in self.columns]
+                        label = f"measured: {self.results.labels['model'][model]}" if model else "measured"
+                        yield Row((head, method, label), tuple(Entry(*x) if x else Entry() for x in found))
+                        gaps = [_gap(x, v) for x, v in zip(found, printed)]
+                        yield Row((head, method, "difference"), tuple(gaps))
+
+    # -- what stands beside what -----------------------------------------------------------------------------------
+    def models(self, method: str) -> list[str]:
+        names = self.card["methods"].get(method, [])
+        return [m for m in self.results.values("model") if _name(m) in names]
+
+    def dataset(self, printed: str) -> str | None:
+        names = {_bare(n) for n in [printed, *self.card["datasets"].get(printed, [])]}
+        return next((d for d in self.results.values("dataset") if _bare(_name(d)) in names), None)
+
+    def attack(self, printed: str, radius: int) -> tuple[str, str] | None:
+        """The measured (attack, eps) of that name and radius, the one with the published parameters if there is one."""
+        wanted = dict(self.card["attacks"].get(printed, {"name": printed}))
+        name, found = wanted.pop("name"), []
+        for attack, eps in dict.fromkeys((c.attack, c.eps) for c in self.results.cells):
+            if _name(attack) == name and Fraction(eps) == Fraction(radius, 255):
+                params = parse_spec(attack.split(" #")[0]).params
+                same = all(str(params.get(key)) == str(value) for key, value in wanted.items())
+                found.append((not same, attack, eps))
+        return min(found, key=lambda item: item[0])[1:] if found else None
+
+    def cell(self, model: str, attack: str, radius: int, dataset: str) -> Cell | None:
+        here, where = self.attack(attack, radius), self.dataset(dataset)
+        return self.results.get(model, where, *here) if here and where else None
+
+    def measured(self, model: str, attack: str, radius: int, dataset: str, metric: str) -> Interval | None:
+        name = self.card["metrics"][metric]
+        if name.startswith("h"):
+            part = "accuracy" if name == "h" else "f1_at_3"
+            clean, robust = (self.replicates(model, a, r, dataset) for a, r in (("clean", 0), (attack, radius)))
+            if clean is None or robust is None or part not in clean.values or part not in robust.values:
+                return None
+            value = float(harmonic_mean(clean.values[part], robust.values[part]))
+            return interval(value, np.asarray(harmonic_mean(clean.draws[part], robust.draws[part])))
+        found = self.replicates(model, attack, radius, dataset)
+        return found.interval(name) if found is not None and name in found.values else None
+
+    def replicates(self, model: str, attack: str, radius: int, dataset: str):
+        cells = [self.cell(model, attack, radius, d) for d in (self.sets if dataset == AVERAGE else [dataset])]
+        if not all(cells):
+            return None
+        self.used |= {cell.id: cell for cell in cells}
+        return average([cell.numbers for cell in cells])
+
+
+def _gap(found: Interval | None, printed: float | None) -> Entry:
+    if found is None or printed is None:
+        return Entry()
+    return Entry(found.value - printed, found.lo - printed, found.hi - printed, signed=True)
+
+
+def _name(spec: str) -> str:
+    return parse_spec(spec.split(" #")[0]).name
+
+
+def _bare(text: str) -> str:
+    """Letters and digits only, lower case: how names are compared."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())

@@ -1,0 +1,175 @@
+"""From run directories to the files of a report: tables, figures and the page. Neither model nor GPU is needed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Callable, Iterable, Mapping, Sequence
+
+from ..store import Run, write_atomically
+from ..types import UserError
+from . import layouts, tables
+from .compare import compare_with
+from .details import describe
+from .frame import REPORT_METRICS, Results, csv_text, evaluate
+from .tables import Table
+
+#: Written without being asked for a layout: those that have cells.
+DEFAULT_LAYOUTS = ("main", "calibration", "by-eps", "transfer", "coco")
+#: For the layout `calibration` when it is asked for: slower, so not in every report.
+FULL_METRICS = (*REPORT_METRICS, "adaptive", "kolmogorov", "detection", "classwise")
+LATEX_HEAD = "% Needs \\usepackage{booktabs,graphicx}. Made by robustcal; \\input this file.\n"
+
+
+def gather(
+    runs: Iterable[str | Path | Run], *, metrics: Sequence[str] = REPORT_METRICS, details: bool = True, resamples: int = 1000
+) -> Results:
+    """Open run directories, merge them and compute every number once; what all the functions below start from.
+
+    Args:
+        metrics: what to compute; `FULL_METRICS` has everything the layout `calibration` can show.
+        details: keep what diagrams and the page need.
+
+    Raises:
+        UserError: a path that is no run, or runs without a finished cell.
+    """
+    opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
+    results = evaluate(opened, metrics, details=describe if details else None, resamples=resamples)
+    if not results.cells:
+        names = ", ".join(f"'{run.path}'" for run in opened)
+        raise UserError(f"{names} has no finished cell to report on; run the same bench command again")
+    return results
+
+
+def metrics_for(layout: str | None) -> tuple[str, ...]:
+    """The metrics that a layout wants."""
+    return FULL_METRICS if layout == "all" or "calibration" in (layout or "").split(",") else REPORT_METRICS
+
+
+def chosen_tables(results: Results, layout: str | None = None, compare: str | None = None) -> list[Table]:
+    """The tables of a layout, of several (``main,calibration``), of "all", or by default of all that have cells.
+
+    Args:
+        compare: "paper" sets the published numbers beside the measured ones.
+    """
+    names = list(DEFAULT_LAYOUTS) if layout is None else list(layouts.LAYOUTS) if layout == "all" else layout.split(",")
+    if compare is not None:
+        return compare_with(compare, results, names)
+    found = [table for name in names for table in layouts.build(name.strip(), results)]
+    return [table for table in found if table.rows] if layout is None else found
+
+
+def text_table(results: Results, width: int | None = None) -> str:
+    """The summary that `bench` prints: accuracy and ECE of every model against the radius, and what was noted."""
+    return text_report(results, layout="by-eps", width=width)
+
+
+def text_report(
+    runs: Results | Iterable[str | Path | Run], layout: str | None = "main", compare: str | None = None, width: int | None = None
+) -> str:
+    """Tables as plain text, broken to fit `width` characters (by default the terminal's)."""
+    results = runs if isinstance(runs, Results) else gather(runs, metrics=metrics_for(layout), details=False)
+    width = shutil.get_terminal_size((120, 24)).columns if width is None else width
+    parts = [tables.text(_wrapped(table, width), width) for table in chosen_tables(results, layout, compare)]
+    return "\n".join([*parts, *results.notes])
+
+
+def _wrapped(table: Table, width: int) -> Table:
+    import textwrap
+    from dataclasses import replace
+
+    meanings = {flag: text for flag, text in table.flags.items()}
+    return replace(table, caption=textwrap.fill(table.caption, max(width, 40)), flags=meanings)
+
+
+def write_report(
+    runs: Results | Sequence[str | Path | Run], formats: Iterable[str], out: str | Path, layout: str | None = None,
+    compare: str | None = None,
+) -> list[Path]:  # fmt: skip
+    """Write a report and return the paths written, the page last.
+
+    Args:
+        runs: run directories, or what `gather` made of them.
+        formats: of md, tex, csv, html, diagrams, figures, cells; see `WRITERS`.
+        layout, compare: as in `chosen_tables`; for md, tex and csv.
+
+    Raises:
+        UserError: unknown format, layout or comparison; a path that cannot be written.
+    """
+    order = [name for name in WRITERS if name in set(formats)]
+    unknown = [name for name in formats if name not in WRITERS]
+    if unknown:
+        raise UserError(f"unknown format '{unknown[0]}'; there are: text, {', '.join(WRITERS)}")
+    results = runs if isinstance(runs, Results) else gather(runs, metrics=metrics_for(layout))
+    out, paths = Path(out), []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in order:
+            paths += WRITERS[name](results, out, layout, compare)
+    except OSError as error:
+        raise UserError(f"cannot write to '{out}': {error.strerror or error}; choose another --out") from None
+    return paths
+
+
+def _write(path: Path, text: str) -> list[Path]:
+    write_atomically(path, text.encode())
+    return [path]
+
+
+def _markdown(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+    parts = [f"## {table.name}\n\n{tables.markdown(table)}" for table in chosen_tables(results, layout, compare)]
+    notes = [f"- {note}" for note in results.notes]
+    return _write(out / "table.md", "\n".join([*parts, *notes]))
+
+
+def _latex(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+    parts = [tables.latex(table) for table in chosen_tables(results, layout, compare)]
+    return _write(out / "table.tex", "\n".join([LATEX_HEAD, *parts]))
+
+
+def _csv(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+    paths = _write(out / "cells.csv", csv_text(results))
+    for table in chosen_tables(results, layout, compare):
+        paths += _write(out / f"table-{table.name}.csv", tables.comma_separated(table))
+    return paths
+
+
+def _diagrams(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+    from . import plots
+
+    return plots.write_diagrams(results, out)
+
+
+def _figures(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+    from . import plots
+
+    return plots.write_diagrams(results, out, ("pdf",)) + plots.write_figures(results, out)
+
+
+def _cells(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+    from . import plots
+
+    return plots.write_cell_diagrams(results, out)
+
+
+def _html(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+    from .site import page
+
+    # The page names what lies beside it already; it is written last, so that it finds what this call wrote.
+    known = [path for pattern in ("table.*", "cells.csv", "figures/*", "reliability/*") for path in sorted(out.glob(pattern))]
+    files = [(path.relative_to(out).as_posix(), path.relative_to(out).as_posix()) for path in known]
+    if (out.parent / "cells.csv").exists():
+        files.insert(0, ("../cells.csv", "cells.csv: every number with its interval"))
+    return _write(out / "index.html", page(results, files))
+
+
+#: Format -> what writes it, in the order of writing.
+WRITERS: Mapping[str, Callable[[Results, Path, str | None, str | None], list[Path]]] = {
+    "md": _markdown,  # table.md
+    "tex": _latex,  # table.tex, booktabs
+    "csv": _csv,  # cells.csv, and one file per table
+    "diagrams": _diagrams,  # reliability/MODEL-ATTACK.png
+    "figures": _figures,  # reliability/*.pdf and figures/*.{pdf,svg,png}
+    "cells": _cells,  # reliability/CELL.png, one for every cell
+    "html": _html,  # index.html
+}
