@@ -9,16 +9,23 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 from synthetic_run import records as invented
 
+from robustcal.metrics.adaptive import adaptive
+from robustcal.metrics.calibration import calibration
+from robustcal.metrics.classwise import classwise
+from robustcal.metrics.decomposition import decomposition
 from robustcal.metrics.detection import detection
+from robustcal.metrics.kolmogorov import kolmogorov
 from robustcal.metrics.label_calibration import label_calibration, padded
 from robustcal.metrics.logits import logits_of
 from robustcal.metrics.multilabel import multilabel, score_matrix
 from robustcal.metrics.scores import scores
 from robustcal.metrics.selective import risk_coverage, selective
 from robustcal.metrics.shift import shift
+from robustcal.metrics.smooth import smooth
 from robustcal.metrics.sorting import Sorted
 from robustcal.metrics.temperature import HIGHEST, LOWEST, at_temperature, fit_temperature, posthoc
 from robustcal.metrics.top_labels import top_labels
+from robustcal.metrics.uncertainty import uncertainty
 from robustcal.types import UserError
 
 FIXED = settings(max_examples=50, deadline=None, derandomize=True)
@@ -229,3 +236,17 @@ def test_temperature_stays_in_range_where_the_loss_has_no_minimum():
         fit_temperature({"label": np.array([])})
     with pytest.raises(UserError, match="no column 'top_logits'"):
         fit_temperature({"label": np.array([1])})
+
+
+def test_a_classifier_without_cosines_has_the_metrics_of_its_softmax():
+    data = rows(80)
+    for name in ("dirichlet_confidence", "log_alpha0", "au", "log_eu"):
+        data[name] = np.full(80, np.nan)
+    assert set(detection(data, data)) == {"auroc_confidence", "auroc_entropy"}
+    assert not selective(data, by="eu") and selective(data)
+    assert math.isnan(shift(data, data)["au_shift"]) and shift(data, data)["entropy_shift"] == 0
+    for metric in (calibration, adaptive, kolmogorov, smooth, decomposition):
+        assert metric(data) and not metric(data, reading="dirichlet")
+    value = uncertainty(data)
+    assert math.isfinite(value["entropy"]) and math.isnan(value["au"]) and math.isnan(value["entropy_normalised"])
+    assert classwise(data)["classwise_ece"] > 0

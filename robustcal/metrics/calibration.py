@@ -47,7 +47,7 @@ DIRECTION = {
     direction={prefix + name: way for _, prefix in READINGS.values() for name, way in DIRECTION.items()}, unit="fraction",
     columns=("confidence", "dirichlet_confidence", "correct"),
 )  # fmt: skip
-def calibration(records: Records, *, bins: int = 15, reading: str = "softmax") -> Means:
+def calibration(records: Records, *, bins: int = 15, reading: str = "softmax") -> Means | dict[str, float]:
     """How far confidence is from accuracy.
 
     `reading`: "softmax" at the model's own logit scale, or "dirichlet", the Dirichlet mean softmax(cosine / 0.07),
@@ -59,7 +59,9 @@ def calibration(records: Records, *, bins: int = 15, reading: str = "softmax") -
     - overconfidence, underconfidence: the two parts of ece, from bins above and below their accuracy;
       their sum is ece, their difference is gap.
     """
-    confidence, correct, prefix = reading_of(records, reading)
+    if (found := reading_of(records, reading)) is None:
+        return {}
+    confidence, correct, prefix = found
     index = bin_index(confidence, bin_edges(confidence, bins))
     return binned(confidence, correct, index, bins, {name: prefix + name for name in DIRECTION})
 
@@ -110,8 +112,10 @@ def bin_columns(index: np.ndarray, bins: int, gap: np.ndarray, confidence: np.nd
     return columns
 
 
-def reading_of(records: Records, reading: str = "softmax") -> tuple[np.ndarray, np.ndarray, str]:
+def reading_of(records: Records, reading: str = "softmax") -> tuple[np.ndarray, np.ndarray, str] | None:
     """Confidence (N,), correctness (N,) and name prefix of a reading.
+
+    None where the reading has nan: a classifier without cosines has no Dirichlet mean, a broken one no softmax.
 
     Raises:
         UserError: unknown reading, or confidences that are no probabilities.
@@ -119,6 +123,8 @@ def reading_of(records: Records, reading: str = "softmax") -> tuple[np.ndarray, 
     if reading not in READINGS:
         raise UserError(f"reading '{reading}' is unknown; there are: {', '.join(READINGS)}")
     column, prefix = READINGS[reading]
+    if column not in records or np.isnan(np.asarray(records[column], np.float64)).any():
+        return None
     try:
         return *checked(records[column], records["correct"]), prefix
     except ValueError as error:
@@ -126,6 +132,9 @@ def reading_of(records: Records, reading: str = "softmax") -> tuple[np.ndarray, 
 
 
 def bins_of(records: Records, bins: int = 15, reading: str = "softmax", scheme: str = "width") -> ReliabilityBins:
-    """The reliability bins of records: what `calibration` sums up and what a diagram draws."""
-    confidence, correct, _ = reading_of(records, reading)
+    """The reliability bins of records: what `calibration` sums up and what a diagram draws.
+
+    Empty bins where the reading has nan.
+    """
+    confidence, correct, _ = reading_of(records, reading) or (np.empty(0), np.empty(0), "")
     return reliability_bins(confidence, correct, bins, scheme)

@@ -18,13 +18,15 @@ PARTS = {"brier_top": "lower", "brier_reliability": "lower", "brier_resolution":
     direction={prefix + name: way for _, prefix in READINGS.values() for name, way in PARTS.items()},
     columns=("confidence", "dirichlet_confidence", "correct"),
 )
-def decomposition(records: Records, *, bins: int = 15, reading: str = "softmax") -> Means:
+def decomposition(records: Records, *, bins: int = 15, reading: str = "softmax") -> Means | dict[str, float]:
     """brier_top, the mean of (confidence - correct)^2 over the predicted class only, and what it is made of.
 
     brier_top = brier_reliability - brier_resolution + brier_uncertainty + brier_within: Murphy (1973) over equal-width
     bins; `within` is the variance inside the bins that makes it exact (Stephenson, Coelho and Jolliffe, 2008).
     """
-    confidence, correct, prefix = reading_of(records, reading)
+    if (found := reading_of(records, reading)) is None:
+        return {}
+    confidence, correct, prefix = found
     index = bin_index(confidence, bin_edges(confidence, bins))
     rows = np.arange(len(index))
     columns = np.zeros((len(index), 3 * bins + 2), dtype=np.float32)

@@ -22,14 +22,16 @@ def detection(records: Records, clean: Records) -> Weighted:
 
     auroc_confidence, auroc_entropy, auroc_au, auroc_eu: by low confidence or by high entropy, aleatoric or epistemic
     uncertainty. Below 0.5 the attack suppresses the uncertainty. A sample and its attacked twin are resampled together.
+    Scores with nan (au and eu of a classifier without cosines) are left out.
     """
     n = len(records["entropy"])
     if n == 0:
         return Weighted(lambda weights: {name: np.full(len(weights), np.nan) for name in DETECTORS}, 0)
-    groups = {
-        name: Sorted(sign * np.concatenate([np.asarray(rows[column], np.float64) for rows in (clean, records)]))
+    scores = {
+        name: sign * np.concatenate([np.asarray(rows[column], np.float64) for rows in (clean, records)])
         for name, (column, sign) in DETECTORS.items()
     }
+    groups = {name: Sorted(score) for name, score in scores.items() if not np.isnan(score).any()}
     coarse = {name: group.coarse() for name, group in groups.items()}
     return Weighted(lambda weights: _values(groups, weights), n, lambda weights: _values(coarse, weights))
 

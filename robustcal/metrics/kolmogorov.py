@@ -19,12 +19,14 @@ SEGMENTS = 200
     direction={f"{prefix}ks": "lower" for _, prefix in READINGS.values()}, unit="fraction",
     columns=("confidence", "dirichlet_confidence", "correct"),
 )  # fmt: skip
-def kolmogorov(records: Records, *, reading: str = "softmax") -> Weighted:
+def kolmogorov(records: Records, *, reading: str = "softmax") -> Weighted | dict[str, float]:
     """ks: largest absolute cumulative sum of (correct - confidence) over samples sorted by confidence, over N.
 
     Gupta et al. (2021), eq. 8. Samples of equal confidence are added together, so the order of ties does not matter.
     """
-    confidence, correct, prefix = reading_of(records, reading)
+    if (found := reading_of(records, reading)) is None:
+        return {}
+    confidence, correct, prefix = found
     groups, gap = Sorted(confidence), correct - confidence
 
     def evaluate(weights: np.ndarray) -> dict[str, np.ndarray]:

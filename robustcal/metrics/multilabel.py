@@ -1,4 +1,4 @@
-"""Multi-label tasks: mean average precision over the whole dataset, precision, recall, F1 of the top labels, ECE."""
+"""Multi-label tasks: mean average precision over the whole dataset."""
 
 from __future__ import annotations
 

@@ -18,17 +18,19 @@ RANKINGS = {"confidence": ("confidence", 1), "dirichlet": ("dirichlet_confidence
     direction={"aurc": "lower", "aurc_excess": "lower", "accuracy_at_80": "higher"}, unit="fraction",
     columns=("correct", "confidence", "dirichlet_confidence", "entropy", "au", "log_eu"),
 )  # fmt: skip
-def selective(records: Records, *, by: str = "confidence") -> Weighted:
+def selective(records: Records, *, by: str = "confidence") -> Weighted | dict[str, float]:
     """Keeping the samples that `by` (confidence, dirichlet, entropy, au or eu) trusts most. Returns:
 
     - aurc: mean error rate over all coverages 1/N ... N/N (Geifman and El-Yaniv, 2017);
     - aurc_excess: aurc minus that of a ranking that puts every error last;
     - accuracy_at_80: accuracy of the most trusted 80 %.
 
-    Samples that tie are taken in random order: the values are expectations over it.
+    Samples that tie are taken in random order: the values are expectations over it. Nothing is returned where the
+    ranking has nan (a classifier without cosines has no dirichlet, au or eu).
     """
-    groups, errors = _ranked(records, by)
-
+    groups, errors, known = _ranked(records, by)
+    if not known:
+        return {}
     if not len(errors):
         return Weighted(lambda weights: {name: np.full(len(weights), np.nan) for name in SELECTIVE}, 0)
     return Weighted(lambda w: _values(groups, errors, w), len(errors), lambda w: _values(groups.coarse(), errors, w))
@@ -52,18 +54,19 @@ def risk_coverage(records: Records, by: str = "confidence") -> tuple[np.ndarray,
 
     One point for each distinct value of the ranking.
     """
-    groups, errors = _ranked(records, by)
+    groups, errors, _ = _ranked(records, by)
     ones = np.ones((1, len(errors)))
     kept = groups.group_sums(ones)[0].cumsum()
     return kept / len(errors), groups.group_sums(ones, errors)[0].cumsum() / kept
 
 
-def _ranked(records: Records, by: str) -> tuple[Sorted, np.ndarray]:
-    """Samples sorted from the most trusted to the least, and their errors (N,) 0/1."""
+def _ranked(records: Records, by: str) -> tuple[Sorted, np.ndarray, bool]:
+    """Samples sorted from the most trusted to the least, their errors (N,) 0/1, and whether the ranking has no nan."""
     if by not in RANKINGS:
         raise UserError(f"ranking '{by}' is unknown; there are: {', '.join(RANKINGS)}")
     column, sign = RANKINGS[by]
-    return Sorted(-sign * np.asarray(records[column], np.float64)), 1.0 - np.asarray(records["correct"], np.float64)
+    score = -sign * np.asarray(records[column], np.float64)
+    return Sorted(score), 1.0 - np.asarray(records["correct"], np.float64), not np.isnan(score).any()
 
 
 def _area(count: np.ndarray, wrong: np.ndarray) -> np.ndarray:

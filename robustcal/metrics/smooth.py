@@ -23,13 +23,15 @@ HALVINGS = 20
     direction={f"{prefix}smooth_ece": "lower" for _, prefix in READINGS.values()}, unit="fraction",
     columns=("confidence", "dirichlet_confidence", "correct"),
 )  # fmt: skip
-def smooth(records: Records, *, reading: str = "softmax") -> Weighted:
+def smooth(records: Records, *, reading: str = "softmax") -> Weighted | dict[str, float]:
     """smooth_ece: integral over [0, 1] of the absolute kernel-smoothed residual (Blasiok and Nakkiran, 2024).
 
     The kernel is a Gaussian reflected at 0 and 1; its bandwidth is the one that equals the error itself, so there is
     nothing to choose. Residuals are first collected on a grid of 1000 cells.
     """
-    confidence, correct, prefix = reading_of(records, reading)
+    if (found := reading_of(records, reading)) is None:
+        return {}
+    confidence, correct, prefix = found
     cell = bin_index(confidence, np.linspace(0.0, 1.0, GRID + 1))
     groups, gap, n = Sorted(cell), confidence - correct, len(cell)
     used = cell[groups.order][groups.starts] if n else cell
