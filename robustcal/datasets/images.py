@@ -128,22 +128,6 @@ class ImageDataset:
             place = self.where(index)
             raise UserError(f"image '{place}' of dataset '{self.name}' cannot be read: {reason}") from None
 
-    def check(self, indices: Sequence[int]) -> None:
-        """Open these images without decoding them, so that a missing or foreign file is found before a long run.
-
-        Raises:
-            UserError: naming the first one. A truncated image only shows when it is decoded.
-        """
-
-        def look(index: int) -> None:
-            with self._naming(index), self.picture(index):
-                pass
-
-        rows = [int(index) for index in indices]
-        with ThreadPoolExecutor(self.workers) as pool:
-            for start in range(0, len(rows), 1024):  # in parts: a task per image of a large set would fill memory
-                list(pool.map(look, rows[start : start + 1024]))
-
     def pixels(self, index: int) -> np.ndarray:
         """One image at the set's resolution, as bytes (R, R, 3).
 
