@@ -155,7 +155,8 @@ def test_weights_of_another_architecture_are_refused(base, tmp_path):
     weights.save_state_dict(fine_tuned(base), tmp_path / "resnet.safetensors")
     with pytest.raises(UserError, match="another architecture.*missing.*unexpected"):
         models.build(f"checkpoint:{tmp_path}/resnet.safetensors:base=local-dir:{vit}")
-    (tmp_path / "vit" / "open_clip_model.safetensors").write_bytes((base / "open_clip_model.safetensors").read_bytes())
+    name = "open_clip_model.safetensors"
+    (vit / name).write_bytes((base / name).read_bytes())
     with pytest.raises(UserError, match="another architecture"):
         models.build(f"open-clip:local-dir:{vit}")
 
@@ -329,8 +330,12 @@ def test_cards_of_published_models_are_complete(name):
     assert card["title"] and card["method"] in name and card["activation"] in ("gelu", "quickgelu")
     assert card["trained_at"].endswith("/255") and card["claims"]["source"]
     accuracies = [v for k, v in card["claims"].items() if k == "clean" or k.endswith("/255")]
-    assert len(accuracies) >= 3 and accuracies == sorted(accuracies, reverse=True) and all(0 < v < 1 for v in accuracies)
-    assert card["variant"].startswith("hf-hub:") if card["source"] == "open-clip" else card["url"].endswith(card["weights"])
+    assert len(accuracies) >= 3 and accuracies == sorted(accuracies, reverse=True)
+    assert all(0 < value < 1 for value in accuracies)
+    if card["source"] == "open-clip":
+        assert card["variant"].startswith("hf-hub:")
+    else:
+        assert card["url"].endswith(card["weights"]) and card["base"]
 
 
 def test_a_card_whose_weights_are_not_here_says_where_to_get_them(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""Models made of models: temperature, weight interpolation, test-time counterattack and the attack that averages it."""
+"""Models made of models: temperature, interpolation, test-time counterattack and the attack that averages it."""
 
 import math
 
@@ -212,8 +212,8 @@ def run(spec, target, images, labels, eps=4 / 255):
 def test_eot_is_pgd_on_a_model_without_randomness(base, images):
     labels = torch.tensor([0, 1, 2, 3])
     plain = classifier(base)
-    assert torch.equal(run("eot:steps=3", plain, images, labels), run("pgd:steps=3", plain, images, labels))
-    assert torch.equal(run("eot:steps=3:return=last", plain, images, labels), run("pgd:steps=3:return=last", plain, images, labels))
+    for rest in ("steps=3", "steps=3:return=last"):
+        assert torch.equal(*(run(f"{name}:{rest}", plain, images, labels) for name in ("eot", "pgd")))
 
 
 def test_eot_never_sees_the_deployed_draw(base, images):

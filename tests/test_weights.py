@@ -125,7 +125,8 @@ def safetensors_bytes(header, data=b""):
 def test_absurd_safetensors_headers_are_refused(tmp_path):
     file = tmp_path / "x.safetensors"
     for shape, offsets in [([10**12], [0, 4]), ([2**62, 2**62], [0, 4]), ([1], [0, 4 * 10**12]), ([-1], [0, 4])]:
-        file.write_bytes(safetensors_bytes({"w": {"dtype": "F32", "shape": shape, "data_offsets": offsets}}, b"\0" * 4))
+        entry = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+        file.write_bytes(safetensors_bytes({"w": entry}, b"\0" * 4))
         refused(file, "damaged")
     file.write_bytes(struct.pack("<Q", 2**60) + b"{}")
     refused(file, "truncated")

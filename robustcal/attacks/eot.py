@@ -1,4 +1,4 @@
-"""Expectation over transformation: PGD on the mean loss over a random defence's own randomness (Athalye et al. 2018)."""
+"""Expectation over transformation: PGD on the mean loss over a defence's randomness (Athalye et al. 2018)."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ def _model_row(name: str, card: dict[str, Any]) -> Row:
         from ..models import blueprint, hub
 
         here = hub.cached(variant.removeprefix("hf-hub:"), blueprint.WEIGHT_NAMES) is not None
-        return row(name, here, f"{variant}: {'in the hub cache' if here else 'downloads itself where there is a network'}")
+        where = "in the hub cache" if here else "downloads itself where there is a network"
+        return row(name, here, f"{variant}: {where}")
     return row(name, True, f"{card.get('title', '')} ({card.get('weights', variant)})".strip())
 
 

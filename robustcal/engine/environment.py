@@ -1,4 +1,4 @@
-"""What this machine offers: Python, packages and extras, devices, the data folder, the network. Imports torch late."""
+"""What this machine offers: Python, packages and extras, devices, the data folder, the network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def packages() -> Iterator[Row]:
     for requirement in map(Requirement, stated):
         extra = _extra(requirement)
         name = f"{requirement.name} [{extra}]" if extra else requirement.name
-        how = f"pip install 'robustcal[{extra}]'" if extra else f"pip install '{requirement.name}{requirement.specifier}'"
+        wanted = f"robustcal[{extra}]" if extra else f"{requirement.name}{requirement.specifier}"
+        how = f"pip install '{wanted}'"
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
@@ -92,7 +93,8 @@ def network() -> Iterator[Row]:
     from ..models.hub import reachable
 
     ok = reachable()
-    yield row("network", ok, "the hub is reachable" if ok else "the hub is not reachable; use local-dir:PATH for models")
+    text = "the hub is reachable" if ok else "the hub is not reachable; use local-dir:PATH for models"
+    yield row("network", ok, text)
 
 
 def row(name: str, ok: bool, text: str, required: bool = False) -> Row:

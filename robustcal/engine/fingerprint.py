@@ -85,7 +85,8 @@ def compare(measured: Mapping[str, Any], stated: Mapping[str, Any]) -> list[tupl
             agree = abs(own - value) <= 1e-3 * max(1.0, abs(value))
             rows.append((name, agree, f"{own}" if agree else f"{own}, the card says {value}"))
         else:
-            rows.append((name, own == value, f"{_short(own)}" if own == value else f"{_short(own)}, the card says {_short(value)}"))
+            said = "" if own == value else f", the card says {_short(value)}"
+            rows.append((name, own == value, f"{_short(own)}{said}"))
     return rows
 
 

@@ -36,9 +36,9 @@ WEIGHT_NAMES = (
 class Blueprint:
     """Everything needed to build one CLIP model.
 
-    `config`: open_clip's model config. `preprocess`: at least mean and std where they are not OpenAI's. `weights`: the
-    file of the whole model, or None where the caller brings the tensors. `activation`: what the weights were
-    trained with, "gelu" or "quickgelu"; None if nothing says so. `tokenizer`: made on demand.
+    `config`: open_clip's model config. `preprocess`: at least mean and std where they are not OpenAI's.
+    `weights`: the file of the whole model, or None where the caller brings the tensors. `activation`: what the
+    weights were trained with, "gelu" or "quickgelu"; None if nothing says so. `tokenizer`: made on demand.
     """
 
     name: str

@@ -93,8 +93,9 @@ def locate(variant: str | None, card: dict | None = None) -> tuple[Path, dict[st
     if not path.is_file():
         raise UserError(f"checkpoint '{path}' does not exist")
     stated = facts.get("sha256")
-    if stated and weights.sha256(path) != stated:
-        raise UserError(f"'{path}' has sha256 {weights.sha256(path)[:12]}..., its card states {stated[:12]}...; refused")
+    found = weights.sha256(path)
+    if stated and found != stated:
+        raise UserError(f"'{path}' has sha256 {found[:12]}..., its card states {stated[:12]}...; refused")
     return path, facts
 
 
@@ -119,7 +120,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads((folder / CARD).read_text())
     except FileNotFoundError:
-        raise UserError(f"'{folder}' is neither a training run ({CARD}) nor a model folder ({blueprint.CONFIG})") from None
+        known = f"a training run ({CARD}) nor a model folder ({blueprint.CONFIG})"
+        raise UserError(f"'{folder}' is neither {known}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"'{folder / CARD}' is not readable JSON ({error})") from None
     if not isinstance(card, dict):

@@ -1,8 +1,8 @@
 """Released checkpoints -> the project's own tensor names. Pure functions on what `weights.load_payload` returned.
 
-The TeCoA, PMG-AFT, TGA-ZSR and UCAT releases keep the fine-tuned image tower under `vision_encoder_state_dict`, beside
-a visual prompter's `state_dict`; RobustVLM (FARE) saves the bare image tower; open_clip and OpenAI save the whole model.
-Their image towers share OpenAI's tensor names, often behind a `module.` or `visual.` prefix.
+The TeCoA, PMG-AFT, TGA-ZSR and UCAT releases keep the fine-tuned image tower under `vision_encoder_state_dict`,
+beside a visual prompter's `state_dict`; RobustVLM (FARE) saves the bare image tower; open_clip and OpenAI save the
+whole model. Their image towers share OpenAI's tensor names, often behind a `module.` or `visual.` prefix.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def refuse_prompts(payload: Mapping[str, Any], where: str) -> None:
     for entry in ("state_dict", "add_prompter"):
         learnt = payload.get(entry)
         if isinstance(learnt, Mapping) and any(getattr(value, "numel", int)() for value in learnt.values()):
-            raise UserError(f"'{where}' also holds a visual prompt ('{entry}'), which robustcal does not apply; refused")
+            raise UserError(f"'{where}' also holds a visual prompt ('{entry}'), which would not be applied; refused")
 
 
 def describe_tower(state: "Mapping[str, Tensor]") -> str | None:

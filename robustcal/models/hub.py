@@ -1,4 +1,4 @@
-"""Published weights from the Hugging Face hub: from its cache when they are there, else downloaded, else one clear line."""
+"""Published weights from the Hugging Face hub: from its cache, else downloaded, else one clear line why not."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def fetch(repository: str, names: Sequence[str], wanted_by: str) -> Path:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
                 break
     raise UserError(
-        f"'{wanted_by}' is not in the hub's cache and cannot be fetched ({reason}); fetch the repository {repository} "
-        "elsewhere and name its folder with local-dir:PATH"
+        f"'{wanted_by}' is not in the hub's cache and cannot be fetched ({reason}); "
+        f"fetch the repository {repository} elsewhere and name its folder with local-dir:PATH"
     )
 
 

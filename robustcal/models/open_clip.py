@@ -130,7 +130,8 @@ def _published(arch: str, tag: str, published: Mapping[str, Any]) -> Path:
         return Path(download_pretrained(dict(published)))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"'{arch}/{tag}' cannot be fetched ({reason}); fetch it elsewhere, use local-dir:PATH") from None
+        text = f"'{arch}/{tag}' cannot be fetched ({reason}); fetch it elsewhere and use local-dir:PATH"
+        raise UserError(text) from None
 
 
 def split_tag(source: str) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""What the text after a model's name means: published weights, a folder, or a checkpoint; one way in for all cards."""
+"""What the text after a model's name means: published weights, a folder or a checkpoint; the same for all cards."""
 
 from __future__ import annotations
 

@@ -129,5 +129,5 @@ def fit_temperature(logits: "Tensor", labels: "Tensor") -> float:
         return ((p * logits).sum(1) - right).mean().item()
 
     if not slope(-5.0) < 0 < slope(5.0):
-        raise UserError("no temperature fits: the likelihood of the source data has no best one (all right, or chance)")
+        raise UserError("no temperature fits: the likelihood has no best one (all images right, or chance)")
     return math.exp(-brentq(slope, -5.0, 5.0, xtol=1e-10))

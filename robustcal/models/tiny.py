@@ -52,7 +52,7 @@ def _tower(card: dict | None) -> Path | None:
     name = (card or {}).get("weights", blueprint.WEIGHTS)
     file, stated = FOLDER / name, (card or {}).get("sha256")
     if not file.is_file():
-        raise UserError(f"bundled weights '{file.name}' are missing; reinstall, or rebuild them with 'robustcal train'")
+        raise UserError(f"bundled weights '{file.name}' are missing; reinstall, or rebuild them: robustcal train")
     if stated and weights.sha256(file) != stated:
         raise UserError(f"bundled weights '{file.name}' differ from their card (sha256); reinstall robustcal")
     return None if name == blueprint.WEIGHTS else file

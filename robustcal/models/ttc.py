@@ -43,7 +43,8 @@ def ttc(
         UserError: if eps or step is not positive, or steps is below 1.
     """
     if not (eps > 0 and step > 0 and steps >= 1):
-        raise UserError(f"ttc needs eps and step above 0 and steps of 1 or more, not eps={eps} step={step} steps={steps}")
+        given = f"eps={eps} step={step} steps={steps}"
+        raise UserError(f"ttc needs eps and step above 0 and steps of 1 or more, not {given}")
     settings = {"eps": eps, "step": step, "steps": steps, "beta": beta, "threshold": threshold, "seed": seed}
     deployed = source.load_base(model)
     return CounterattackModel(deployed, source.load_base(reference) if reference else None, settings)
@@ -144,7 +145,7 @@ class CounterattackClassifier(nn.Module):
 
     @torch.no_grad()
     def relative_change(self, images: Tensor, delta: Tensor) -> Tensor:
-        """|phi(x + delta) - phi(x)| / |phi(x)| of each image: (N,). Small is the "falsely stable" sign of an attack."""
+        """|phi(x + delta) - phi(x)| / |phi(x)| of each image: (N,). A small one is the sign of an attack."""
         tower = self.judge or self.deployed
         clean = tower.embed(images)
         return (tower.embed(images + delta) - clean).norm(dim=1) / clean.norm(dim=1)
