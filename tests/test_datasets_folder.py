@@ -48,6 +48,9 @@ def test_a_folder_may_bring_names_and_prompts(tree):
 
 
 def test_folders_that_cannot_be_read(tree, tmp_path):
+    (tree / "Cat" / "b.png").write_bytes(b"not a picture")
+    with pytest.raises(UserError, match=r"image '.*Cat/b.png' of dataset 'pictures' cannot be read"):
+        datasets.build(f"folder:{tree}:resolution=native")
     (tree / "ant" / "b.png").write_bytes(b"not a picture")
     data = datasets.build(f"folder:{tree}")
     with pytest.raises(UserError, match=r"image '.*ant/b.png' of dataset 'pictures' cannot be read"):
@@ -55,8 +58,7 @@ def test_folders_that_cannot_be_read(tree, tmp_path):
     (tree / "ant" / "b.png").unlink()
     with pytest.raises(UserError, match="ant/b.png' of dataset 'pictures' cannot be read: No such file"):
         data.read([2])
-    with pytest.raises(UserError, match="ant/b.png"):
-        data.identity
+    assert data.identity, "the engine may leave an image out; the others still have an identity"
     (tree / "dog").mkdir()
     with pytest.raises(UserError, match="class folder '.*dog' has no images"):
         datasets.build(f"folder:{tree}")

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 
 from ..types import UserError
-from .images import RECIPES, ImageDataset
+from .images import RECIPES, ImageDataset, naming
 from .names import class_names
 
 Card = Mapping[str, Any]
@@ -103,7 +102,7 @@ def check_counts(card: Card | None, split: str | None, classes: int, size: int, 
 
 
 def geometry(
-    card: Card | None, resolution: str | None, preprocess: str | None, first: Callable[[], Image.Image]
+    card: Card | None, resolution: str | None, preprocess: str | None, first_size: Callable[[], tuple[int, int]]
 ) -> tuple[int, str]:
     """Resolution in pixels and recipe: what was asked for, else the card's, else 224 and ``crop``.
 
@@ -123,8 +122,7 @@ def geometry(
         return int(text), recipe
     if "native" in card:
         return int(card["native"]), recipe
-    with first() as image:
-        width, height = image.size
+    width, height = first_size()
     if card or width != height:
         raise UserError("this dataset has no native resolution: its images differ in size or are not square; say 224")
     return width, recipe
@@ -148,7 +146,12 @@ def describe(
     if not len(labels):
         raise UserError(f"dataset '{name}' has no images in {place}")
     classnames, prompt_templates = prompts_of(card, prompts, keys, templates)
-    side, recipe = geometry(card, resolution, preprocess, lambda: picture(0))
+
+    def first_size() -> tuple[int, int]:
+        with naming(where(0), name), picture(0) as image:
+            return image.size
+
+    side, recipe = geometry(card, resolution, preprocess, first_size)
     return ImageDataset(
         name=name, classnames=classnames, templates=prompt_templates, resolution=side, labels=labels, ids=ids,
         picture=picture, content=content, where=where, recipe=recipe, facts=facts,

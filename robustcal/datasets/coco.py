@@ -70,8 +70,8 @@ def read_instances(path: Path) -> tuple[list[str], list[str], np.ndarray]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        categories = {int(row["id"]): str(row["name"]) for row in sorted(content["categories"], key=lambda row: row["id"])}
-        images = {int(row["id"]): str(row["file_name"]) for row in sorted(content["images"], key=lambda row: row["id"])}
+        categories = dict(sorted((int(row["id"]), str(row["name"])) for row in content["categories"]))
+        images = dict(sorted((int(row["id"]), str(row["file_name"])) for row in content["images"]))
         pairs = [(int(row["image_id"]), int(row["category_id"])) for row in content["annotations"]]
     except OSError as error:
         raise UserError(f"annotation file '{path}' cannot be read: {error.strerror}") from None

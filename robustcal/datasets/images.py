@@ -68,6 +68,18 @@ def to_unit(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
 
 
+@contextlib.contextmanager
+def naming(place: str, dataset: str) -> Iterator[None]:
+    """Turn whatever a missing or broken file makes a reader raise into a `UserError` that names the image."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"image '{place}' of dataset '{dataset}' cannot be read: {reason}") from None
+
+
 @dataclass
 class ImageDataset:
     """A dataset that decodes its images on demand; satisfies `types.Dataset`. Memory does not grow with use.
@@ -112,21 +124,12 @@ class ImageDataset:
         digest = hashlib.sha256(f"{self.recipe}\0{self.resolution}\0{self.facts}\0".encode())
         digest.update(np.ascontiguousarray(self.labels).tobytes())
         for index in np.unique(np.linspace(0, len(self) - 1, WITNESSES).astype(int)):
-            with self._naming(int(index)):
-                digest.update(hashlib.sha256(self.content(int(index))).digest())
+            try:
+                content = self.content(int(index))
+            except (OSError, UserError):
+                content = b"unreadable"  # `read` will name it; the others still have an identity
+            digest.update(hashlib.sha256(content).digest())
         return digest.hexdigest()[:16]
-
-    @contextlib.contextmanager
-    def _naming(self, index: int) -> Iterator[None]:
-        """Turn whatever a missing or broken file makes a reader raise into a `UserError` that names the image."""
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-            place = self.where(index)
-            raise UserError(f"image '{place}' of dataset '{self.name}' cannot be read: {reason}") from None
 
     def pixels(self, index: int) -> np.ndarray:
         """One image at the set's resolution, as bytes (R, R, 3).
@@ -134,7 +137,7 @@ class ImageDataset:
         Raises:
             UserError: naming the image, if it does not decode.
         """
-        with self._naming(index), self.picture(index) as picture:
+        with naming(self.where(index), self.name), self.picture(index) as picture:
             return np.asarray(RECIPES[self.recipe](to_rgb(picture), self.resolution))
 
     def read(self, indices: Sequence[int]) -> Batch:
