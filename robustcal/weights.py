@@ -59,12 +59,18 @@ def load_state_dict(path: str | Path, container: str | None = None) -> "dict[str
         UserError: naming the file, if it is missing, truncated, no weights file, would run code when read, claims
             more data than it holds, or has values that are not finite.
     """
-    path = Path(path)
-    payload = load_payload(path)
-    names = [container] if container else [name for name in CONTAINERS if isinstance(payload.get(name), Mapping)]
-    inner = payload.get(names[0]) if names else payload
-    if not isinstance(inner, Mapping):
-        raise UserError(f"'{path}' has no entry '{container}'; it has: {_some(payload)}")
+    return tensors_of(load_payload(path), path, container)
+
+
+def tensors_of(payload: Mapping[str, Any], path: str | Path, container: str | None = None) -> "dict[str, Tensor]":
+    """The state dict inside what `load_payload` returned, checked and cast; see `load_state_dict`."""
+    if container is not None:
+        inner = payload.get(container)
+        if not isinstance(inner, Mapping):
+            raise UserError(f"'{path}' has no entry '{container}'; it has: {_some(payload)}")
+    else:
+        present = (payload[name] for name in CONTAINERS if isinstance(payload.get(name), Mapping) and payload[name])
+        inner = next(present, payload)
     state = {str(key): value for key, value in inner.items() if _is_tensor(value)}
     if not state:
         raise UserError(f"'{path}' holds no weights; its entries are: {_some(payload) or 'none'}")
@@ -176,7 +182,9 @@ def _inert_types() -> Iterator[Any]:
     import numpy as np
 
     core = getattr(np, "_core", None) or np.core
-    yield from (argparse.Namespace, np.dtype, core.multiarray.scalar)
+    yield from (argparse.Namespace, np.dtype)
+    # NumPy 2 moved it; files written under NumPy 1 name the old place, whichever is installed here.
+    yield from ((core.multiarray.scalar, f"numpy.{name}.multiarray.scalar") for name in ("core", "_core"))
     yield from (getattr(np.dtypes, name) for name in ("Float64DType", "Float32DType", "Int64DType", "BoolDType"))
 
 
@@ -186,7 +194,7 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def _checked(key: str, value: "Tensor", path: Path) -> "Tensor":
+def _checked(key: str, value: "Tensor", path: str | Path) -> "Tensor":
     """The tensor in float32 (if floating), after a look at its size and values."""
     import torch
 

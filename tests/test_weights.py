@@ -65,6 +65,21 @@ def test_torch_checkpoint_with_scores_and_options_loads(tmp_path):
     assert all(torch.equal(loaded[k], state[k]) for k in state)
 
 
+def test_a_score_written_under_numpy_1_does_not_stop_the_load(tmp_path):
+    torch.save({"state_dict": {"w": torch.ones(2)}, "best_acc1": np.float64(41.5)}, tmp_path / "now.pt")
+    with zipfile.ZipFile(tmp_path / "now.pt") as now, zipfile.ZipFile(tmp_path / "then.pt", "w") as then:
+        for name in now.namelist():
+            then.writestr(name, now.read(name).replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert weights.load_state_dict(tmp_path / "then.pt")["w"].sum() == 2
+
+
+def test_an_empty_entry_does_not_hide_the_weights(tmp_path):
+    torch.save({"state_dict": {}, "model": {"w": torch.ones(2)}}, tmp_path / "c.pt")
+    assert list(weights.load_state_dict(tmp_path / "c.pt")) == ["w"]
+    with pytest.raises(UserError, match="no entry 'ema'; it has: state_dict, model"):
+        weights.load_state_dict(tmp_path / "c.pt", "ema")
+
+
 class Payload:
     """Runs a command when a careless reader unpickles it."""
 

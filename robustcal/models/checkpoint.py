@@ -60,7 +60,7 @@ def checkpoint(
     file, facts = locate(variant, card)
     base, activation = base or facts.get("base"), activation or facts.get("activation")
     payload = weights.load_payload(file)
-    found = convert(payload, weights.load_state_dict(file, entry), str(file))
+    found = convert(payload, weights.tensors_of(payload, file, entry), str(file))
     if base is None:
         guess = describe_tower(found.state)
         hint = f"; its shapes are those of {guess}, so perhaps base={guess}/openai" if guess else ""
