@@ -9,22 +9,23 @@ from .registry import register
 from .types import UserError
 
 __version__ = "0.1.0"
-__all__ = ["attack", "bench", "frame", "load_model", "register", "report", "train", "UserError"]
+__all__ = ["attack", "bench", "load_model", "register", "train", "UserError"]
 
 #: Public names that need torch or pandas are imported when first used: `robustcal --help` stays instant.
 _LAZY = {
     "bench": ("robustcal.api", "bench"),
     "attack": ("robustcal.api", "attack"),
     "load_model": ("robustcal.api", "load_model"),
-    "frame": ("robustcal.api", "frame"),
     "train": ("robustcal.engine.train", "train"),
 }
+#: Modules that may be used as ``robustcal.NAME`` without importing them first.
+_MODULES = ("classifier", "datasets", "dirichlet", "metrics", "report", "store")
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         module, attribute = _LAZY[name]
         return getattr(import_module(module), attribute)
-    if name in ("metrics", "report", "dirichlet"):
+    if name in _MODULES:
         return import_module(f"robustcal.{name}")
     raise AttributeError(f"module 'robustcal' has no attribute '{name}'")
