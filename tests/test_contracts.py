@@ -16,12 +16,13 @@ from robustcal.types import Dataset
 PACKAGE = Path(registry.__file__).parent
 FAMILIES = ("models", "datasets", "attacks", "objectives", "metrics")
 #: What each room may import from the package, besides itself.
-ROOMS = {"types", "registry", "noise", "weights", "classifier", "recordfile", "claims", "store", "dirichlet", "tower"}
+ROOMS = {"types", "registry", "noise", "untrusted", "weights", "classifier", "recordfile", "claims", "store", "dirichlet", "tower"}
 MAY_IMPORT = {
     "types": set(),
     "registry": {"types"},
     "noise": {"types"},
-    "weights": {"types"},
+    "untrusted": {"types"},
+    "weights": {"types", "untrusted"},
     "tower": set(),
     "classifier": {"types", "weights", "tower"},
     "recordfile": {"types"},
