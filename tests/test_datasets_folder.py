@@ -1,5 +1,7 @@
 """Class folders, and the way from stored pictures of any kind to pixels in [0, 1]."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -100,6 +102,16 @@ def test_sixteen_bit_greyscale_is_scaled_not_clipped(tree):
     Image.fromarray(np.full((32, 32), 257 * 100, dtype=np.uint16)).save(tree / "ant" / "a16.png")
     image = datasets.build(f"folder:{tree}").read([2]).images[0]
     assert torch.equal(image, torch.full_like(image, 100 / 255))
+
+
+def test_a_palette_with_transparency_keeps_its_colours(tree):
+    image = Image.new("P", (32, 32), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    image.save(tree / "ant" / "a.png", transparency=bytes([255, 0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = datasets.build(f"folder:{tree}").read([2]).images[0]
+    assert torch.equal(got[:, 9, 9], torch.tensor([10, 200, 30]) / 255)
 
 
 def test_recipes_agree_with_torchvision_transforms(tree):

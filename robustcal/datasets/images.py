@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -58,9 +57,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit greyscale: Pillow's own conversion would clip at 255
         deep = np.asarray(image).astype(np.float64)
         image = Image.fromarray(np.clip(deep / 257, 0, 255).round().astype(np.uint8))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # palettes with transparency: the alpha channel is dropped, as it should be
-        return image.convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:  # by way of RGBA, or Pillow warns
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def to_unit(pixels: np.ndarray) -> torch.Tensor:
