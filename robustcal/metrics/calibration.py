@@ -9,7 +9,7 @@ import numpy as np
 from ..registry import register
 from ..types import Records, UserError
 from .bins import ReliabilityBins, bin_edges, bin_index, checked, reliability_bins
-from .debias import debiased_l1, truth_draws
+from .debias import debiased_l1, wary_draws
 from .weighted import Means
 
 Norm = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -86,9 +86,11 @@ def binned(
 
     def rule_of(norm: Norm) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         def draws(means: np.ndarray, resampled: np.ndarray) -> np.ndarray:
-            gap, share = means[:bins], resampled[:, 2 * bins : 3 * bins]
-            observed = float(norm(gap, means[2 * bins : 3 * bins]))
-            return truth_draws(gap, resampled[:, :bins], observed, lambda moved: norm(moved, share))
+            share = resampled[:, 2 * bins : 3 * bins]
+            return wary_draws(
+                means[:bins], resampled[:, :bins], lambda gap: norm(gap, share),
+                lambda gap: float(norm(gap, means[2 * bins : 3 * bins])),
+            )  # fmt: skip
 
         return draws
 

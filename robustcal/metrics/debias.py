@@ -14,37 +14,70 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import erf
 
+#: Gaps (R, B), row r with the bin shares of resample r -> (R,). Convex, positively homogeneous, at most 1 for true gaps.
+Norm = Callable[[np.ndarray], np.ndarray]
+
 #: Halvings of a bracket: relative precision 1e-8.
 STEPS = 26
+#: How far the patterns of `wary_draws` go from the observed gaps to the extremes, and what makes a gap certain.
+WARINESS, CERTAIN = 0.5, 2.0
 
 
-def truth_draws(
-    gaps: np.ndarray, resampled: np.ndarray, observed: float, norm: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
+def truth_draws(gaps: np.ndarray, resampled: np.ndarray, observed: float, norm: Norm) -> np.ndarray:
     """Draws (R,) for the true norm of the gaps: their percentiles are limits of a test-based interval.
 
     Args:
         gaps: (B,) observed mean over all samples of (confidence - correct) within each bin.
         resampled: (R, B) the same in each bootstrap resample.
         observed: the norm of `gaps`.
-        norm: gaps (R, B) -> (R,): row r with the bin shares of resample r. Convex, positively homogeneous, and at most
-            1 for any true gaps; draws are cut there.
     """
     if not observed > 0:
         return norm(resampled)
-    noise = resampled - gaps
+    return np.minimum(observed * _scale(gaps, resampled - gaps, observed, norm), 1.0)
+
+
+def wary_draws(
+    gaps: np.ndarray, resampled: np.ndarray, norm: Norm, whole: Callable[[np.ndarray], float]
+) -> np.ndarray:
+    """`truth_draws`, widened because nobody knows which of the small gaps are real.
+
+    How much of the observed error is noise depends on how the true gaps are spread over the bins. Draws below the
+    median also consider a pattern nearer to "only the certain gaps are real", draws above it one nearer to "every bin
+    is off by the same number of standard errors"; the more extreme draw counts.
+
+    Args:
+        whole: gaps (B,) -> their norm with the bin shares of the whole sample.
+    """
+    observed = whole(gaps)
+    draws = truth_draws(gaps, resampled, observed, norm)
+    if not observed > 0 or len(draws) < 2:
+        return draws
+    spread = resampled.std(0)
+    certain, even = np.where(np.abs(gaps) > CERTAIN * spread, gaps, 0.0), np.sign(gaps) * spread
+    found = [draws]
+    for extreme in (certain, even):
+        pattern = gaps / np.abs(gaps).sum() * (1 - WARINESS) + extreme / max(np.abs(extreme).sum(), 1e-300) * WARINESS
+        size = whole(pattern)
+        if size > 0:
+            scale = _scale(pattern * (observed / size), resampled - gaps, observed, norm)
+            found.append(np.minimum(observed * scale, 1.0))
+    return np.where(draws <= np.median(draws), np.min(found, axis=0), np.max(found, axis=0))
+
+
+def _scale(pattern: np.ndarray, noise: np.ndarray, observed: float, norm: Norm) -> np.ndarray:
+    """The t (R,) at which norm(t pattern + noise) reaches `observed`; 0 where the noise alone does."""
     zero = norm(noise) >= observed
     low, high = np.zeros(len(noise)), np.ones(len(noise))
     for _ in range(STEPS):
-        short = norm(high[:, None] * gaps + noise) < observed
+        short = norm(high[:, None] * pattern + noise) < observed
         if not short.any():
             break
         low, high = np.where(short, high, low), np.where(short, 2 * high, high)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        short = norm(middle[:, None] * gaps + noise) < observed
+        short = norm(middle[:, None] * pattern + noise) < observed
         low, high = np.where(short, middle, low), np.where(short, high, middle)
-    return np.minimum(np.where(zero, 0.0, high) * observed, 1.0)
+    return np.where(zero, 0.0, high)
 
 
 def folded_mean(centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
