@@ -380,3 +380,35 @@ def test_the_example_of_the_docs_works(base, tmp_path, images):
         assert next(e for e in models.entries() if e.name == "ensemble").origin.endswith("ensemble.py")
     finally:
         del models.plugins["ensemble"]
+
+
+def test_borrowed_towers_load_through_the_same_code(tmp_path, images):
+    """A timm image tower in a CustomTextCLIP, as the SigLIP and convolutional models of open_clip are built."""
+    settings = config("vit", sigmoid=True)
+    settings["vision_cfg"] = {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "avg", "timm_proj": "linear"}
+    torch.manual_seed(0)
+    clip = blueprint.make_module(settings, "timm")
+    folder = write_model(tmp_path / "timm")
+    blueprint.save_local_dir(clip, settings, folder, vocabulary=folder / "bpe.txt.gz")
+    model = models.build(f"open-clip:local-dir:{folder}")
+    assert (model.size, model.scores, weights.activation(model.clip)) == (160, "sigmoid", "gelu")
+    assert model.classifier(CLASSES)(images).shape == (3, 3)
+
+
+def test_a_config_that_asks_for_absurd_sizes_is_refused_before_memory_is_taken(base, tmp_path):
+    settings = json.loads((base / "open_clip_config.json").read_text())
+    settings["model_cfg"]["text_cfg"] |= {"vocab_size": 10**9, "width": 4096}
+    for name in ("open_clip_model.safetensors", "bpe.txt.gz"):
+        (tmp_path / name).write_bytes((base / name).read_bytes())
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="another architecture"):
+        models.build(f"open-clip:local-dir:{tmp_path}")
+
+
+def test_a_missing_tokenizer_is_one_line(base, tmp_path):
+    settings = json.loads((base / "open_clip_config.json").read_text())
+    settings["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "org/none"
+    (tmp_path / "open_clip_model.safetensors").write_bytes((base / "open_clip_model.safetensors").read_bytes())
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="tokenizer of 'local-dir:.*(needs transformers: pip|cannot be made)"):
+        models.build(f"open-clip:local-dir:{tmp_path}")

@@ -111,6 +111,8 @@ def build(
         activation: what the user says the weights were trained with; a contradiction is refused.
         fingerprint: identifies the weights; default: from the weights file.
     """
+    import torch
+
     from ..classifier import ClipModel
 
     if activation and blueprint.activation and activation != blueprint.activation:
@@ -125,9 +127,13 @@ def build(
             raise UserError(f"'{blueprint.name}' names an architecture but no weights")
         state = weights.load_state_dict(blueprint.weights)
         fingerprint = fingerprint or weights.digest(weights.sha256(blueprint.weights), trained_with)
+    where = str(blueprint.weights or blueprint.name)
+    with torch.device("meta"):  # shapes only: a file of another architecture is refused before memory is taken
+        sketch = make_module(config, blueprint.name)
+        state = as_open_clip(sketch, state)
+        weights.match(state, sketch, where)
     clip = make_module(config, blueprint.name)
-    state = as_open_clip(clip, state)
-    weights.load_into(clip, state, str(blueprint.weights or blueprint.name))
+    weights.load_into(clip, state, where)
     weights.check_activation(trained_with, clip, blueprint.name)
     preprocess = blueprint.preprocess
     return ClipModel(
@@ -240,6 +246,8 @@ def make_tokenizer(config: Mapping[str, Any], name: str, vocabulary: Path | None
         if "hf_tokenizer_name" in text or ("siglip" in name.lower() and ":" not in name):
             return get_tokenizer(name, context_length=length)
         return SimpleTokenizer(context_length=length, **(text.get("tokenizer_kwargs") or {}))
+    except ImportError as error:
+        raise UserError(f"the tokenizer of '{name}' needs {error.name}: pip install 'robustcal[transformers]'") from None
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise UserError(f"the tokenizer of '{vocabulary or name}' cannot be made ({reason})") from None
