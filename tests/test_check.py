@@ -113,3 +113,15 @@ def test_environment_tells_what_is_installed_and_how_to_get_the_rest(monkeypatch
 def test_datasets_are_checked_by_card():
     rows = {row["name"]: row for row in check(["datasets"])}
     assert rows["digits"]["ok"] and "cifar10" in rows
+
+
+BUNDLED = [name for name, card in models.cards().items() if card["source"] == "tiny"]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_models_are_the_ones_their_cards_describe(name):
+    """The file, its sha256 and the fingerprint (activation, logit scale, logits) agree with the card."""
+    card = models.cards()[name]
+    if "fingerprint" not in card:
+        pytest.skip("weights not bundled yet")
+    assert card["sha256"] and all(row["ok"] for row in check_model(name)), check_model(name)

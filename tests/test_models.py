@@ -385,7 +385,8 @@ def test_the_example_of_the_docs_works(base, tmp_path, images):
 def test_borrowed_towers_load_through_the_same_code(tmp_path, images):
     """A timm image tower in a CustomTextCLIP, as the SigLIP and convolutional models of open_clip are built."""
     settings = config("vit", sigmoid=True)
-    settings["vision_cfg"] = {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "avg", "timm_proj": "linear"}
+    settings["vision_cfg"] = {"image_size": 160, "timm_model_name": "test_vit", "timm_pool": "avg"}
+    settings["vision_cfg"]["timm_proj"] = "linear"
     torch.manual_seed(0)
     clip = blueprint.make_module(settings, "timm")
     folder = write_model(tmp_path / "timm")

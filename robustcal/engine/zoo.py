@@ -13,6 +13,7 @@ from .. import weights
 from ..models import blueprint
 from ..registry import datasets, models
 from ..types import UserError
+from .fingerprint import as_toml, fingerprint
 
 #: Test samples (never trained on, never used to choose anything) on which a card's claims are measured.
 CLAIMS = ("world-source:split=test:size=500", "world-shapes:split=test:size=500")
@@ -40,7 +41,8 @@ def bundle(base: Path, towers: Mapping[str, Path], out: Path) -> None:
             file, spec = folder / f"{name}.safetensors", f"checkpoint:{folder / name}.safetensors:base={spec}"
             weights.save_state_dict(weights.load_state_dict(towers[name] / "model.safetensors"), file, torch.float16)
         claims = {dataset: clean_accuracy(spec, dataset) for dataset in CLAIMS}
-        (cards / f"{name}.toml").write_text(card_text(card, file.name, weights.sha256(file), claims))
+        table = as_toml(fingerprint(models.build(spec)))
+        (cards / f"{name}.toml").write_text(card_text(card, file.name, weights.sha256(file), claims) + "\n" + table)
 
 
 @torch.no_grad()

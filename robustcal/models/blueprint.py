@@ -247,7 +247,8 @@ def make_tokenizer(config: Mapping[str, Any], name: str, vocabulary: Path | None
             return get_tokenizer(name, context_length=length)
         return SimpleTokenizer(context_length=length, **(text.get("tokenizer_kwargs") or {}))
     except ImportError as error:
-        raise UserError(f"the tokenizer of '{name}' needs {error.name}: pip install 'robustcal[transformers]'") from None
+        how = f"needs {error.name}: pip install 'robustcal[transformers]'"
+        raise UserError(f"the tokenizer of '{name}' {how}") from None
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise UserError(f"the tokenizer of '{vocabulary or name}' cannot be made ({reason})") from None
