@@ -12,7 +12,7 @@ import numpy as np
 from robustcal.store import Run
 
 MODELS = {"clip": 0.0, "tecoa": 0.55, "ucat": 0.7}  # how much of the attack's pull a model withstands
-KINDS = {"clean": "clean", "noise": "control", "pgd": "white-box", "cw": "white-box"}
+KINDS = {"clean": "clean", "noise": "control", "pgd": "white-box", "cw": "white-box", "transfer": "transfer"}
 PULL = {"clean": 0.0, "noise": 0.15, "pgd": 1.0, "cw": 0.9}
 
 

@@ -150,9 +150,7 @@ def _group(group, metrics, resamples, details, shared, notes) -> list[Cell]:
     kept: dict[tuple, list[tuple[Source, Records]]] = {}
     for source in sorted(group, key=lambda s: s.cell["attack_meta"]["kind"] != "clean"):  # stable: clean ones first
         records = source.run.read(source.cell["id"], _columns_for(source.cell, metrics))
-        if len(records["id"]) != source.cell["n"]:
-            what = f"{source.cell['model']} x {source.cell['dataset']} x {source.cell['attack']} {source.cell['eps']}"
-            notes.append(f"unfinished: {what}: {len(records['id'])} of {source.cell['n']} samples; left out")
+        if not _complete(source, records, notes):
             continue
         if clean is None and source.cell["attack_meta"]["kind"] == "clean":
             clean = records
@@ -173,6 +171,19 @@ def _group(group, metrics, resamples, details, shared, notes) -> list[Cell]:
         flags = found[cell.id] if cell.id in found else validity.own_flags(cell.meta)
         cell.flags.update({flag: None for flag in flags if flag not in cell.flags})
     return cells
+
+
+def _complete(source: Source, records: Records, notes: list[str]) -> bool:
+    """Whether a cell has all its rows; if not, or if images could not be read, a note says so."""
+    cell, rows = source.cell, len(records["id"])
+    what = f"{cell['model']} x {cell['dataset']} x {cell['attack']} {cell['eps']}"
+    skipped = len(source.run.skipped(cell["id"])) if rows < cell["n"] else 0
+    if rows + skipped != cell["n"] or rows == 0:
+        notes.append(f"unfinished: {what}: {rows} of {cell['n']} samples; left out")
+        return False
+    if skipped:
+        notes.append(f"skipped: {what}: {skipped} of {cell['n']} images could not be read")
+    return True
 
 
 def _metrics_for(cell: Mapping[str, Any], metrics: Sequence[Any]) -> Sequence[Any]:

@@ -1,0 +1,235 @@
+"""Tables: numbers, ranks, averages, renderings, comparison with published values."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from robustcal.report import layouts, tables
+from robustcal.report.compare import compare_with, read_published
+from robustcal.report.report import chosen_tables, gather, text_report, write_report
+from robustcal.report.stats import Replicates
+from robustcal.report.tables import Column, Entry, Row, Table
+from robustcal.types import UserError
+from synthetic_run import make_run
+
+HOSTILE = "<script>alert(1)</script> | ` * _ $ % & # { } ~ ^ \\ \" ' é 漢 \n end"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tables") / "run"
+    return make_run(path, attacks=("clean", "noise", "pgd", "cw", "transfer:from=clip"), n=80)
+
+
+@pytest.fixture(scope="module")
+def results(run):
+    return gather([run.path], resamples=300)
+
+
+def table(**changes):
+    entries = (Entry(0.5, 0.4, 0.6, ("few-classes",), "best"), Entry(None), Entry(-0.0123, signed=True))
+    columns = (Column("Acc", "digits", better="higher", interval=True), Column("ECE", "digits"), Column("gap"))
+    row = Row(("pgd", HOSTILE), entries)
+    return Table(**{"name": "t", "caption": f"A {HOSTILE} caption", "labels": ("Attack", "Model"), "columns": columns,
+                    "rows": (row, Row(("pgd", "clip"), (Entry(0.25), Entry(0.1, rank="second"), Entry(0.0, signed=True)))),
+                    "flags": {"few-classes": "means & does <this>"}, **changes})  # fmt: skip
+
+
+# -- numbers and renderings -----------------------------------------------------------------------------------------
+
+
+def test_percent_is_made_here_with_two_decimals():
+    assert tables.number(0.12345, Column("a")) == "12.35" or tables.number(0.12345, Column("a")) == "12.34"
+    assert tables.number(1.23456, Column("a", percent=False, digits=3)) == "1.235"
+    assert tables.number(-1e-9, Column("a")) == "0.00"
+    assert tables.number(0.02, Column("a"), signed=True) == "+2.00"
+    assert tables.number(-0.02, Column("a"), signed=True) == "-2.00"
+
+
+def test_text_marks_best_second_and_flags_and_repeats_labels_when_broken():
+    shown = tables.text(table())
+    assert "50.00 [40.00, 60.00]^a*" in shown and "10.00_" in shown and "-1.23" in shown
+    assert "^a few-classes: means & does <this>" in shown
+    narrow = tables.text(table(), 70)
+    assert narrow.count("clip") == 3 and max(map(len, narrow.splitlines()[3:-1])) < 140
+
+
+def test_markdown_carries_no_markup_from_outside():
+    shown = tables.markdown(table())
+    assert "<script" not in shown and "**50.00**" in shown and "<u>10.00</u>" in shown
+    rows = [line for line in shown.splitlines() if line.startswith("|")]
+    cells = [len(line.replace("\\|", "").split("|")) for line in rows]
+    assert len(rows) == 4 and set(cells) == {7}  # a bar in a name does not make a column
+
+
+def test_csv_keeps_full_precision_and_empty_places():
+    rows = list(csv.reader(io.StringIO(tables.comma_separated(table()))))
+    assert rows[0] == ["Attack", "Model", "digits Acc", "digits Acc lo", "digits Acc hi", "digits ECE", "gap"]
+    assert rows[1][2:] == ["0.5", "0.4", "0.6", "", "-0.0123"]
+
+
+def test_latex_uses_booktabs_bold_underline_and_escapes():
+    shown = tables.latex(table())
+    for piece in (r"\toprule", r"\midrule", r"\bottomrule", r"\textbf{50.00}", r"\underline{10.00}", r"\textsuperscript{a}", "$-1.23$"):
+        assert piece in shown
+    assert r"\cmidrule(lr){3-4}" in shown
+    assert r"\$ \% \& \# \{ \} \textasciitilde{} \textasciicircum{} \textbackslash{}" in shown
+
+
+def engine():
+    return next(filter(None, map(shutil.which, ("tectonic", "pdflatex", "lualatex", "xelatex"))), None)
+
+
+@pytest.mark.skipif(engine() is None, reason="no LaTeX engine is installed")
+def test_latex_compiles(tmp_path, results):
+    write_report(results, ["tex"], tmp_path, layout="all")
+    (tmp_path / "hostile.tex").write_text(tables.latex(table()))
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\\input{table}\\input{hostile}\\end{document}"
+    )
+    command = [engine(), "paper.tex"] if "tectonic" in engine() else [engine(), "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "paper.pdf").stat().st_size > 10_000
+
+
+# -- layouts --------------------------------------------------------------------------------------------------------
+
+
+def test_main_has_datasets_average_and_h(results):
+    first = layouts.build("main", results)[0]
+    assert [c.title for c in first.columns] == ["digits", "letters", "Average", "H"]
+    numbers = first.numbers()
+    clean, pgd = numbers[("clean", "ucat")], numbers[("pgd", "ucat")]
+    mean = np.mean([pgd[("", name)].value for name in ("digits", "letters")])
+    assert pgd[("", "Average")].value == pytest.approx(mean)
+    a, b = clean[("", "Average")].value, pgd[("", "Average")].value
+    assert pgd[("", "H")].value == pytest.approx(2 * a * b / (a + b))
+    assert clean[("", "H")].empty and pgd[("", "H")].lo < pgd[("", "H")].value < pgd[("", "H")].hi
+    assert pgd[("", "Average")].rank == "best" and numbers[("pgd", "tecoa")][("", "Average")].rank == "second"
+
+
+def test_captions_state_the_protocol(results):
+    for name in ("main", "calibration", "ablation", "by-eps", "transfer"):
+        for found in layouts.build(name, results):
+            for piece in ("/255", "32 pixels", "pgd" if name != "transfer" else "transfer", "iterate is scored", "fp32", "n = 80", "seed 0", "[0, 1]"):
+                assert piece in found.caption, (name, piece)
+
+
+def test_every_layout_renders_every_way(results, tmp_path):
+    for name in layouts.LAYOUTS:
+        for found in layouts.build(name, results):
+            assert tables.text(found, 100) and tables.markdown(found) and tables.latex(found) and tables.comma_separated(found)
+    paths = write_report(results, ["csv", "md", "tex"], tmp_path, layout="all")
+    assert {"table.md", "table.tex", "cells.csv"} <= {path.name for path in paths}
+    assert "(no cells)" in text_report(results, layout="coco")
+
+
+def test_transfer_rows_are_sources_and_columns_targets(results):
+    found = layouts.build("transfer", results)[0]
+    assert found.rows[0].labels == ("clip",) and [c.title for c in found.columns] == ["clip", "tecoa", "ucat"]
+
+
+def test_by_eps_runs_from_clean_to_the_largest_radius(results):
+    (found,) = layouts.build("by-eps", results)
+    assert [c.title for c in found.columns] == ["clean", "1/255", "2/255"] * 2
+    values = [e.value for e in found.rows[[r.labels for r in found.rows].index(("pgd", "clip"))].entries]
+    assert values[0] > values[1] > values[2] and values[3] < values[4] < values[5]
+
+
+def test_an_average_needs_every_dataset(tmp_path):
+    one = make_run(tmp_path / "one", models=("clip", "ucat"), datasets=("digits", "letters"), n=30)
+    for cell in one.cells():
+        if (cell["model"], cell["dataset"]) == ("ucat", "letters"):
+            shutil.rmtree(one.path / "records" / cell["id"])
+    found = layouts.build("main", gather([one.path], resamples=50))[0].numbers()
+    assert found[("pgd", "ucat")][("", "letters")].empty and found[("pgd", "ucat")][("", "Average")].empty
+    assert not found[("pgd", "clip")][("", "Average")].empty
+
+
+def test_ties_are_not_marked_and_noise_is_not_bold():
+    def numbers(value, spread, seed):
+        draws = value + spread * np.random.default_rng(seed).standard_normal(500)
+        return Replicates({"accuracy": value}, {"accuracy": draws}, {})
+
+    same = {"a": numbers(0.5, 0.0, 0), "b": numbers(0.5, 0.0, 0), "c": numbers(0.4, 0.0, 0)}
+    assert layouts.ranked(same, "accuracy") == {}
+    close = {"a": numbers(0.50, 0.1, 0), "b": numbers(0.51, 0.1, 1)}
+    assert layouts.ranked(close, "accuracy") == {"a": "second"}
+    apart = {"a": numbers(0.50, 0.01, 0), "b": numbers(0.81, 0.01, 1), "c": numbers(0.2, 0.01, 2)}
+    assert layouts.ranked(apart, "accuracy") == {"b": "best", "a": "second"}
+    assert layouts.ranked({"a": numbers(0.5, 0.1, 0)}, "accuracy") == {}
+
+
+def test_lower_is_better_for_ece(results):
+    found = next(t for t in layouts.build("calibration", results) if t.name.startswith("ece"))
+    column = [(row.labels, row.entries[-1]) for row in found.rows if row.labels[0] == "pgd"]
+    second = [entry.value for _, entry in column if entry.rank == "second"]
+    best = min(entry.value for _, entry in column)
+    assert all(value > best for value in second)
+
+
+def test_unknown_names_are_one_line(results, tmp_path):
+    with pytest.raises(UserError, match="unknown layout 'x'; there are: main"):
+        layouts.build("x", results)
+    with pytest.raises(UserError, match="unknown format 'docx'; there are: text, md"):
+        write_report(results, ["docx"], tmp_path)
+    with pytest.raises(UserError, match="unknown comparison 'blog'"):
+        chosen_tables(results, "main", "blog")
+    with pytest.raises(UserError, match="no published table"):
+        chosen_tables(results, "transfer", "paper")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        write_report(results, ["md"], tmp_path / "file" / "below")
+
+
+# -- beside published numbers ----------------------------------------------------------------------------------------
+
+
+def test_the_published_card_is_whole():
+    published = read_published()
+    assert len(published.values) == 24 + 426 + 133 + 133 + 497
+    assert published.values[(16, "UCAT", "autoattack", 1, "Average", "H")] == pytest.approx(0.3909)
+    assert published.values[(16, "CLIP", "clean", 0, "Cifar10", "top1_acc")] == pytest.approx(0.8803)
+    known = published.card["metrics"]
+    assert {key[5] for key in published.values} == set(known)
+    assert {key[1] for key in published.values} <= set(published.card["methods"])
+    assert {key[2] for key in published.values} <= set(published.card["attacks"])
+
+
+def test_measured_stands_beside_published_and_the_rest_is_empty(tmp_path):
+    run = make_run(tmp_path / "run", models=("clip", "ucat"), attacks=("clean", "pgd:steps=20", "pgd:steps=100"),
+                   datasets=("cifar10", "oxford-pets"), radii=("1/255",), n=50)  # fmt: skip
+    results = gather([run.path], resamples=50)
+    (found,) = compare_with("paper", results, ["main"])
+    rows = found.numbers()
+    printed = rows[("pgd100 1/255", "CLIP", "published")]
+    measured = rows[("pgd100 1/255", "CLIP", "measured: clip")]
+    gap = rows[("pgd100 1/255", "CLIP", "difference")]
+    assert measured[("", "Cifar10")].value == results.get("clip", "cifar10", "pgd:steps=100", "1/255").numbers.values["accuracy"]
+    assert gap[("", "Cifar10")].value == pytest.approx(measured[("", "Cifar10")].value - printed[("", "Cifar10")].value)
+    assert not measured[("", "Oxfordpets")].empty
+    for row in (measured, gap):
+        assert row[("", "STL10")].empty and row[("", "Average")].empty and row[("", "H")].empty
+    assert all(entry.empty for entry in rows[("autoattack 1/255", "UCAT", "measured: ucat")].values())
+    assert all(entry.empty for entry in rows[("clean", "FARE", "measured")].values())
+    assert "table 16" in found.caption and "pgd:steps=100" in found.caption and "pgd:steps=20" not in found.caption
+    assert "ViT-B/32" in found.caption
+
+
+def test_a_complete_measured_average_and_h_are_shown(tmp_path):
+    sets = [d for d in read_published().axis(16, 4) if d != "Average"]
+    names = {"TinyImageNet": "tiny-imagenet", "Oxfordpets": "oxford-pets", "StanfordCars": "stanford-cars", "FGVC Aircraft": "fgvc-aircraft"}
+    run = make_run(tmp_path / "run", models=("ucat",), attacks=("clean", "pgd:steps=100"), radii=("1/255",), n=12,
+                   datasets=[names.get(d, d.lower()) for d in sets])  # fmt: skip
+    (found,) = compare_with("paper", gather([run.path], resamples=20), ["main"])
+    row = found.numbers()[("pgd100 1/255", "UCAT", "measured: ucat")]
+    values = [row[("", d)].value for d in sets]
+    assert row[("", "Average")].value == pytest.approx(np.mean(values))
+    assert 0 < row[("", "H")].value < 1
