@@ -1,7 +1,7 @@
 """The forward pass of a plain CLIP vision transformer with fewer passes over memory; weights and result are the same.
 
 Three changes against the module's own code: the patch convolution is a matrix product (its input gradient is slow as
-a convolution), queries, keys and values are views of one product (their gradient needs no zero-filled copies), and the
+a convolution); queries, keys and values are views of one product, whose gradient needs no zero-filled copies; and the
 last block computes the class token only, the one that is read.
 """
 

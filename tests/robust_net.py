@@ -25,7 +25,7 @@ def digits_net(classes=10):
             nn.Flatten(), nn.Linear(32 * 16, 64), nn.ReLU(), nn.Linear(64, classes),
         )  # fmt: skip
         order = torch.randperm(len(images))
-        held, train = order[:600], order[600:]
+        held, train = order[: len(order) // 3], order[len(order) // 3 :]
         optimiser = torch.optim.Adam(net.parameters(), 3e-3)
         for _ in range(4):
             for rows in train[torch.randperm(len(train))].split(64):

@@ -24,6 +24,7 @@ VERSIONS = {
 }
 #: Fewest classes an attack is defined for: the ratio of logits divides by the third (targeted: also the fourth).
 CLASSES_NEEDED = {"apgd-dlr": 3, "apgd-t": 4, "fab-t": 3}
+SUBSTITUTES = {"apgd-t": "apgd-dlr", "fab-t": "fab"}
 
 
 def meta_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,10 +95,8 @@ def attack_list(version: str, classes: int) -> tuple[str, ...]:
     """The attacks of a version that are defined for this number of classes, substitutes in place."""
     chosen = []
     for name in VERSIONS[version]:
-        if classes >= CLASSES_NEEDED.get(name, 2):
-            chosen.append(name)
-        else:
-            chosen += {"apgd-t": attack_list("paper", classes)[1:], "fab-t": ("fab",)}.get(name, ())
+        fitting = (n for n in (name, SUBSTITUTES.get(name)) if n and classes >= CLASSES_NEEDED.get(n, 2))
+        chosen += list(fitting)[:1]
     return tuple(dict.fromkeys(chosen))
 
 
