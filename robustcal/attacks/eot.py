@@ -38,7 +38,7 @@ def eot(
     def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
         return torch.stack([one(part, labels) for part in logits.chunk(count)]).mean(0)
 
-    size = default_step(threat.eps, steps) if step is None else step
+    size = default_step(threat.eps, steps, norm) if step is None else step
     averaged, start = Draws(classifier, count), ball.random(noise)
     score = return_ == "best"
     return ascend(averaged, ball, start, labels, mean_loss, steps, size, momentum, return_, score)[0]
