@@ -1,0 +1,42 @@
+"""Collect what the zoo's training runs measured on held-out source images: one row per run, from their cards and logs.
+
+    python benchmarks/zoo_training.py runs/zoo runs/zoo-seed-1 runs/zoo-seed-2 > results/zoo_training.csv
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+COLUMNS = (
+    "run", "seed", "steps", "batch", "loss", "images_per_second", "clean_accuracy", "clean_ece", "robust_accuracy",
+    "robust_ece",
+)  # fmt: skip
+
+
+def row(run: Path) -> dict[str, object]:
+    """The numbers of one run: its held-out measurements, its last loss and its median speed."""
+    card = json.loads((run / "card.json").read_text())
+    with (run / "log.csv").open(newline="") as file:
+        log = list(csv.DictReader(file))
+    speeds = sorted(float(line["images_per_second"]) for line in log if line.get("images_per_second"))
+    held_out = card.get("calibrated", card["held_out"])
+    return {
+        "run": run.name, "seed": card["seed"], "steps": card["steps"], "batch": card["recipe"]["batch"],
+        "loss": log[-1]["loss"], "images_per_second": round(speeds[len(speeds) // 2]),
+        **{key: round(held_out[key], 4) for key in COLUMNS[-4:]},
+    }  # fmt: skip
+
+
+def main(folders: list[str]) -> None:
+    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for folder in folders:
+        for card in sorted(Path(folder).glob("*/card.json")):
+            writer.writerow(row(card.parent))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
