@@ -206,7 +206,8 @@ def _counts_for_worst(cell: Mapping[str, Any]) -> bool:
 
 def _worst_meta(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What defines a worst-case row: the cells it was taken over."""
-    members = sorted(cell["id"] for cell in cells)
+    cells = sorted(cells, key=lambda cell: cell["id"])
+    members = [cell["id"] for cell in cells]
     digest = hashlib.sha256("worst\n".encode() + "\n".join(members).encode()).hexdigest()[:16]
     returns = sorted({cell["attack_meta"]["returns"] for cell in cells})
     meta = {
