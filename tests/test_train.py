@@ -182,22 +182,53 @@ train(name, out=out, progress=progress, **settings)
 """
 
 
-@pytest.mark.parametrize("name", ["ucat", "tiny/clip"])
-def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(name, towers, tmp_path):
-    settings = {**SMALL, "steps": 8, "optimizer": "adamw", "lr": 1e-3, "ema": 0.9, "accumulate": 2}
-    if name == "ucat":
-        settings["model"] = f"open-clip:local-dir:{towers['resnet']}"
-    else:
-        settings |= {"width": 8, "embed": 16, "text_width": 16, "text_layers": 1, "calibrate": 50, "batch": 16}
-    whole = train(name, out=tmp_path / "whole", **settings)
-    command = [sys.executable, "-c", RUN, name, str(tmp_path / "killed"), "5", json.dumps(settings)]
+def same_weights(one: Path, two: Path) -> None:
+    files = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
+    assert len(files) >= 4  # the result, and a checkpoint's weights, optimiser state and average
+    for file in files:
+        ours, theirs = load_file(one / file), load_file(two / file)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours), file
+
+
+EVERYTHING = {"steps": 8, "optimizer": "adamw", "lr": 1e-3, "ema": 0.9, "accumulate": 2}
+
+
+def test_killed_and_resumed_fine_tuning_equals_uninterrupted_bit_for_bit(towers, tmp_path):
+    settings = {**SMALL, **EVERYTHING, "model": f"open-clip:local-dir:{towers['resnet']}"}
+    whole = train("ucat", out=tmp_path / "whole", **settings)
+    command = [sys.executable, "-c", RUN, "ucat", str(tmp_path / "killed"), "5", json.dumps(settings)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert [path.name for path in trainstate.checkpoints(tmp_path / "killed")] == ["step-00000003"]
-    resumed = train(name, out=tmp_path / "killed", **settings)
-    for file in sorted(path.relative_to(whole) for path in whole.rglob("*.safetensors")):
-        ours, theirs = load_file(whole / file), load_file(resumed / file)
-        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours), file
+    resumed = train("ucat", out=tmp_path / "killed", **settings)
+    same_weights(whole, resumed)
     assert losses(whole) == losses(resumed)
+
+
+def test_interrupted_and_resumed_pretraining_equals_uninterrupted_bit_for_bit(tmp_path):
+    settings = {**SMALL, **EVERYTHING, "batch": 16, "width": 8, "embed": 16, "text_width": 16, "text_layers": 1, "calibrate": 50}
+
+    def interrupt(event):
+        if event["kind"] == "step" and event["step"] == 5:
+            raise KeyboardInterrupt
+
+    whole = train("tiny/clip", out=tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        train("tiny/clip", out=tmp_path / "stopped", progress=interrupt, **settings)
+    resumed = train("tiny/clip", out=tmp_path / "stopped", **settings)
+    same_weights(whole, resumed)
+    assert losses(whole) == losses(resumed)
+    card = json.loads((whole / "card.json").read_text())
+    assert card["method"] == "clip" and card["logit_scale"]["fitted"] != card["logit_scale"]["learned"]
+
+
+def test_a_checkpoint_half_written_is_not_one(tmp_path):
+    for step in (1, 2, 3):
+        trainstate.save_checkpoint(tmp_path, step, {"model": {"w": torch.ones(2) * step}}, {})
+    (tmp_path / "checkpoints" / ".step-00000004.1").mkdir()
+    (tmp_path / "checkpoints" / "step-00000005").mkdir()  # no card: not whole
+    assert [path.name for path in trainstate.checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]
+    parts, card = trainstate.load_checkpoint(trainstate.checkpoints(tmp_path)[-1])
+    assert card["step"] == 3 and torch.equal(parts["model"]["w"], torch.full((2,), 3.0))
 
 
 def test_two_processes_give_the_loss_of_one(towers, tmp_path):

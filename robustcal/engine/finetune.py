@@ -39,8 +39,8 @@ class FineTuning:
         self.device = base.head.device
         student = base.replica()
         student.visual.requires_grad_(True)
-        for tower in (student.visual, base.visual):
-            compute_in(tower, compute)
+        for classifier in (student, base):
+            compute_in(classifier, compute)
         self.student, self.teacher = student, base
         self.module, self.trained = _Step(student, base, objective, params), student.visual
         self.attack = InnerAttack.read(recipe.eps, recipe.attack_step, recipe.attack_steps)
@@ -85,18 +85,19 @@ class _Step(nn.Module):
         return self.objective.make(self.student, self.frozen[0], clean, adversarial, labels, **self.params)
 
 
-def compute_in(tower: nn.Module, dtype: torch.dtype) -> None:
-    """Let a tower compute in `dtype` (autocast) and return float32, so that logits, losses and attacks stay float32."""
+def compute_in(classifier: ClipClassifier, dtype: torch.dtype) -> None:
+    """Let the image tower compute in `dtype` (autocast) and return float32: logits, losses and attacks stay float32."""
     if dtype == torch.float32:
         return
-    plain = tower.forward
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(next(tower.parameters()).device.type, dtype):
-            output = plain(*args, **kwargs)
-        return tuple(o.float() for o in output) if isinstance(output, tuple) else output.float()
+    def rounded(method: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def call(images: Tensor) -> Tensor:
+            with torch.autocast(images.device.type, dtype):
+                return method(images).float()
 
-    tower.forward = forward
+        return call
+
+    classifier.embed, classifier.tokens = rounded(classifier.embed), rounded(classifier.tokens)
 
 
 def _inner_loss(objective: Plugin, params: dict[str, Any]) -> Callable[..., Callable[[Tensor], Tensor]]:
