@@ -50,17 +50,17 @@ def plot(log: Path, picture: Path, title: str) -> None:
     fixed = {"step", "epoch", "lr", "loss", "gradient_norm", "images_per_second"}
     measured = [key for key in (rows[0] if rows else {}) if key.startswith("held_out_")]
     parts = [key for key in (rows[0] if rows else {}) if key not in fixed and key not in measured]
-    figure = Figure(figsize=(9, 3), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     losses, held_out, rate = figure.subplots(1, 3)
     for key in ["loss", *parts]:
         _line(losses, rows, key)
-    for key in measured:
-        _line(held_out, rows, key, marker="o")
+    for number, key in enumerate(measured):
+        _line(held_out, rows, key, marker="o", color=f"C{number}", linestyle="-" if number < 10 else "--")
     _line(rate, rows, "lr")
     for axes, name in ((losses, "loss"), (held_out, "held-out source"), (rate, "learning rate")):
-        axes.set(title=name, xlabel="step")
+        axes.set(title=name, xlabel="step", xlim=(0, None), ylim=(0, None))
         if axes.lines:
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
     figure.suptitle(title, fontsize=9)
     figure.savefig(picture, dpi=110)
 
