@@ -121,7 +121,5 @@ BUNDLED = [name for name, card in models.cards().items() if card["source"] == "t
 @pytest.mark.parametrize("name", BUNDLED)
 def test_bundled_models_are_the_ones_their_cards_describe(name):
     """The file, its sha256 and the fingerprint (activation, logit scale, logits) agree with the card."""
-    card = models.cards()[name]
-    if "fingerprint" not in card:
-        pytest.skip("weights not bundled yet")
-    assert card["sha256"] and all(row["ok"] for row in check_model(name)), check_model(name)
+    rows = check_model(name)
+    assert models.cards()[name]["sha256"] and stated_fingerprint(name) and all(row["ok"] for row in rows), rows

@@ -20,7 +20,7 @@ def identity(*, a: str, b: str, t: float = 0.5) -> str:
     return weights.digest("interpolate", source.spec_identity(a), source.spec_identity(b), check_share(t))
 
 
-@register.model(identity=identity)
+@register.model(identity=identity, parts=("a", "b"))
 def interpolate(*, a: str, b: str, t: float = 0.5) -> "ClipModel":
     """Model `a` with the image tower (1 - t) a + t b, tensor by tensor. t = 0 is a, t = 1 is b, exactly.
 

@@ -35,7 +35,7 @@ def identity(
     return weights.digest("temperature", below, fit, datasets.spec(spec), content, samples, seed)
 
 
-@register.model(identity=identity)
+@register.model(identity=identity, parts=("model",))
 def temperature(
     *, model: str = "clip", t: float | None = None, fit: str = "clean-source", data: str | None = None,
     samples: int = 1000, seed: int = 0,

@@ -23,7 +23,7 @@ def identity(*, model: str = "clip", reference: str | None = None, **settings: A
     return weights.digest("ttc", source.spec_identity(model), other, sorted(settings.items()))
 
 
-@register.model(identity=identity)
+@register.model(identity=identity, parts=("model", "reference"))
 def ttc(
     *, model: str = "clip", eps: float = 4 / 255, step: float = 1 / 255, steps: int = 2, beta: float = 2.0,
     threshold: float = 0.2, reference: str | None = None, seed: int = 0,
