@@ -29,7 +29,7 @@ def results(run):
 def test_one_row_per_cell_and_every_number_inside_its_bounds(run, results):
     frame = cells_frame(results)
     assert list(frame.columns[:7]) == ["cell", "model", "dataset", "attack", "norm", "eps", "n"]
-    assert frame.columns[-1] == "flags"
+    assert list(frame.columns[-4:]) == ["flags", "model_spec", "dataset_spec", "attack_spec"]
     # 2 models x 2 sets x (clean + 2 attacks x 2 radii + a worst case per radius)
     assert len(frame) == 2 * 2 * (1 + 4 + 2)
     for name in CSV_METRICS:
@@ -163,9 +163,21 @@ def test_a_cell_is_found_by_the_start_of_its_id(results):
         results.find("")
 
 
+def test_frames_name_things_by_label_and_keep_the_spec(tmp_path):
+    attacks = ("clean", "pgd:steps=20:norm=linf:return=best", "pgd:steps=40:norm=linf:return=best")
+    run = make_run(tmp_path / "run", models=("clip:base=none:activation=none",), attacks=attacks, datasets=("digits:split=test",), n=20)
+    results = evaluate([run], resamples=20)
+    frame = cells_frame(results)
+    assert set(frame["model"]) == {"clip"} and set(frame["dataset"]) == {"digits"}
+    assert set(frame["attack"]) == {"clean", "pgd:steps=20", "pgd:steps=40", "worst"}
+    assert set(frame["model_spec"]) == {"clip:base=none:activation=none"} and attacks[1] in set(frame["attack_spec"])
+    assert results.get("clip", "digits", "pgd:steps=40", "1/255") is results.get(run.cells()[0]["model"], "digits:split=test", attacks[2], "1/255")
+    assert set(samples_frame([run])["model"].astype(str)) == {"clip"}
+
+
 def test_labels_are_short_distinct_and_keep_weights():
     labels = short_labels(["pgd:steps=20:return=best", "pgd:steps=100:return=best", "clean", "clip:ViT-B-32/openai:scale=none"])
-    assert labels["pgd:steps=20:return=best"] == "pgd steps=20"
+    assert labels["pgd:steps=20:return=best"] == "pgd:steps=20"
     assert labels["clean"] == "clean"
     assert labels["clip:ViT-B-32/openai:scale=none"] == "clip:ViT-B-32/openai"
     assert len(set(labels.values())) == 4

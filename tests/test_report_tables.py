@@ -219,7 +219,7 @@ def test_measured_stands_beside_published_and_the_rest_is_empty(tmp_path):
         assert row[("", "STL10")].empty and row[("", "Average")].empty and row[("", "H")].empty
     assert all(entry.empty for entry in rows[("autoattack 1/255", "UCAT", "measured: ucat")].values())
     assert all(entry.empty for entry in rows[("clean", "FARE", "measured")].values())
-    assert "table 16" in found.caption and "pgd:steps=100" in found.caption and "pgd:steps=20" not in found.caption
+    assert "table 16" in found.caption and "pgd (steps=100)" in found.caption and "steps=20" not in found.caption
     assert "ViT-B/32" in found.caption
 
 

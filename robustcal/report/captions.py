@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
+from ..registry import parse_spec
+from ..types import UserError, format_param
 from .labels import sentence
 
 Meta = Mapping[str, Any]
@@ -14,7 +16,11 @@ RETURNS = {
     "best": "the highest-loss iterate is scored",
     "success-else-clean": "the clean image is scored where the attack failed (accuracy only)",
 }
-GOALS = {"untargeted": "untargeted", "targeted": "targeted"}
+GOALS = {
+    "untargeted": "untargeted", "targeted": "targeted", "confidence-up": "confidence-raising",
+    "confidence-down": "confidence-lowering", "miscalibration": "miscalibrating",
+    "random-confidence": "confidence-randomising",
+}  # fmt: skip
 
 
 def protocol(cells: Sequence[Meta], versions: Mapping[str, str] | None = None) -> str:
@@ -36,11 +42,22 @@ def attack_words(cells: Sequence[Meta]) -> str:
     """Threat model and attacks of attacked cells, in words."""
     threats = _unique(NORMS.get(c["threat"]["norm"], c["threat"]["norm"]) for c in cells)
     radii = _unique(str(c["eps"]) for c in sorted(cells, key=lambda c: c["threat"]["eps"]))
-    goals = _unique(c["threat"]["goal"] for c in cells)
+    goals = _unique(GOALS.get(c["threat"]["goal"], c["threat"]["goal"]) for c in cells)
     returns = _unique(c["threat"]["returns"] for c in cells)
     rule = sentence((RETURNS.get(r, f"return rule {r}") for r in returns), "or")
-    specs = sentence(_unique(str(c["attack"]) for c in cells))
+    specs = sentence(_unique(spelled(str(c["attack"])) for c in cells))
     return f"{sentence(goals, 'or')} {sentence(threats, 'or')} attacks of radius {sentence(radii)}: {specs}; {rule}"
+
+
+def spelled(attack: str) -> str:
+    """An attack with its parameters; norm and return rule are told in words and unset ones left out."""
+    try:
+        spec = parse_spec(attack.split(" #")[0])
+    except UserError:
+        return attack
+    told = {key: format_param(v) for key, v in spec.params.items() if key not in ("norm", "return")}
+    given = [f"{key}={text}" for key, text in told.items() if text != "none"]
+    return ":".join(filter(None, [spec.name, spec.variant])) + (f" ({', '.join(given)})" if given else "")
 
 
 def marks_note(interval: bool) -> str:

@@ -6,7 +6,7 @@ import shlex
 from typing import Any, Mapping, Sequence
 
 from ..store import Run
-from .captions import GOALS, NORMS, RETURNS
+from .captions import NORMS, RETURNS
 from .frame import Cell, evaluate
 from .merge import merge
 from .words import METRICS, flag_meanings
@@ -73,7 +73,7 @@ def protocol_facts(meta: Mapping[str, Any]) -> dict[str, str]:
     if not clean:
         facts |= {
             "threat": f"{NORMS.get(threat['norm'], threat['norm'])} ball of radius {meta['eps']} in [{threat['low']:g}, {threat['high']:g}]",
-            "goal": GOALS.get(threat["goal"], threat["goal"]),
+            "goal": threat["goal"],
             "return rule": f"{threat['returns']}: {RETURNS.get(threat['returns'], threat['returns'])}",
         }  # fmt: skip
     facts |= {

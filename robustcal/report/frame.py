@@ -14,7 +14,7 @@ from ..metrics import validity, worst
 from ..store import Run, write_atomically
 from ..types import Records, UserError
 from .labels import short_labels
-from .merge import Source, merge
+from .merge import AXES, Source, merge
 from .resample import Resamples
 from .stats import CELL_METRICS, Interval, Replicates, columns_of, replicates
 
@@ -66,16 +66,20 @@ class Results:
     """All cells of one or several runs, in the order of tables."""
 
     cells: list[Cell]
-    notes: list[str] = field(default_factory=list)  # conflicts and unfinished cells, one line each
+    notes: list[str] = field(default_factory=list)  # conflicts, skipped images, unfinished cells, one line each
     runs: Sequence[Run] = ()
 
     def __post_init__(self) -> None:
-        self._index = {(c.model, c.dataset, c.attack, c.eps): c for c in self.cells}
-        self.labels = {
-            axis: short_labels(getattr(cell, axis) for cell in self.cells) for axis in ("model", "dataset", "attack")
-        }
+        self.labels = {axis: short_labels(getattr(cell, axis) for cell in self.cells) for axis in AXES}
+        self._index = {(*self.labelled(cell), cell.eps): cell for cell in self.cells}
+        self._index |= {(c.model, c.dataset, c.attack, c.eps): c for c in self.cells}
+
+    def labelled(self, cell: Cell) -> tuple[str, str, str]:
+        """Model, dataset and attack of a cell by their short labels."""
+        return tuple(self.labels[axis][getattr(cell, axis)] for axis in AXES)
 
     def get(self, model: str, dataset: str, attack: str, eps: str) -> Cell | None:
+        """The cell of these names, each a label or a whole spec; None if there is none."""
         return self._index.get((model, dataset, attack, eps))
 
     def values(self, axis: str) -> list[str]:
@@ -128,7 +132,7 @@ def evaluate(
     cells: list[Cell] = []
     for group in groups.values():
         cells += _group(group, metrics, resamples, details, shared, notes)
-    return Results(cells, notes, runs)
+    return Results(cells, _condensed(notes), runs)
 
 
 def _group(group, metrics, resamples, details, shared, notes) -> list[Cell]:
@@ -186,6 +190,17 @@ def _complete(source: Source, records: Records, notes: list[str]) -> bool:
     return True
 
 
+def _condensed(notes: list[str], most: int = 3) -> list[str]:
+    """The notes, with no more than `most` of one kind spelled out."""
+    kinds: dict[str, list[str]] = {}
+    for note in notes:
+        kinds.setdefault(note.split(":")[0], []).append(note)
+    short = []
+    for kind, lines in kinds.items():
+        short += lines[:most] + ([f"{kind}: and {len(lines) - most} more"] if len(lines) > most else [])
+    return short
+
+
 def _metrics_for(cell: Mapping[str, Any], metrics: Sequence[Any]) -> Sequence[Any]:
     return (*metrics, *MULTI_METRICS) if cell["task"] == "multi" else metrics
 
@@ -222,34 +237,38 @@ def _worst_meta(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def cells_frame(source: Results | Iterable[Run]) -> pd.DataFrame:
-    """One row per cell: cell, model, dataset, attack, norm, eps, n, each metric with ``_lo`` and ``_hi``, flags.
+    """One row per cell: cell, model, dataset, attack, norm, eps, n, each metric with ``_lo`` and ``_hi``, flags, specs.
 
+    `model`, `dataset` and `attack` are the shortest labels that tell the cells apart; ``*_spec`` are the whole specs.
     Values are fractions and nats, never percentages. Ordered by model, dataset, attack and radius.
     """
     results = source if isinstance(source, Results) else evaluate(source)
     rows = []
     for cell in results.cells:
         row: dict[str, Any] = {
-            "cell": cell.id, "model": cell.model, "dataset": cell.dataset, "attack": cell.attack,
+            "cell": cell.id, **dict(zip(AXES, results.labelled(cell))),
             "norm": cell.meta["threat"]["norm"], "eps": cell.eps, "n": cell.n,
         }  # fmt: skip
         for name in CSV_METRICS:
             row |= dict(zip((name, f"{name}_lo", f"{name}_hi"), cell.interval(name)))
-        rows.append({**row, "flags": ";".join(cell.flags)})
+        row["flags"] = ";".join(cell.flags)
+        rows.append(row | {f"{axis}_spec": getattr(cell, axis) for axis in AXES})
     names = ["cell", "model", "dataset", "attack", "norm", "eps", "n"]
-    names += [name + end for name in CSV_METRICS for end in ("", "_lo", "_hi")] + ["flags"]
+    names += [name + end for name in CSV_METRICS for end in ("", "_lo", "_hi")]
+    names += ["flags", *(f"{axis}_spec" for axis in AXES)]
     return pd.DataFrame(rows, columns=names)
 
 
 def samples_frame(runs: Iterable[Run], columns: Sequence[str] | None = None) -> pd.DataFrame:
     """One row per sample and cell: cell, model, dataset, attack, eps and the record's own columns (no logits)."""
     sources, _ = merge(list(runs))
+    labels = {axis: short_labels(source.names[axis] for source in sources) for axis in AXES}
     frames = []
     for source in sources:
         records = source.run.read(source.cell["id"], columns or SCALAR_COLUMNS)
         frame = pd.DataFrame(dict(records))
         for at, name in enumerate(("cell", "model", "dataset", "attack", "eps")):
-            value = source.cell["id"] if name == "cell" else source.cell["eps"] if name == "eps" else source.names[name]
+            value = source.cell["id"] if name == "cell" else source.cell["eps"] if name == "eps" else labels[name][source.names[name]]
             frame.insert(at, name, value)
         frames.append(frame)
     joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

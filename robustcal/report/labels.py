@@ -11,8 +11,10 @@ from ..types import Spec, UserError, format_param
 def short_labels(specs: Iterable[str]) -> dict[str, str]:
     """The shortest distinct label of each canonical spec: its name, its variant, and the parameters that differ.
 
+    A label is itself a spec: with the defaults it leaves out it names the same thing.
+
     >>> short_labels(["pgd:steps=20:return=best", "pgd:steps=100:return=best", "clean"])["pgd:steps=100:return=best"]
-    'pgd steps=100'
+    'pgd:steps=100'
     """
     parsed = {text: _parse(text) for text in dict.fromkeys(specs)}
     labels: dict[str, str] = {}
@@ -23,7 +25,7 @@ def short_labels(specs: Iterable[str]) -> dict[str, str]:
         differing = [k for k in keys if len({format_param(o.params.get(k)) for o in family}) > 1]
         parts = [spec.name + (f":{spec.variant}" if variant and spec.variant else "")]
         parts += [f"{k}={format_param(spec.params[k])}" for k in spec.params if k in differing]
-        labels[text] = " ".join(parts)
+        labels[text] = ":".join(parts)
     return labels
 
 
