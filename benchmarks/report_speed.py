@@ -29,8 +29,9 @@ from robustcal.report.frame import write_cells_csv
 from robustcal.store import Run
 path = write_cells_csv(Run.open(sys.argv[1]))
 rows = sum(1 for _ in open(path)) - 1
-print(f"{rows} cells, {time.perf_counter() - start:.1f} s,"
-      f" peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(f"{rows} cells, {time.perf_counter() - start:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of processor time,"
+      f" peak {used.ru_maxrss / 2**20:.2f} GiB")
 """
 
 
