@@ -1,0 +1,268 @@
+"""How fast an attack runs: our PGD, torchattacks' PGD, and the loop of the published evaluations, side by side.
+
+    python benchmarks/attack_speed.py                  # CPU: ViT-B/32, 100 classes, batch 32
+    python benchmarks/attack_speed.py --quick --json   # under a minute on 2 cores: a quarter of the batch and classes
+    python benchmarks/attack_speed.py --device cuda --classes 1000 --batch 256 --steps 100 --search bf16
+
+All contenders attack the same images with the same weights (random), radius, step size and number of steps, in turns
+within one run, so that a busy machine slows all alike; each one's fastest turn counts. Ratios are dimensionless:
+`speedup_published` and `speedup_torchattacks` are their time over ours, `harness_overhead` is what reading the data,
+verifying, measuring and writing records adds to a PGD-20 cell.
+
+The published loop encodes the class prompts again in every step and calls `backward()` with all parameters requiring
+gradients, which then accumulate. torchattacks runs on the same classifier object as ours: text head cached, gradients
+for images only; the row `open_clip` is the same loop as ours on open_clip's own forward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from attack_memory import peak_memory
+from torch import Tensor
+
+from robustcal import registry
+from robustcal.classifier import ClipModel, LogitClassifier
+from robustcal.engine import verify
+from robustcal.engine.meter import Meter
+from robustcal.engine.plan import attack_meta, threat_of
+from robustcal.engine.run import SEARCH_DTYPES, run_shard
+from robustcal.noise import Noise
+from robustcal.store import Run
+from robustcal.types import Batch, Threat, parse_radius
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+EPS = STEP = 1 / 255
+
+
+def build(name: str, classes: int, device: str) -> tuple[ClipModel, list[str], list[str]]:
+    """A CLIP model with random weights and CLIP's logit scale, its class names and prompts."""
+    logging.disable(logging.WARNING)  # open_clip says that the weights are random; they are meant to be
+    torch.manual_seed(0)
+    clip = open_clip.create_model(name, pretrained=None).to(device)
+    clip.logit_scale.data.fill_(float(np.log(100)))
+    model = ClipModel(clip, open_clip.get_tokenizer(name), size=clip.visual.image_size[0], mean=MEAN, std=STD,
+                      fingerprint="random")  # fmt: skip
+    return model, [f"thing {i}" for i in range(classes)], ["This is a photo of a {}"]
+
+
+# -- contenders: images, labels, steps -> adversarial images --------------------------------------------------------
+
+
+def own(classifier, device: str, search: str) -> Callable[[Tensor, Tensor, int], Tensor]:
+    def attack(images: Tensor, labels: Tensor, steps: int) -> Tensor:
+        plugin, arguments = registry.attacks.arguments(
+            registry.attacks.spec(f"pgd:steps={steps}:step={STEP}:return=last")
+        )
+        noise = Noise(0, [str(i) for i in range(len(images))], device)
+        target = Meter(classifier, len(images), SEARCH_DTYPES[search]) if search != "fp32" else classifier
+        return plugin.make(target, images, labels, Threat(EPS), noise, **arguments)
+
+    return attack
+
+
+def torchattacks_pgd(classifier) -> Callable[[Tensor, Tensor, int], Tensor]:
+    import torchattacks
+
+    def attack(images: Tensor, labels: Tensor, steps: int) -> Tensor:
+        return torchattacks.PGD(classifier, eps=EPS, alpha=STEP, steps=steps)(images, labels)
+
+    return attack
+
+
+def published(model: ClipModel, classnames: list[str], templates: list[str], device: str):
+    """Prompts encoded in every step, loss averaged over the batch, gradients of all parameters accumulated."""
+    clip = copy.deepcopy(model.clip).requires_grad_(True)
+    tokens = model.tokenizer([templates[0].format(name) for name in classnames]).to(device)
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (MEAN, STD))
+
+    def attack(images: Tensor, labels: Tensor, steps: int) -> Tensor:
+        delta = torch.empty_like(images).uniform_(-EPS, EPS)
+        delta = ((images + delta).clamp(0, 1) - images).requires_grad_(True)
+        for _ in range(steps):
+            image = F.normalize(clip.encode_image((images + delta - mean) / std), dim=-1)
+            text = F.normalize(clip.encode_text(tokens), dim=-1)
+            F.cross_entropy(clip.logit_scale.exp() * image @ text.t(), labels).backward()
+            moved = (delta.detach() + STEP * delta.grad.sign()).clamp(-EPS, EPS)
+            delta.data = (images + moved).clamp(0, 1) - images
+            delta.grad.zero_()
+        return (images + delta).detach()
+
+    return attack
+
+
+def plain_forward(classifier, model: ClipModel) -> LogitClassifier:
+    """The same classifier through open_clip's own `encode_image`."""
+
+    class Plain(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            embedding = model.clip.encode_image(classifier.preprocess(images)).float()
+            return F.normalize(embedding, dim=-1) @ classifier.head.t() * classifier.scale
+
+    return LogitClassifier(Plain(), classifier.classnames)
+
+
+# -- measuring -----------------------------------------------------------------------------------------------------
+
+
+def seconds(work: Callable[[], Tensor], device: str) -> tuple[float, Tensor]:
+    """Wall time of `work`, the device's queue drained before and after."""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    wait()
+    start = time.perf_counter()
+    result = work()
+    wait()
+    return time.perf_counter() - start, result
+
+
+def matmul_peak(device: str, dtype: torch.dtype, size: int) -> float:
+    """Best measured floating-point operations per second of a square matrix product."""
+    a = torch.rand(size, size, device=device).to(dtype)
+    return max(2 * size**3 / seconds(lambda: a @ a, device)[0] for _ in range(5))
+
+
+def step_flops(classifier, images: Tensor) -> float:
+    """Operations of one attack step: twice the forward pass, for a gradient of the images alone costs as much."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        classifier(images[:1])
+    return 2 * counter.get_total_flops() * len(images)
+
+
+def compare(args, model: ClipModel, classnames: list[str], templates: list[str]) -> dict:
+    classifier = model.classifier(classnames, templates)
+    side = classifier.size
+    images = torch.rand(args.batch, 3, side, side, generator=torch.Generator().manual_seed(1)).to(args.device)
+    labels = verify.predict(classifier, images).argmax(1).to(args.device)
+    contenders = {
+        "own": own(classifier, args.device, args.search),
+        "torchattacks": torchattacks_pgd(classifier),
+        "open_clip": own(plain_forward(classifier, model), args.device, args.search),
+        "published": published(model, classnames, templates, args.device),
+    }
+    for attack in contenders.values():  # first calls pay for memory and kernels
+        attack(images[:2], labels[:2], 1)
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    survived: dict[str, float] = {}
+    for turn in range(args.rounds):
+        order = list(contenders) if turn % 2 == 0 else list(contenders)[::-1]
+        for name in order:
+            took, adversarial = seconds(lambda: contenders[name](images, labels, args.steps), args.device)
+            times[name].append(took)
+            logits = verify.predict(classifier, adversarial)
+            survived[name] = (logits.argmax(1) == labels.cpu()).float().mean().item()
+    best = {name: min(values) for name, values in times.items()}
+    dtype = SEARCH_DTYPES[args.search]
+    peak = matmul_peak(args.device, dtype, 8192 if args.device.startswith("cuda") else 1024)
+    found = {
+        "speedup_published": best["published"] / best["own"],
+        "speedup_torchattacks": best["torchattacks"] / best["own"],
+        "speedup_open_clip": best["open_clip"] / best["own"],
+        "model_passes_per_second": 2 * args.steps * args.batch / best["own"],
+        "share_of_matmul_peak": step_flops(classifier, images) * args.steps / best["own"] / peak,
+        "matmul_peak_gflops": peak / 1e9,
+        "seconds_per_step": {name: value / args.steps for name, value in best.items()},
+        "robust_accuracy": survived,
+    }
+    if args.search != "fp32":
+        exact = own(classifier, args.device, "fp32")(images, labels, args.steps)
+        found["robust_accuracy"]["own, fp32"] = (
+            (verify.predict(classifier, exact).argmax(1) == labels.cpu()).float().mean().item()
+        )
+    return found
+
+
+def harness_overhead(args, model: ClipModel, classnames: list[str], templates: list[str]) -> float:
+    """(reading + judging + records + metering) / attack, of one PGD-20 cell of one batch of 224-pixel images."""
+    classifier = model.classifier(classnames, templates)
+    plugin, arguments = registry.attacks.arguments(registry.attacks.spec("pgd:steps=20:step=1/255:return=last"))
+    threat = threat_of(plugin, arguments, parse_radius("1/255"), None)
+    meta = {"keeps_label": False, **attack_meta(plugin, arguments)}
+    cell = {"id": "0" * 16, "dataset": "digits", "model": "random", "seed": 0, "precision": args.search,
+            "threat": threat.__dict__, "attack_meta": meta}  # fmt: skip
+    count = min(args.batch, 4) if args.quick else args.batch
+    inside: list[float] = []
+
+    def attack(*given):
+        took, result = seconds(lambda: plugin.make(*given, **arguments), args.device)
+        inside.append(took)
+        return result
+
+    dataset = registry.datasets.build("digits")
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.create(Path(folder) / "run", {"command": "attack_speed"})
+
+        def everything():
+            batch = dataset.read(range(count))
+            images = F.interpolate(batch.images, (224, 224)).to(args.device)
+            batch = Batch(batch.ids, images, batch.labels.to(args.device))
+            records = run_shard(cell, batch, classifier, attack, count)
+            run.write_shard(cell["id"], 0, records)
+
+        total, _ = seconds(everything, args.device)
+    return (total - sum(inside) + 20 * meter_cost(args)) / sum(inside)
+
+
+def meter_cost(args) -> float:
+    """Seconds that counting adds to one forward and backward pass, on a model that costs nothing."""
+    images = torch.rand(args.batch, 3, 224, 224, device=args.device)
+    small = LogitClassifier(torch.nn.Sequential(torch.nn.AvgPool2d(224), torch.nn.Flatten()), ["a", "b", "c"])
+
+    def passes(target) -> float:
+        def once():
+            x = images.requires_grad_(True)
+            return torch.autograd.grad(target(x).sum(), x)[0]
+
+        return min(seconds(once, args.device)[0] for _ in range(5))
+
+    return max(passes(Meter(small, args.batch)) - passes(small), 0.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", default="ViT-B-32", help="an open_clip architecture; weights are random")
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--search", choices=sorted(SEARCH_DTYPES), default="fp32", help="dtype of our passes")
+    parser.add_argument("--quick", action="store_true", help="batch 8, 25 classes, 1 step, 3 rounds")
+    parser.add_argument("--only", choices=["speed", "harness", "memory"], help="one part of the three")
+    parser.add_argument("--json", action="store_true", help="print one object instead of lines")
+    args = parser.parse_args()
+    if args.quick:
+        args.batch, args.classes, args.steps, args.rounds = 8, 25, 1, 3
+    model, classnames, templates = build(args.model, args.classes, args.device)
+    found: dict = {}
+    if args.only in (None, "speed"):
+        found |= compare(args, model, classnames, templates)
+    if args.only in (None, "harness"):
+        found["harness_overhead"] = harness_overhead(args, model, classnames, templates)
+    if args.only in (None, "memory"):
+        few, many = (512, 2048) if args.quick else (1024, 8192)
+        found["peak_memory_mib"] = {str(n): round(peak_memory(n) / 2**20, 1) for n in (few, many)}
+    found["setting"] = {k: v for k, v in vars(args).items() if k != "json"} | {"threads": torch.get_num_threads()}
+    if args.json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        items = value.items() if isinstance(value, dict) else [("", value)]
+        for key, number in items:
+            print(f"{name:<24}{key:<18}{f'{number:.4g}' if isinstance(number, float) else number}")
+
+
+if __name__ == "__main__":
+    main()
