@@ -7,6 +7,7 @@ import shlex
 import sys
 import tomllib
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 SUITES = Path(__file__).parent / "suites"
+ENGINES = ("local", "ray")
 LISTS = ("models", "attacks", "datasets", "eps")
 
 
@@ -27,13 +29,19 @@ class Bench:
     def __init__(self, path: Path, warnings: Sequence[str] = ()):
         self.path, self.warnings = Path(path), list(warnings)
 
+    @cached_property
+    def results(self) -> Any:
+        """Every number of the run with its interval, computed once: what tables, figures and the page start from."""
+        from .report.report import gather
+
+        return gather([self.path])
+
     @property
     def cells(self) -> "pandas.DataFrame":
         """One row per (model, dataset, attack, radius): metrics with 95 % bounds, and flags."""
         from .report.frame import cells_frame
-        from .store import Run
 
-        return cells_frame([Run.open(self.path)])
+        return cells_frame(self.results)
 
     @property
     def samples(self) -> "pandas.DataFrame":
@@ -68,7 +76,7 @@ def sweeps_of(suite: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[s
     """The sweeps of a suite, each a full product; what the caller gives replaces what the suite says."""
     base = {key: suite.get(key) for key in (*LISTS, "limit")}
     blocks = [{**base, **block} for block in suite.get("sweep", [{}])]
-    return [{**block, **{key: value for key, value in given.items() if value}} for block in blocks]
+    return [{**block, **{key: value for key, value in given.items() if value not in (None, [])}} for block in blocks]
 
 
 def bench(
@@ -80,6 +88,8 @@ def bench(
     suite: str | Path | None = None,
     limit: int | None = None,
     seed: int | None = None,
+    skip_unreadable: bool = False,
+    engine: str = "local",
     device: str = "auto",
     precision: str = "auto",
     batch_size: int | None = None,
@@ -94,36 +104,79 @@ def bench(
     datasets the suite `tiny` is run.
 
     Args:
+        skip_unreadable: leave out images that do not decode; without it their datasets' cells stay unfinished.
+        engine: "local", or "ray" for the Ray cluster this process can reach.
         progress: called with an event (a mapping) when the plan is made and after every finished shard.
 
     Raises:
         UserError: anything the caller can mend, before anything is computed where possible.
     """
-    from .engine import local
     from .engine.plan import make_plan
-    from .engine.worker import pick_device, pick_precision
-    from .report.frame import write_cells_csv
-    from .store import Run
+    from .store import DamagedShard, Run
 
-    device = pick_device(device)
-    request, plugins = plan_request(models, attacks, datasets, eps, suite, limit, seed, plugins)
-    request["precision"] = pick_precision(precision, device)
-    plan = make_plan(**request)
-    run = Run.create(out, invocation(request, plugins, device))
-    warnings: list[str] = []
-    for cell in plan.cells:
-        run.add_cell(cell)
-        source = plan.sources[cell["id"]]
-        warnings += run.discard_damaged(cell["id"], cell["shards"], source.ids, cell["shard_size"])
+    engine = pick_engine(engine)
     report = progress or (lambda event: None)
-    pending = local.missing_shards(plan, run)
-    report({"event": "plan", "cells": len(plan.cells), "samples": plan.samples, "pending": pending,
-            "shards": sum(cell["shards"] for cell in plan.cells), "warnings": warnings})  # fmt: skip
+    request, plugins = plan_request(models, attacks, datasets, eps, suite, limit, seed, plugins)
+    device, request["precision"], hardware = engine.pick(device, precision)
+    if skip_unreadable:
+        request["skip_unreadable"] = True
+    plan = make_plan(**request)
+    run = Run.create(out, invocation(request, plugins, hardware))
     again = {**request, "plugins": [str(path) for path in plugins]}
-    for event in local.execute(plan, run, again, device=device, batch_size=batch_size, workers=workers):
-        report(event)
+    how = {"device": device, "batch_size": batch_size, "workers": workers}
+    warnings = [line for cell in plan.cells for line in take_up(run, cell)]
+    run.drop_claims()
+    while True:
+        report({"event": "plan", "cells": len(plan.cells), "samples": plan.samples, "pending": engine.missing_shards(plan, run),
+                "shards": sum(cell["shards"] for cell in plan.cells), "warnings": warnings})  # fmt: skip
+        troubled = {}  # dataset -> a cell of it
+        for event in engine.execute(plan, run, again, **how):
+            report(event)
+            if event["event"] == "unreadable":
+                troubled[event["dataset"]] = event["cell"]
+        try:
+            conclude(plan, run, troubled)
+            return Bench(run.path, warnings)
+        except DamagedShard as damage:  # found by its checksums; it is missing now
+            warnings.append(str(damage))
+
+
+def pick_engine(name: str) -> Any:
+    """The module that executes plans: ``missing_shards``, ``pick`` and ``execute``.
+
+    Raises:
+        UserError: unknown name, or an engine whose package is not installed.
+    """
+    import importlib
+
+    if name not in ENGINES:
+        raise UserError(f"unknown engine '{name}'; there are: {', '.join(ENGINES)}")
+    return importlib.import_module(f".engine.{name}", __package__)
+
+
+def take_up(run: Any, cell: Mapping[str, Any]) -> list[str]:
+    """Store what defines a cell, or check what it has: one line for each of its shards that has to be computed again."""
+    run.add_cell(cell)
+    return run.discard_damaged(cell)
+
+
+def conclude(plan: Any, run: Any, troubled: Mapping[str, str]) -> None:
+    """Write cells.csv, of the cells that are finished.
+
+    Args:
+        troubled: a cell of each dataset that has images that do not decode.
+
+    Raises:
+        UserError: images of a dataset could not be read; how many, and which.
+        DamagedShard: a checksum does not hold.
+    """
+    from .engine.reading import explain
+    from .report.frame import write_cells_csv
+
     write_cells_csv(run)
-    return Bench(run.path, warnings)
+    if troubled:
+        sources = {spec: plan.sources[cell] for spec, cell in troubled.items()}
+        raise UserError("; ".join(explain(spec, source.dataset, source.indices.tolist()) for spec, source in sources.items()))
 
 
 def plan_request(
@@ -148,23 +201,16 @@ def _texts(values: Any) -> list[str]:
     return [str(value) for value in ([values] if isinstance(values, (str, int, float, Fraction)) else values)]
 
 
-def invocation(request: Mapping[str, Any], plugins: Sequence[Path], device: str) -> dict[str, Any]:
+def invocation(request: Mapping[str, Any], plugins: Sequence[Path], hardware: str) -> dict[str, Any]:
     """What run.json keeps of one call: the command, the canonical request, versions and the device."""
     return {
         "command": " ".join(shlex.quote(word) for word in ["robustcal", *sys.argv[1:]])
         if Path(sys.argv[0]).name in ("robustcal", "cli.py", "__main__.py") else "robustcal.bench(...)",
-        "request": {"sweeps": [dict(sweep) for sweep in request["sweeps"]], "seed": request["seed"], "precision": request["precision"]},
+        "request": {**request, "sweeps": [dict(sweep) for sweep in request["sweeps"]]},
         "plugins": [str(path.name) for path in plugins],
-        "device": device_name(device),
+        "device": hardware,
         "versions": versions(),
     }  # fmt: skip
-
-
-def device_name(device: str) -> str:
-    """The name of the hardware, such as the GPU's model."""
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{device} ({platform.machine()})"
 
 
 def versions() -> dict[str, str]:
@@ -178,6 +224,14 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def frame(*runs: str | Path, samples: bool = False) -> "pandas.DataFrame":
+    """The cells of run directories as a pandas frame, several merged; with `samples`, one row per sample instead."""
+    from .report.frame import cells_frame, samples_frame
+    from .store import Run
+
+    return (samples_frame if samples else cells_frame)([Run.open(path) for path in runs])
 
 
 def load_model(spec: str) -> Any:

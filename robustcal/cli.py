@@ -38,19 +38,19 @@ def parser() -> argparse.ArgumentParser:
     _bench_options(commands.add_parser("bench", help="sweep models x attacks x datasets into records, tables and diagrams"))
     report = commands.add_parser("report", help="tables, figures and page from records; recomputes no attack")
     report.add_argument("runs", nargs="+", metavar="RUN", help="run directories; several are merged")
-    report.add_argument("--format", nargs="+", default=["text"], help="text, md, tex, csv, html, figures")
-    report.add_argument("--layout", default="main", help="main, calibration, ablation, coco, by-eps, transfer")
+    report.add_argument("--format", nargs="+", default=["text"], help="text, md, tex, csv, html, diagrams, figures, cells")
+    report.add_argument("--layout", metavar="NAME", help="main, calibration, ablation, coco, by-eps, transfer, all (default: those that have cells)")
     report.add_argument("--compare", metavar="paper", help="published numbers beside the measured ones")
     report.add_argument("--explain", metavar="CELL", help="print everything that made one number")
     report.add_argument("--out", metavar="DIR", help="where files go (default: RUN/report)")
     listing = commands.add_parser("ls", help="what there is, and where each name comes from")
     listing.add_argument("family", nargs="?", metavar="FAMILY", help="models, attacks, datasets, metrics, objectives, suites, recipes")
     listing.add_argument("--json", action="store_true", help="a list of objects with name, family, origin ...")
-    listing.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a plugin file of your own")
+    listing.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a plugin file of your own; it is run")
     check = commands.add_parser("check", help="what works here, what is missing, and how to get it")
     check.add_argument("what", nargs="*", metavar="SPEC", help="models, datasets, environment, or a model spec (default: all)")
     check.add_argument("--json", action="store_true")
-    check.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a plugin file of your own")
+    check.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a plugin file of your own; it is run")
     _train_options(commands.add_parser("train", help="fine-tune (or pre-train) a model from a recipe"))
     return top
 
@@ -71,9 +71,12 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--batch-size", default="auto", metavar="N|auto", help="images per pass; does not change the result")
     bench.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one per GPU, or per CPU core)")
     bench.add_argument("--suite", metavar="NAME|FILE.toml", help="a named sweep; what you give beside it replaces its part")
-    bench.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a model, attack, dataset ... of your own")
+    bench.add_argument("--plugin", action="append", default=[], metavar="FILE.py",
+                       help="a model, attack, dataset ... of your own: the file is run, with your rights")  # fmt: skip
     bench.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
     bench.add_argument("--out", default="runs/bench", metavar="RUN", help="run directory; the same one continues (default runs/bench)")
+    bench.add_argument("--engine", default="local", choices=["local", "ray"], help="this machine, or a Ray cluster")
+    bench.add_argument("--skip-unreadable", action="store_true", help="leave out images that do not decode (recorded and flagged)")
     bench.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of time, compute nothing")
     bench.add_argument("--no-report", action="store_true", help="write records and cells.csv only")
 
@@ -88,7 +91,7 @@ def _train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--seed", type=int)
     train.add_argument("--device", default="auto")
     train.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
-    train.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="an objective or dataset of your own")
+    train.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="an objective or dataset of your own; the file is run")
     train.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
 
 

@@ -27,18 +27,16 @@ def bench(options: argparse.Namespace) -> int:
         run = api.bench(
             **chosen, device=options.device, precision=options.precision, batch_size=batch_size,
             workers=options.workers, plugins=options.plugin, out=options.out, progress=progress,
+            engine=options.engine, skip_unreadable=options.skip_unreadable,
         )  # fmt: skip
     if options.no_report:
         print(f"cells: {run.path / 'cells.csv'}")
         return 0
-    from .report.frame import cells_frame
     from .report.report import text_table, write_report
-    from .store import Run
 
-    print(text_table(cells_frame([Run.open(run.path)])))
-    written = write_report([run.path], ["md", "tex", "html", "figures"], run.path / "report")
-    page = next((path for path in written if path.name == "index.html"), run.path / "report")
-    print(f"\nrecords, cells.csv: {run.path}\nresults page:       {page}")
+    print(text_table(run.results))
+    page = write_report(run.results, ["md", "tex", "diagrams", "html"], run.path / "report")[-1]
+    print(f"\nrecords and cells.csv: {run.path}\nresults page:          {page}")
     return 0
 
 
@@ -60,20 +58,28 @@ def dry_run(options: argparse.Namespace, chosen: Mapping[str, Any], batch_size: 
     from .api import plan_request
     from .engine.estimate import estimate
     from .engine.local import workers_for
+    from .engine.outline import Outline
     from .engine.plan import make_plan
-    from .engine.worker import pick_device, pick_precision
+    from .engine.worker import pick
 
-    device = pick_device(options.device)
+    device, precision, hardware = pick(options.device, options.precision)
     request, _ = plan_request(*(chosen[k] for k in ("models", "attacks", "datasets", "eps", "suite", "limit", "seed")), options.plugin)
-    plan = make_plan(**request, precision=pick_precision(options.precision, device))
+    outline = Outline()
+    plan = make_plan(
+        **request, precision=precision, skip_unreadable=options.skip_unreadable,
+        open_source=outline.open_source, identify=outline.identify,
+    )  # fmt: skip
     for cell in plan.cells:
-        print(f"{cell['id']}  {cell['model']}  {cell['dataset']}  {cell['attack']}  eps={cell['eps']}  n={cell['n']}")
+        name = "not here yet    " if {cell["model"], cell["dataset"]} & set(outline.absent) else cell["id"]
+        print(f"{name}  {cell['model']}  {cell['dataset']}  {cell['attack']}  eps={cell['eps']}  n={cell['n']}")
+    for spec, reason in outline.absent.items():
+        print(f"not here: {reason}")
     shards = sum(cell["shards"] for cell in plan.cells)
-    cost = estimate(plan, device, batch_size, len(workers_for(device, shards, options.workers)))
+    cost = estimate(plan, device, batch_size, len(workers_for(device, shards, options.workers)), outline)
     print(
-        f"\n{cost['cells']} cells, {cost['samples']} samples, {cost['shards']} shards;"
+        f"\n{cost['cells']} cells, {cost['samples']} samples, {cost['shards']} shards, {cost['bytes'] / 1e9:.2g} GB of records;"
         f" {cost['forwards']:,} forward passes, {cost['backwards']:,} input gradients;"
-        f" about {duration(cost['seconds'])} on {cost['workers']} {device} worker(s)"
+        f" about {duration(cost['seconds'])} on {cost['workers']} {device} worker(s) ({hardware}), timed just now"
     )
     return 0
 
@@ -91,7 +97,7 @@ def report(options: argparse.Namespace) -> int:
     formats = [piece for item in options.format for piece in item.split(",") if piece]
     files = [name for name in formats if name != "text"]
     if "text" in formats:
-        print(reporting.text_report(options.runs, layout=options.layout, compare=options.compare))
+        print(reporting.text_report(options.runs, layout=options.layout or "main", compare=options.compare))
     if files:
         out = Path(options.out) if options.out else Path(options.runs[0]) / "report"
         for path in reporting.write_report(options.runs, files, out, layout=options.layout, compare=options.compare):

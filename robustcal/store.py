@@ -3,77 +3,46 @@
     RUN/run.json                      what was asked: commands, versions, device, seeds
     RUN/records/<cell>/cell.json      everything that defines one cell
     RUN/records/<cell>/00000.parquet  one shard: one row per sample
-    RUN/claims/<cell>-00000           held while a worker computes that shard
+    RUN/claims/<cell>-00000           held while a worker computes that shard, see `claims`
 
 Crash safety. A file is written beside its place under a temporary name, flushed to disk, and renamed: a reader sees
-the whole file or none. A shard carries its cell and index in its footer and a checksum on every page; one that is
-truncated, damaged or foreign is moved aside, named, and computed again. A claim belongs to a process; it is stale once
-that process is gone (same host) or has not renewed it for `CLAIM_SECONDS` (another host), by the file system's clock.
+the whole file or none. A shard carries its cell and index in its footer and a checksum on every page. Footers are
+checked whenever a run continues, checksums whenever a value is read: a shard that is truncated, damaged or foreign is
+moved aside, named, and computed again. A cell's shards are found by one look at its folder, so that a run may have
+millions.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
-import socket
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from .types import Records, UserError
+from . import claims, recordfile
+from .recordfile import TEMPORARY, DamagedShard, write_atomically
+from .types import RECORD_COLUMNS, Records, UserError
+
+__all__ = ["DamagedShard", "Run", "claim_name", "write_atomically"]
 
 FORMAT = 1
-CLAIM_SECONDS = 300.0
-
-
-class DamagedShard(Exception):
-    """A shard file that is truncated, damaged, or belongs to another cell. Its text names the file and the reason."""
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success flush it to disk and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Run:
     """A run directory. Open it with `Run.open`, make or continue one with `Run.create`."""
 
-    def __init__(self, path: Path, header: dict[str, Any]):
+    def __init__(self, path: Path, header: dict[str, Any], claim_seconds: float = claims.SECONDS):
         self.path, self.header = path, header
+        self.claims = claims.Claims(path / "claims", claim_seconds)
 
     # -- opening -------------------------------------------------------------------------------------------------
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
-        """Open an existing run directory for reading.
+    def open(cls, path: str | Path, claim_seconds: float = claims.SECONDS) -> "Run":
+        """Open an existing run directory, to read it or to work on it.
 
         Raises:
             UserError: if there is none at `path`, or an incompatible version made it.
@@ -92,23 +61,21 @@ class Run:
                 f"'{path}' was made by an incompatible version (record format {made_by}, this one reads {FORMAT});"
                 f" use robustcal {header.get('versions', {}).get('robustcal', '?')} or another --out"
             )
-        return cls(path, header)
+        return cls(path, header, claim_seconds)
 
     @classmethod
-    def create(cls, path: str | Path, invocation: Mapping[str, Any]) -> "Run":
+    def create(cls, path: str | Path, invocation: Mapping[str, Any], claim_seconds: float = claims.SECONDS) -> "Run":
         """Make a run directory, or continue the one at `path`; `invocation` is appended to its header.
 
         Raises:
             UserError: if `path` cannot be written, is a file, holds something else, or is incompatible.
         """
         path = Path(path)
-        if (path / "run.json").exists():
-            run = cls.open(path)
-        else:
-            if path.exists() and (not path.is_dir() or any(p.name != "report" for p in path.iterdir())):
-                if not path.is_dir() or not _only_leftovers(path):
-                    raise UserError(f"'{path}' exists and is not a run directory; choose another --out")
-            run = cls(path, {"format": FORMAT, "invocations": []})
+        header = path / "run.json"
+        if not header.exists() and not _is_free(path) and not header.exists():  # a second driver may have just made it
+            raise UserError(f"'{path}' exists and is not a run directory; choose another --out")
+        run = cls.open(path) if header.exists() else cls(path, {"format": FORMAT, "invocations": []})
+        run.claims.seconds = claim_seconds
         invocations = run.header.setdefault("invocations", [])
         if not any(_same(invocation, other) for other in invocations):
             invocations.append(dict(invocation))
@@ -129,10 +96,15 @@ class Run:
             write_atomically(path, _json(cell))
 
     def cells(self) -> list[dict[str, Any]]:
-        """All cells of the run, ordered by what they are (model, dataset, attack, radius), not by time."""
+        """All cells of the run, ordered by what they are (model, dataset, attack, radius), not by time.
+
+        Where unreadable images are skipped, `skipped` says how many of the `n` samples have no row.
+        """
         found = []
         for path in self.path.glob("records/*/cell.json"):
             cell = json.loads(path.read_text())
+            if cell.get("skip_unreadable"):
+                cell["skipped"] = len(self.skipped(cell["id"]))
             if cell["id"] == path.parent.name:
                 found.append(cell)
         return sorted(found, key=lambda c: (c["order"], c["id"]) if "order" in c else ([], c["id"]))
@@ -141,13 +113,27 @@ class Run:
     def shard_path(self, cell: str, shard: int) -> Path:
         return self.path / "records" / cell / f"{shard:05d}.parquet"
 
-    def write_shard(self, cell: str, shard: int, records: Records) -> None:
-        """Write one shard atomically; rows keep their order."""
-        table = pa.table({name: _column(values) for name, values in records.items()})
-        stamp = {"robustcal.format": str(FORMAT), "robustcal.cell": cell, "robustcal.shard": str(shard)}
-        table = table.replace_schema_metadata(stamp)
-        with atomic_path(self.shard_path(cell, shard)) as temporary:
-            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    def present(self, cell: str) -> set[int]:
+        """The shards of a cell that exist, by one look at its folder."""
+        return {int(name[:-8]) for name in self._names(cell) if name.endswith(".parquet") and name[:-8].isdigit()}
+
+    def missing(self, cell: Mapping[str, Any]) -> list[int]:
+        """The shards of a cell that are still to be computed, in order."""
+        present = self.present(cell["id"])
+        return [shard for shard in range(cell["shards"]) if shard not in present]
+
+    def has(self, cell: str, shard: int) -> bool:
+        return self.shard_path(cell, shard).exists()
+
+    def _names(self, cell: str) -> list[str]:
+        try:
+            return os.listdir(self.path / "records" / cell)
+        except FileNotFoundError:
+            return []
+
+    def write_shard(self, cell: str, shard: int, records: Records, skipped: Sequence[str] = ()) -> None:
+        """Write one shard atomically; rows keep their order. `skipped`: ids without a row, their image unreadable."""
+        recordfile.write(self.shard_path(cell, shard), records, _stamp(cell, shard), skipped)
 
     def read_shard(self, cell: str, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one shard, checksums verified; of `columns` those that it has, or all.
@@ -155,38 +141,33 @@ class Run:
         Raises:
             DamagedShard: truncated, damaged, foreign.
         """
-        path = self.shard_path(cell, shard)
-        try:
-            if columns is not None:
-                columns = [name for name in pq.read_schema(path).names if name in set(columns)]
-            table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0][:120]
-            raise DamagedShard(f"shard '{path}' is truncated or damaged ({reason})") from None
-        stamp = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-        expected = {"robustcal.format": str(FORMAT), "robustcal.cell": cell, "robustcal.shard": str(shard)}
-        if any(stamp.get(key) != value for key, value in expected.items()):
-            raise DamagedShard(f"shard '{path}' belongs to another cell or version")
-        return table
+        return recordfile.read(self.shard_path(cell, shard), _stamp(cell, shard), columns)
 
-    def has(self, cell: str, shard: int) -> bool:
-        return self.shard_path(cell, shard).exists()
-
-    def discard_damaged(self, cell: str, shards: int, ids: list[str], size: int) -> list[str]:
-        """Move shards aside that cannot be trusted, so that they are computed again. Returns one line for each."""
+    def discard_damaged(self, cell: Mapping[str, Any]) -> list[str]:
+        """Move shards aside whose footer cannot be trusted, remove what killed workers left. One line for each shard."""
         lines = []
-        for shard in range(shards):
-            if not self.has(cell, shard):
-                continue
+        for shard in sorted(self.present(cell["id"])):
             try:
-                table = self.read_shard(cell, shard)
-                if table.column("id").to_pylist() != ids[shard * size : (shard + 1) * size]:
-                    raise DamagedShard(f"shard '{self.shard_path(cell, shard)}' holds other samples")
+                recordfile.check(self.shard_path(cell["id"], shard), _stamp(cell["id"], shard))
             except DamagedShard as damage:
-                path = self.shard_path(cell, shard)
-                os.replace(path, path.with_suffix(".damaged"))
-                lines.append(f"{damage}; it is computed again")
+                lines.append(self.set_aside(damage))
+        self._remove_leftovers(cell["id"])
         return lines
+
+    def set_aside(self, damage: DamagedShard) -> str:
+        """Rename a damaged shard, so that it is missing and computed again. Returns a line that says so."""
+        with suppress(OSError):
+            os.replace(damage.path, damage.path.with_suffix(".damaged"))
+        return f"{damage}; it is computed again"
+
+    def _remove_leftovers(self, cell: str) -> None:
+        leftovers = [name for name in self._names(cell) if name.endswith(TEMPORARY)]
+        now = self.claims.now() if leftovers else 0.0
+        for name in leftovers:
+            path = self.path / "records" / cell / name
+            with suppress(FileNotFoundError):
+                if now - path.stat().st_mtime > self.claims.seconds:  # else another driver may be writing it
+                    path.unlink()
 
     def read(self, cell: str, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """All records of a cell, in sample order. List columns come back as arrays of equal-length rows (N, k).
@@ -194,102 +175,55 @@ class Run:
         `columns` names those to read (a record is mostly logits); columns the records lack are left out.
 
         Raises:
-            UserError: if a shard is missing or damaged.
+            DamagedShard: a shard is damaged. It was set aside, so that the same bench command computes it again.
         """
-        shards = sorted(int(p.stem) for p in (self.path / "records" / cell).glob("*.parquet"))
         try:
-            tables = [self.read_shard(cell, shard, columns) for shard in shards]
+            tables = [self.read_shard(cell, shard, columns) for shard in sorted(self.present(cell))]
         except DamagedShard as damage:
-            raise UserError(f"{damage}; run the same bench command again to recompute it") from None
-        if not tables:
-            raise UserError(f"cell {cell} of '{self.path}' has no records yet; run the same bench command again")
+            self.set_aside(damage)
+            raise DamagedShard(damage.path, f"{damage.reason}; run the same bench command again to compute it") from None
+        if not tables:  # unfinished: no rows
+            return {name: np.empty(0, dtype=object) for name in columns or RECORD_COLUMNS}
         table = pa.concat_tables(tables)
-        return {name: _array(table.column(name)) for name in table.column_names}
+        return {name: recordfile.as_array(table.column(name)) for name in table.column_names}
+
+    def skipped(self, cell: str) -> list[str]:
+        """The ids of samples that were left out of a cell because their image could not be read."""
+        paths = [self.shard_path(cell, shard) for shard in sorted(self.present(cell))]
+        return [name for path in paths for name in recordfile.skipped_in(path)]
 
     # -- claims ------------------------------------------------------------------------------------------------------
     def claim(self, cell: str, shard: int) -> bool:
         """Take a missing shard for this process; False if it exists or a live worker holds it."""
-        if self.has(cell, shard):
+        if self.has(cell, shard) or not self.claims.take(claim_name(cell, shard)):
             return False
-        path = self._claim_path(cell, shard)
-        if self._create_claim(path):
-            return not self._lost_race(cell, shard)
-        if not self._stale(path):
+        if self.has(cell, shard):  # between the first look and the claim another worker has finished it
+            self.claims.release(claim_name(cell, shard))
             return False
-        # Exactly one thief wins the rename; the others find nothing to rename.
-        grave = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.stale")
-        try:
-            os.rename(path, grave)
-        except FileNotFoundError:
-            return False
-        grave.unlink(missing_ok=True)
-        return self._create_claim(path) and not self._lost_race(cell, shard)
-
-    def renew(self, cell: str, shard: int) -> None:
-        """Say that the claim's worker is alive."""
-        try:
-            os.utime(self._claim_path(cell, shard))
-        except FileNotFoundError:
-            pass
-
-    def release(self, cell: str, shard: int) -> None:
-        self._claim_path(cell, shard).unlink(missing_ok=True)
-
-    def _claim_path(self, cell: str, shard: int) -> Path:
-        return self.path / "claims" / f"{cell}-{shard:05d}"
-
-    def _lost_race(self, cell: str, shard: int) -> bool:
-        # Between the first look and the claim another worker may have finished the shard.
-        if self.has(cell, shard):
-            self.release(cell, shard)
-            return True
-        return False
-
-    @staticmethod
-    def _create_claim(path: Path) -> bool:
-        try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            return False
-        with os.fdopen(handle, "w") as file:
-            json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
         return True
 
-    def _stale(self, path: Path) -> bool:
-        try:
-            text, age = path.read_text(), self._now() - path.stat().st_mtime
-        except FileNotFoundError:
-            return False
-        try:
-            owner = json.loads(text)
-        except json.JSONDecodeError:
-            return age > 10  # killed between creating the claim and writing into it
-        if owner.get("host") == socket.gethostname() and not _alive(int(owner.get("pid", -1))):
-            return True
-        return age > CLAIM_SECONDS
-
-    def _now(self) -> float:
-        """The time by the file system's own clock, so that clock skew between hosts does not matter."""
-        probe = self.path / "claims" / f".clock.{socket.gethostname()}.{os.getpid()}"
-        probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink(missing_ok=True)
-        return now
+    def drop_claims(self) -> None:
+        """Remove the claims on shards that exist: of workers killed between the rename and the release."""
+        for name in self.claims.held():
+            cell, _, shard = name.rpartition("-")
+            if shard.isdigit() and self.has(cell, int(shard)):
+                (self.path / "claims" / name).unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def claim_name(cell: str, shard: int) -> str:
+    """The file name of a shard's claim."""
+    return f"{cell}-{shard:05d}"
 
 
-def _only_leftovers(path: Path) -> bool:
+def _stamp(cell: str, shard: int) -> dict[str, str]:
+    """What every shard says about itself in its footer."""
+    return {"robustcal.format": str(FORMAT), "robustcal.cell": cell, "robustcal.shard": str(shard)}
+
+
+def _is_free(path: Path) -> bool:
     # A run killed before its header was renamed into place leaves only hidden temporaries.
-    return all(p.name.startswith(".run.json") for p in path.iterdir())
+    mine = (".run.json", "report")
+    return not path.exists() or path.is_dir() and all(p.name.startswith(mine) for p in path.iterdir())
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -299,23 +233,3 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _column(values: Any) -> pa.Array:
-    array = np.asarray(values) if not isinstance(values, list) else values
-    if isinstance(array, np.ndarray) and array.ndim == 2:
-        flat = pa.array(np.ascontiguousarray(array).reshape(-1))
-        return pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
-    return pa.array(array)
-
-
-def _array(column: pa.ChunkedArray) -> np.ndarray:
-    if pa.types.is_fixed_size_list(column.type):
-        width = column.type.list_size
-        flat = np.concatenate([c.flatten().to_numpy(zero_copy_only=False) for c in column.chunks])
-        return flat.reshape(-1, width)
-    if pa.types.is_list(column.type):
-        out = np.empty(len(column), dtype=object)
-        out[:] = [np.asarray(v) for v in column.to_pylist()]
-        return out
-    return column.to_numpy()

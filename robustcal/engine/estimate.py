@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from functools import lru_cache
-from typing import Any, Mapping
+from typing import Any
 
 import torch
 
@@ -13,9 +13,15 @@ from ..classifier import LogitClassifier
 from ..noise import Noise
 from ..types import Threat
 from .meter import Meter
-from .plan import SHARD, Plan
+from .outline import Outline, architecture
+from .plan import Plan
 from .run import make_attack
+from .samples import SHARD
+from .verify import TOP
 from .worker import Worker
+
+#: Measured sizes of zstd-compressed records: a shard's footer, a row's scalars, and one class of its logits.
+SHARD_BYTES, ROW_BYTES, CLASS_BYTES = 5000, 120, 6.5
 
 
 @lru_cache(maxsize=None)
@@ -39,19 +45,15 @@ def passes(plan: Plan) -> dict[str, tuple[float, float]]:
     """(forwards, input gradients) per model over all its cells; one more forward per sample is the judge's."""
     total: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for cell in plan.cells:
-        forwards, backwards = passes_of(cell["attack"], max(4, len(cell["classnames"])))
+        classes = min(max(4, len(cell["classnames"])), 10)  # more classes change no budget: targets are at most nine
+        forwards, backwards = passes_of(cell["attack"], classes)
         total[cell["model"]][0] += cell["n"] * (forwards + 1)
         total[cell["model"]][1] += cell["n"] * backwards
     return {model: (counts[0], counts[1]) for model, counts in total.items()}
 
 
-def seconds_per_image(plan: Plan, cell: Mapping[str, Any], run: Any, device: str, batch_size: int | None) -> tuple[float, float]:
-    """Measured (forward, forward + input gradient) seconds per image of a cell's model, on its own data, one worker."""
-    worker = Worker(plan, run, device, batch_size)
-    classifier = worker.classifier(cell["model"], cell)
-    source = plan.sources[cell["id"]]
-    count = min(batch_size or 32, SHARD, len(source.indices))
-    images = source.dataset.read(source.indices[:count].tolist()).images.to(device)
+def seconds_per_image(classifier: torch.nn.Module, images: torch.Tensor) -> tuple[float, float]:
+    """Measured (forward, forward + input gradient) seconds per image of one worker."""
 
     def forward() -> None:
         with torch.no_grad():
@@ -61,7 +63,7 @@ def seconds_per_image(plan: Plan, cell: Mapping[str, Any], run: Any, device: str
         x = images.clone().requires_grad_(True)
         torch.autograd.grad(classifier(x).sum(), x)
 
-    return _time(forward, device) / count, _time(gradient, device) / count
+    return tuple(_time(work, str(images.device)) / len(images) for work in (forward, gradient))
 
 
 def _time(work: Any, device: str, repeats: int = 3) -> float:
@@ -75,18 +77,39 @@ def _time(work: Any, device: str, repeats: int = 3) -> float:
     return best
 
 
-def estimate(plan: Plan, device: str, batch_size: int | None, workers: int) -> dict[str, Any]:
-    """The cost of a plan: cells, samples, shards, passes and seconds on this device with so many workers."""
-    counts = passes(plan)
+def bytes_of(plan: Plan) -> int:
+    """Size of the plan's records on the disk, from the number of classes: see the constants."""
+    rows = sum(cell["n"] * (ROW_BYTES + CLASS_BYTES * min(TOP, len(cell["classnames"]))) for cell in plan.cells)
+    return int(rows + sum(cell["shards"] for cell in plan.cells) * SHARD_BYTES)
+
+
+def estimate(
+    plan: Plan, device: str, batch_size: int | None, workers: int, outline: Outline | None = None
+) -> dict[str, Any]:
+    """The cost of a plan: cells, samples, shards, bytes, passes, and seconds on this device with so many workers.
+
+    Args:
+        outline: what stands in for models that are not here.
+    """
+    counts, absent = passes(plan), outline.absent if outline else {}
     first = {cell["model"]: cell for cell in reversed(plan.cells)}
+    timed: dict[Any, tuple[float, float]] = {}
     seconds = 0.0
     for model, (forwards, backwards) in counts.items():
-        forward, both = seconds_per_image(plan, first[model], None, device, batch_size)
+        cell, source = first[model], plan.sources[first[model]["id"]]
+        key = (architecture(model), cell["resolution"]) if model in absent else model
+        if key not in timed:
+            worker = Worker(plan, None, device, batch_size)
+            stand_in = model in absent and outline.classifier(model, len(cell["classnames"])).to(device)
+            images = source.dataset.read(source.indices[: min(batch_size or 32, SHARD)].tolist()).images.to(device)
+            timed[key] = seconds_per_image(stand_in or worker.classifier(model, cell), images)
+        forward, both = timed[key]
         seconds += max(0.0, forwards - backwards) * forward + backwards * both
     return {
         "cells": len(plan.cells),
         "samples": plan.samples,
         "shards": sum(cell["shards"] for cell in plan.cells),
+        "bytes": bytes_of(plan),
         "forwards": int(sum(f for f, _ in counts.values())),
         "backwards": int(sum(b for _, b in counts.values())),
         "workers": workers,

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import queue
 import signal
+import time
+import traceback
 from typing import Any, Iterator, Mapping, Sequence
 
 import torch
@@ -14,15 +16,19 @@ from ..registry import load_plugin_file
 from ..store import Run
 from ..types import UserError
 from .plan import Plan, make_plan
-from .worker import Worker
+from .worker import Worker, pick
+
+__all__ = ["execute", "missing_shards", "pick", "workers_for"]
 
 #: A worker that dies (out of memory, a crash in a library) is started again this often.
 RESTARTS = 2
+#: How long the other workers may take to notice that nothing is missing, once one of them has.
+HANG_SECONDS = 10.0
 
 
 def missing_shards(plan: Plan, run: Run) -> int:
     """How many shards are still to be computed."""
-    return sum(not run.has(cell["id"], shard) for cell in plan.cells for shard in range(cell["shards"]))
+    return sum(len(run.missing(cell)) for cell in plan.cells)
 
 
 def workers_for(device: str, pending: int, asked: int | None = None) -> list[str]:
@@ -43,7 +49,7 @@ def _cores() -> int:
 def execute(
     plan: Plan, run: Run, request: Mapping[str, Any], *, device: str, batch_size: int | None = None, workers: int | None = None
 ) -> Iterator[Mapping[str, Any]]:
-    """Compute every missing shard of the plan; yields events as shards are finished.
+    """Compute every missing shard of the plan; yields events as shards are finished ("shard", "restart", "unreadable").
 
     Args:
         request: keyword arguments of `make_plan`, plus `plugins`: a worker process plans again from these.
@@ -70,53 +76,81 @@ def _execute_in_processes(
 
     def start(number: int):
         first = number * len(plan.cells) // len(devices)
-        task = (str(run.path), dict(request), devices[number], batch_size, first, threads, events)
+        path, seconds = str(run.path), run.claims.seconds
+        task = (path, seconds, dict(request), devices[number], batch_size, first, threads, events)
         process = context.Process(target=_worker_main, args=task, daemon=True)
         process.start()
         return process
 
     processes, restarts = {number: start(number) for number in range(len(devices))}, RESTARTS
+    left: set[str] = set()  # datasets that cannot be finished
+    patience = float("inf")
     try:
-        while processes:
-            try:
-                event = events.get(timeout=0.2)
-                if event["event"] == "error":
-                    raise UserError(event["message"])
+        while processes and time.monotonic() < patience:
+            for event in _received(events):
+                left |= {event["dataset"]} if event["event"] == "unreadable" else set()
                 yield event
-                continue
-            except queue.Empty:
-                pass
             for number, process in list(processes.items()):
                 if process.is_alive():
                     continue
                 del processes[number]
-                if process.exitcode != 0 and restarts > 0:
+                if process.exitcode == 0:  # a worker ends when nothing is missing: one that still works now hangs
+                    patience = min(patience, time.monotonic() + HANG_SECONDS)
+                elif restarts > 0:
                     restarts -= 1
                     processes[number] = start(number)
                     yield {"event": "restart", "exitcode": process.exitcode}
-        while not events.empty():
-            yield events.get()
-        if missing_shards(plan, run):
+        yield from _received(events)
+        if any(run.missing(cell) for cell in plan.cells if cell["dataset"] not in left):
             raise UserError("workers died before the work was done; finished shards are kept, run the same command again")
     finally:
         for process in processes.values():
-            process.terminate()
+            process.kill()
         for process in processes.values():
             process.join(5)
 
 
-def _worker_main(path: str, request: dict, device: str, batch_size: int | None, first: int, threads: int, events: Any) -> None:
+def _received(events: Any) -> Iterator[Mapping[str, Any]]:
+    """The events that came in, after waiting a moment for the first."""
+    wait = 0.2
+    while True:
+        try:
+            event = events.get(timeout=wait)
+        except queue.Empty:
+            return
+        if event["event"] == "error":
+            raise UserError(event["message"])
+        yield event
+        wait = 0.01
+
+
+def _worker_main(
+    path: str, claim_seconds: float, request: dict, device: str, batch_size: int | None, first: int, threads: int, events: Any
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     try:
-        for file in request.pop("plugins", ()):
-            load_plugin_file(file)
-        plan = make_plan(**request)
-        worker = Worker(plan, Run.open(path), device, batch_size, first, parent.is_alive)
+        plan = plan_again(request)
+        worker = Worker(plan, Run.open(path, claim_seconds), device, batch_size, first, parent.is_alive)
         for event in worker.work():
             events.put(event)
     except UserError as error:
         events.put({"event": "error", "message": str(error)})
-    except OSError as error:
-        events.put({"event": "error", "message": f"cannot write records: {error}; finished shards are kept"})
+    except Exception as error:
+        events.put({"event": "error", "message": one_line(error)})
+
+
+def plan_again(request: Mapping[str, Any]) -> Plan:
+    """The plan of a request, in another process: `request` is `make_plan`'s keyword arguments and `plugins`."""
+    arguments = dict(request)
+    for file in arguments.pop("plugins", ()):
+        load_plugin_file(file)
+    return make_plan(**arguments)
+
+
+def one_line(error: Exception) -> str:
+    """An unforeseen error of a worker as one line that says where it happened."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    what = " ".join(str(error).split())[:300]
+    return f"a worker failed: {type(error).__name__}: {what} ({where.filename}:{where.lineno}); finished shards are kept"

@@ -7,35 +7,16 @@ import json
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
-from typing import Any, Iterable, Mapping, Sequence
-
-import numpy as np
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from .. import registry
-from ..classifier import prompts_hash
-from ..types import Dataset, Spec, Threat, UserError, parse_radius
+from ..types import Spec, Threat, UserError, parse_radius
+from .samples import SHARD, Source, balanced_subset, make_source
+
+__all__ = ["SHARD", "Plan", "Source", "balanced_subset", "make_plan", "make_source"]
 
 #: Bumped when the meaning of a record changes; part of every cell's identity.
 RECORD_VERSION = 1
-SHARD = 128
-
-
-@dataclass(frozen=True)
-class Source:
-    """A dataset as the sweep uses it: the adapter and the chosen sample indices, in order."""
-
-    spec: str
-    dataset: Dataset
-    indices: np.ndarray
-    identity: str
-
-    @property
-    def ids(self) -> list[str]:
-        return [self.dataset.ids[i] for i in self.indices]
-
-    @property
-    def shards(self) -> int:
-        return -(-len(self.indices) // SHARD)
 
 
 @dataclass(frozen=True)
@@ -56,25 +37,33 @@ def split_list(values: Iterable[str] | str | None) -> list[str]:
     return list(dict.fromkeys(piece.strip() for value in values for piece in str(value).split(",") if piece.strip()))
 
 
-def make_plan(sweeps: Sequence[Mapping[str, Any]], *, seed: int = 0, precision: str = "fp32") -> Plan:
+def make_plan(
+    sweeps: Sequence[Mapping[str, Any]], *, seed: int = 0, precision: str = "fp32", skip_unreadable: bool = False,
+    open_source: Callable[[Spec, int | None, int], Source] | None = None, identify: Callable[[Spec], str] | None = None,
+) -> Plan:  # fmt: skip
     """Expand sweeps (each: models, attacks, datasets, eps, limit) into cells. Equal cells are planned once.
+
+    Args:
+        skip_unreadable: leave out images that do not decode, instead of leaving their cells unfinished.
+        open_source, identify: stand-ins for `make_source` and `model_identity`, to plan what is not on this machine.
 
     Raises:
         UserError: unknown names, malformed specs or radii, empty lists, data sets without samples.
     """
     checked = [_check(sweep) for sweep in sweeps]  # every spelling mistake is found before any dataset is opened
     everything = list(dict.fromkeys(model for sweep in checked for model in sweep["models"]))
-    weights = {model: model_identity(model) for model in everything}
+    weights = {model: (identify or model_identity)(model) for model in everything}
+    open_source = open_source or make_source
     opened: dict[tuple[Spec, int | None], Source] = {}
     cells: dict[str, dict[str, Any]] = {}
     sources: dict[str, Source] = {}
     for sweep in checked:
         for dataset in sweep["datasets"]:
             key = (dataset, sweep["limit"])
-            source = opened[key] = opened.get(key) or make_source(dataset, sweep["limit"], seed)
+            source = opened[key] = opened.get(key) or open_source(dataset, sweep["limit"], seed)
             for model, attack in product(sweep["models"], sweep["attacks"]):
                 for eps in radii_of(attack, sweep["eps"]):
-                    cell = make_cell(model, weights[model], source, attack, eps, precision, seed)
+                    cell = make_cell(model, weights[model], source, attack, eps, precision, seed, skip_unreadable)
                     cell["order"].insert(0, everything.index(model))
                     cells.setdefault(cell["id"], cell)
                     sources.setdefault(cell["id"], source)
@@ -102,44 +91,6 @@ def radii_of(attack: Spec, radii: Sequence[Fraction]) -> list[Fraction]:
     return list(radii) if uses_eps else [Fraction(0)]
 
 
-def make_source(spec: Spec, limit: int | None, seed: int) -> Source:
-    """Open a dataset and choose its samples.
-
-    Raises:
-        UserError: no samples; or an image of the choice that the adapter's own `check` finds unreadable.
-    """
-    dataset = registry.datasets.build(spec)
-    if len(dataset.ids) == 0:
-        raise UserError(f"dataset '{spec}' has no samples")
-    indices = balanced_subset(dataset.labels, limit, seed)
-    if hasattr(dataset, "check"):
-        dataset.check(indices)
-    return Source(str(spec), dataset, indices, str(getattr(dataset, "identity", "")))
-
-
-def balanced_subset(labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
-    """Indices of `limit` samples, as many of each class as possible, in dataset order. Seeded; all if limit is None.
-
-    Multi-hot labels (n, C) have no classes to balance: a plain random subset.
-    """
-    labels = np.asarray(labels)
-    count = len(labels)
-    if limit is None or limit >= count:
-        return np.arange(count)
-    generator = np.random.default_rng([seed, 7919])
-    order = generator.permutation(count)
-    if labels.ndim == 2:
-        return np.sort(order[:limit])
-    # Round-robin over classes: the r-th member of every class comes before the (r+1)-th of any.
-    shuffled = labels[order]
-    turn = np.empty(count, dtype=np.int64)
-    for label in np.unique(shuffled):
-        members = np.flatnonzero(shuffled == label)
-        turn[members] = np.arange(len(members))
-    tie = generator.permutation(int(labels.max()) + 1)[shuffled]
-    return np.sort(order[np.lexsort((tie, turn))[:limit]])
-
-
 def model_identity(spec: Spec) -> str:
     """What identifies a model's weights, without loading them: the plugin's own `identity`, or its spec."""
     plugin, arguments = registry.models.arguments(spec)
@@ -149,8 +100,9 @@ def model_identity(spec: Spec) -> str:
 
 
 def make_cell(
-    model: Spec, model_id: str, source: Source, attack: Spec, eps: Fraction, precision: str, seed: int
-) -> dict[str, Any]:
+    model: Spec, model_id: str, source: Source, attack: Spec, eps: Fraction, precision: str, seed: int,
+    skip_unreadable: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """One cell as a plain dictionary. Its id hashes exactly what can change a record, and nothing else.
 
     Left out on purpose: batch size, device, number of workers, engine, output folder, versions of other packages
@@ -166,8 +118,8 @@ def make_cell(
         "weights": model_id,
         "dataset": source.spec,
         "data": source.identity,
-        "prompts": prompts_hash(dataset.classnames, dataset.templates),
-        "samples": hashlib.sha256("\n".join(source.ids).encode()).hexdigest()[:16],
+        "prompts": source.prompts,
+        "samples": source.samples,
         "attack": str(attack),
         "attack_version": meta.get("version", 1),
         "attack_file": plugin.source_sha256,
@@ -176,6 +128,7 @@ def make_cell(
         "threat": [threat.norm, threat.low, threat.high, threat.resolution, threat.goal, threat.returns],
         "precision": precision,
         "seed": seed,
+        **({"skip_unreadable": True} if skip_unreadable else {}),
     }
     return {
         "id": cell_id(identity),
@@ -195,6 +148,7 @@ def make_cell(
         "templates": list(dataset.templates),
         "task": dataset.task,
         "resolution": dataset.resolution,
+        "skip_unreadable": skip_unreadable,
         "attack_meta": {
             "kind": meta.get("kind", "white-box"),
             "accuracy_only": bool(meta.get("accuracy_only", False)),

@@ -97,13 +97,20 @@ def run_shard(
         try:
             pieces.append(attack_and_judge(attack, classifier, piece, threat, **how)[1])
             start += len(piece)
-        except (torch.OutOfMemoryError, MemoryError):
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
             if batch_size == 1:
                 raise UserError(f"out of memory with one image of {cell['dataset']} on {cell['model']}") from None
             batch_size //= 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
     return {name: _concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the host has no memory left; torch has no class for the host's."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
 
 
 def _concatenate(parts: list) -> Any:

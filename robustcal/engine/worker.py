@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import threading
+import platform
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import torch
 
 from .. import registry
-from ..store import CLAIM_SECONDS, Run
+from ..store import Run, claim_name
 from ..types import UserError
 from .plan import SHARD, Plan
+from .reading import Unreadable, read
 from .run import make_attack, run_shard, to_device
+
+#: Seconds between two looks at shards that others hold.
+POLL = 1.0
 
 
 @dataclass
@@ -34,29 +39,69 @@ class Worker:
     _kept: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def work(self) -> Iterator[Mapping[str, Any]]:
-        """Compute every shard that nobody else holds; yields an event after each."""
-        cells = self.plan.cells[self.first :] + self.plan.cells[: self.first]
-        for cell in cells:
-            for shard in range(cell["shards"]):
-                if not self.alive():
-                    return
-                if self.run.claim(cell["id"], shard):
-                    with self._holding(cell["id"], shard):
-                        records = self.compute(cell, shard)
-                        self.run.write_shard(cell["id"], shard, records)
-                    yield {"event": "shard", "cell": cell["id"], "shard": shard, "n": len(records["id"])}
+        """Compute shards until none is missing; yields an event after each.
 
-    def compute(self, cell: Mapping[str, Any], shard: int) -> dict[str, Any]:
-        """The records of one shard of one cell."""
+        Cells that nobody works on come first, so that workers load different models. Shards that others hold are
+        waited for, and computed here should their worker die or hang. A dataset with images that do not decode is
+        left unfinished, with one event.
+        """
+        cells = self.plan.cells[self.first :] + self.plan.cells[: self.first]
+        failed: set[str] = set()
+        while cells and self.alive():
+            busy = False
+            for polite in (True, False):
+                for cell in cells:
+                    if cell["dataset"] in failed or polite and cell["id"] in self._cells_in_work():
+                        continue
+                    try:
+                        for event in self._work_on(cell):
+                            busy = True
+                            yield event
+                    except Unreadable as trouble:
+                        failed.add(cell["dataset"])
+                        yield {"event": "unreadable", "dataset": cell["dataset"], "cell": cell["id"], "message": str(trouble)}
+            cells = [cell for cell in cells if cell["dataset"] not in failed and self.run.missing(cell)]
+            if cells and not busy:
+                time.sleep(POLL)
+
+    def _work_on(self, cell: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        for shard in self.run.missing(cell):
+            if not self.alive():
+                return
+            if self.run.claim(cell["id"], shard):
+                with self.run.claims.renewing(claim_name(cell["id"], shard)) as sign_of_life:
+                    records, skipped = self.compute(cell, shard, sign_of_life)
+                    self.run.write_shard(cell["id"], shard, records, skipped)
+                yield shard_event(cell, shard, records, skipped)
+
+    def _cells_in_work(self) -> set[str]:
+        return {name.rpartition("-")[0] for name in self.run.claims.held()}
+
+    def compute(
+        self, cell: Mapping[str, Any], shard: int, sign_of_life: Callable[[], None] = lambda: None
+    ) -> tuple[dict[str, Any], list[str]]:
+        """The records of one shard of one cell, and the ids of samples left out because they do not decode.
+
+        Args:
+            sign_of_life: called before every pass through the model.
+
+        Raises:
+            Unreadable: an image does not decode, and the cell does not say that such images are skipped.
+        """
         source = self.plan.sources[cell["id"]]
-        indices = source.indices[shard * SHARD : (shard + 1) * SHARD]
-        images = self._keep(
-            "images", (cell["dataset"], shard, len(source.indices)),
-            lambda: to_device(source.dataset.read(indices.tolist()), self.device),
-        )  # fmt: skip
+        indices = source.indices[shard * SHARD : (shard + 1) * SHARD].tolist()
+
+        def fetch() -> tuple[Any, list[str]]:
+            batch, skipped = read(source.dataset, indices, cell.get("skip_unreadable", False))
+            return to_device(batch, self.device), skipped
+
+        images, skipped = self._keep("images", (cell["dataset"], shard, len(source.indices)), fetch)
+        sign_of_life()
         classifier = self.classifier(cell["model"], cell)
         attack = make_attack(cell["attack"], lambda spec: self.classifier(spec, cell, slot="surrogate"))
-        return run_shard(cell, images, classifier, attack, self.batch_size or auto_batch(images.images, self.device))
+        batch_size = self.batch_size or auto_batch(images.images, self.device)
+        with watched(classifier, sign_of_life):
+            return run_shard(cell, images, classifier, attack, batch_size), skipped
 
     def classifier(self, spec: str, cell: Mapping[str, Any], slot: str = "model") -> torch.nn.Module:
         """The classifier of a model for a cell's classes and prompts; weights and text head are built once."""
@@ -72,21 +117,23 @@ class Worker:
             self._kept[slot] = (key, make())
         return self._kept[slot][1]
 
-    @contextmanager
-    def _holding(self, cell: str, shard: int) -> Iterator[None]:
-        stop = threading.Event()
 
-        def renew() -> None:
-            while not stop.wait(CLAIM_SECONDS / 5):
-                self.run.renew(cell, shard)
+@contextmanager
+def watched(classifier: Any, sign_of_life: Callable[[], None]) -> Iterator[None]:
+    """Call `sign_of_life` before every pass through a classifier that is a module."""
+    if not isinstance(classifier, torch.nn.Module):
+        yield
+        return
+    hook = classifier.register_forward_pre_hook(lambda *_: sign_of_life())
+    try:
+        yield
+    finally:
+        hook.remove()
 
-        thread = threading.Thread(target=renew, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            self.run.release(cell, shard)
+
+def shard_event(cell: Mapping[str, Any], shard: int, records: Mapping[str, Any], skipped: Sequence[str]) -> dict[str, Any]:
+    """What an engine tells its caller about a finished shard."""
+    return {"event": "shard", "cell": cell["id"], "shard": shard, "n": len(records["id"]), "skipped": len(skipped)}
 
 
 def on_device(model: Any, device: str) -> Any:
@@ -119,6 +166,13 @@ def pick_device(device: str) -> str:
         reason = str(error).splitlines()[0]
         raise UserError(f"device '{device}' cannot be used here ({reason}); try --device cpu or auto") from None
     return device
+
+
+def pick(device: str, precision: str) -> tuple[str, str, str]:
+    """The device, the attack's precision, and the hardware's name, where this process runs."""
+    device = pick_device(device)
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{device} ({platform.machine()})"
+    return device, pick_precision(precision, device), name
 
 
 def pick_precision(precision: str, device: str) -> str:

@@ -64,6 +64,10 @@ FLAGS: dict[str, tuple[str, str]] = {
         "the attack returns clean or boundary images for some samples: its accuracy is valid, its calibration is not",
         "for calibration use pgd or apgd with return=best, or confidence",
     ),
+    "unreadable-skipped": (
+        "images of the dataset could not be read and were left out, as --skip-unreadable asked",
+        "mend or replace the images and run without the option; until then compare only cells of the same n",
+    ),
 }
 
 LEVEL = 0.001  #: one-sided error rate at which "significantly" is said in a comparison of two cells
@@ -111,6 +115,8 @@ def own_flags(cell: Cell) -> list[str]:
         flags.append("few-classes")
     if meta.get("accuracy_only"):
         flags.append("accuracy-only")
+    if cell.get("skipped"):
+        flags.append("unreadable-skipped")
     return flags
 
 

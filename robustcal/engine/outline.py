@@ -1,0 +1,97 @@
+"""A plan of what is not on this machine: datasets from their cards, models from their architecture; for ``--dry-run``."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .. import registry
+from ..classifier import ClipClassifier, ClipModel
+from ..types import Batch, Spec, UserError
+from .plan import model_identity
+from .samples import Source, balanced_subset, make_source
+
+#: Timed in the place of a model that is not here and whose spec names no architecture.
+USUAL = "ViT-B-32"
+
+
+class CardDataset:
+    """A dataset as its card describes it, without its images: random pixels, class names and labels stand for them."""
+
+    task, identity = "single", "absent"
+
+    def __init__(self, name: str, card: Mapping[str, Any], size: int):
+        self.name, self.templates = name, tuple(card.get("templates", ["{}"]))
+        self.classnames = tuple(f"class {label}" for label in range(card["classes"]))
+        native = card.get("native", 224)
+        self.resolution = int(native if card.get("resolution") == "native" else card.get("resolution", native))
+        self.labels = np.arange(size) % card["classes"]
+        self.ids = [f"{name}/{index:05d}" for index in range(size)]
+
+    def read(self, indices: Sequence[int]) -> Batch:
+        """Random images: to measure speed with, and nothing else."""
+        images = torch.rand(len(indices), 3, self.resolution, self.resolution)
+        return Batch(tuple(self.ids[i] for i in indices), images, torch.from_numpy(self.labels[list(indices)]))
+
+
+class Outline:
+    """Stand-ins for `make_plan`. `absent`: spec -> why it is not here, for everything that had to be stood in for."""
+
+    def __init__(self) -> None:
+        self.absent: dict[str, str] = {}
+
+    def open_source(self, spec: Spec, limit: int | None, seed: int) -> Source:
+        """The dataset; or, if it is not here, what its card says about it.
+
+        Raises:
+            UserError: it is not here and has no card with its size and number of classes.
+        """
+        try:
+            return make_source(spec, limit, seed)
+        except UserError as error:
+            card = registry.datasets.cards().get(spec.name, {})
+            split = card.get("splits", {}).get(spec.params.get("split") or card.get("split"), {})
+            size = split.get("size", card.get("size"))
+            if not size or "classes" not in card:
+                raise
+            self.absent[str(spec)] = str(error)
+            dataset = CardDataset(spec.name, card, size)
+            return Source(str(spec), dataset, balanced_subset(dataset.labels, limit, seed), "absent")
+
+    def identify(self, spec: Spec) -> str:
+        """What identifies a model's weights, or that they are not here."""
+        try:
+            return model_identity(spec)
+        except UserError as error:
+            self.absent[str(spec)] = str(error)
+            return "absent"
+
+    def classifier(self, spec: str, classes: int) -> torch.nn.Module:
+        """A classifier that costs as much as the model's: its architecture, random weights."""
+        return random_classifier(architecture(spec), classes)
+
+
+def architecture(spec: str) -> str:
+    """The open_clip architecture that a model spec names (``clip:ViT-L-14/openai``), else `USUAL`."""
+    from ..models.open_clip import architectures
+
+    variant = registry.parse_spec(spec).variant or ""
+    arch = variant.partition("/")[0]
+    return arch if arch in architectures() else USUAL
+
+
+def random_classifier(arch: str, classes: int) -> torch.nn.Module:
+    """A zero-shot classifier of an open_clip architecture, with random weights and a random text head."""
+    import open_clip
+
+    clip = open_clip.create_model(arch)
+    side = clip.visual.image_size
+    half = (0.5, 0.5, 0.5)
+    model = ClipModel(clip, list, size=side[0] if isinstance(side, tuple) else side, mean=half, std=half, fingerprint="random")
+    with torch.no_grad():
+        width = clip.encode_image(torch.zeros(1, 3, model.size, model.size)).shape[1]
+    head = F.normalize(torch.randn(classes, width), dim=1)
+    return ClipClassifier(model, [f"class {label}" for label in range(classes)], head)

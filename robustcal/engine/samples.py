@@ -1,0 +1,82 @@
+"""Which samples of a dataset a sweep uses, in which order, and in how many shards."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .. import registry
+from ..classifier import prompts_hash
+from ..types import Dataset, Spec, UserError
+
+#: Samples per shard: what is claimed, written and lost at once.
+SHARD = 128
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset as the sweep uses it: the adapter and the chosen sample indices, in order."""
+
+    spec: str
+    dataset: Dataset
+    indices: np.ndarray
+    identity: str
+
+    @property
+    def ids(self) -> list[str]:
+        return [self.dataset.ids[i] for i in self.indices]
+
+    @property
+    def shards(self) -> int:
+        return -(-len(self.indices) // SHARD)
+
+    @cached_property
+    def samples(self) -> str:
+        """Hash of the chosen ids, in order."""
+        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()[:16]
+
+    @cached_property
+    def prompts(self) -> str:
+        """Hash of class names and templates."""
+        return prompts_hash(self.dataset.classnames, self.dataset.templates)
+
+
+def make_source(spec: Spec, limit: int | None, seed: int) -> Source:
+    """Open a dataset and choose its samples.
+
+    Raises:
+        UserError: no samples; or an image of the choice that the adapter's own `check` finds unreadable.
+    """
+    dataset = registry.datasets.build(spec)
+    if len(dataset.ids) == 0:
+        raise UserError(f"dataset '{spec}' has no samples")
+    indices = balanced_subset(dataset.labels, limit, seed)
+    if hasattr(dataset, "check"):
+        dataset.check(indices)
+    return Source(str(spec), dataset, indices, str(getattr(dataset, "identity", "")))
+
+
+def balanced_subset(labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
+    """Indices of `limit` samples, as many of each class as possible, in dataset order. Seeded; all if limit is None.
+
+    Multi-hot labels (n, C) have no classes to balance: a plain random subset.
+    """
+    labels = np.asarray(labels)
+    count = len(labels)
+    if limit is None or limit >= count:
+        return np.arange(count)
+    generator = np.random.default_rng([seed, 7919])
+    order = generator.permutation(count)
+    if labels.ndim == 2:
+        return np.sort(order[:limit])
+    # Round-robin over classes: the r-th member of every class comes before the (r+1)-th of any.
+    shuffled = labels[order]
+    turn = np.empty(count, dtype=np.int64)
+    for label in np.unique(shuffled):
+        members = np.flatnonzero(shuffled == label)
+        turn[members] = np.arange(len(members))
+    tie = generator.permutation(int(labels.max()) + 1)[shuffled]
+    return np.sort(order[np.lexsort((tie, turn))[:limit]])
