@@ -13,7 +13,9 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
 zoo: $(VENV)/.installed
-	$(BIN)/robustcal train tiny/zoo
+	$(BIN)/robustcal train tiny/zoo --out runs/zoo
+	cp runs/zoo/bundle/weights/* robustcal/models/weights/tiny/
+	cp runs/zoo/bundle/cards/* robustcal/models/cards/
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "robustcal needs Python 3.11 or newer; set PYTHON=")'

@@ -1,4 +1,4 @@
-"""Collect what the zoo's training runs measured on held-out source images: one row per run, from their cards and logs.
+"""Collect what training runs measured on held-out source images: one row per run, from their cards and logs.
 
     python benchmarks/zoo_training.py runs/zoo runs/zoo-seed-1 runs/zoo-seed-2 > results/zoo_training.csv
 """

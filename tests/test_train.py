@@ -33,9 +33,15 @@ TOWERS = {
     "vit": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
 }
 SMALL = dict(
-    dataset="world-source:split=train:size=64", batch=8, held_out=8, save_every=3, log_every=1, warmup=2, eval_steps=2,
-    eps="2/255", attack_step="2/255", device="cpu", workers=0,
+    dataset="world-source:split=train:size=64", batch=8, held_out=8, save_every=3, log_every=1, warmup=2,
+    eval_steps=2, eps="2/255", attack_step="2/255", device="cpu", workers=0,
 )  # fmt: skip
+
+
+OBJECTIVES = [
+    "tecoa", "pmg-aft", "fare", "tga-zsr", "comp-tga", "ucat", "agft", "prob-kl-forward", "prob-kl-reverse",
+    "dirichlet-kl-forward",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +65,8 @@ def losses(run: Path) -> list[float]:
 def test_learning_rate_is_the_published_formula():
     total, warmup, peak = 3910, 1000, 1e-4
     for step in (0, 1, 999):
-        assert schedule.learning_rate(step, total, warmup, peak) == pytest.approx(peak * (step + 1) / warmup, rel=1e-15)
+        expected = peak * (step + 1) / warmup
+        assert schedule.learning_rate(step, total, warmup, peak) == pytest.approx(expected, rel=1e-15)
     for step in (1000, 2000, 3909):
         expected = 0.5 * peak * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
         assert schedule.learning_rate(step, total, warmup, peak) == pytest.approx(expected, rel=1e-15)
@@ -110,8 +117,7 @@ def test_unknown_recipe_names_the_nearest():
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-@pytest.mark.parametrize("name", ["tecoa", "pmg-aft", "fare", "tga-zsr", "comp-tga", "ucat", "agft", "prob-kl-forward",
-                                  "prob-kl-reverse", "dirichlet-kl-forward"])  # fmt: skip
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_one_step_of_every_objective(name, tower, towers):
     source = datasets.build("world-source:split=train:size=24")
     base = models.build(f"open-clip:local-dir:{towers[tower]}")
@@ -129,7 +135,8 @@ def test_one_step_of_every_objective(name, tower, towers):
     assert all(part.shape == labels.shape for part in parts.values())
     loss = torch.stack(list(parts.values())).sum()
     loss.backward()
-    assert torch.isfinite(loss) and any(p.grad.abs().sum() > 0 for p in task.trained.parameters() if p.grad is not None)
+    gradients = [p.grad for p in task.trained.parameters() if p.grad is not None]
+    assert torch.isfinite(loss) and any(gradient.abs().sum() > 0 for gradient in gradients)
     assert all(p.grad is None for p in task.teacher.parameters())
     for key, value in task.trained.state_dict().items():  # nothing but an optimiser changes the tower
         assert torch.equal(value, before[key]), key
@@ -139,7 +146,8 @@ def test_inner_attack_equals_a_plain_loop():
     weight = torch.randn(3 * 4 * 4, 5, generator=torch.Generator().manual_seed(0))
     images = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     labels, ids = torch.arange(6) % 5, [f"s{i}" for i in range(6)]
-    loss = lambda x: torch.nn.functional.cross_entropy(x.flatten(1).tanh() @ weight, labels, reduction="none")  # noqa: E731
+    cross_entropy = torch.nn.functional.cross_entropy
+    loss = lambda x: cross_entropy(x.flatten(1).tanh() @ weight, labels, reduction="none")  # noqa: E731
     found = InnerAttack(0.03, 0.02, 3)(loss, images, Noise(0, ids))
     plain = (images + Noise(0, ids).uniform((3, 4, 4), -0.03, 0.03)).clamp(0, 1)
     for _ in range(3):
@@ -151,9 +159,10 @@ def test_inner_attack_equals_a_plain_loop():
 
 
 def test_a_run_is_a_model_and_its_card_says_how_it_came_to_be(towers, tmp_path):
-    run = train("tecoa", model=f"open-clip:local-dir:{towers['resnet']}", steps=4, lr=1e-2, out=tmp_path / "run", **SMALL)
+    settings = {**SMALL, "model": f"open-clip:local-dir:{towers['resnet']}", "steps": 4, "lr": 1e-2}
+    run = train("tecoa", out=tmp_path / "run", **settings)
     card = json.loads((run / "card.json").read_text())
-    assert card["steps"] == 4 and card["recipe"]["objective"] == "tecoa" and set(card["held_out"]) >= {"robust_accuracy"}
+    assert card["steps"] == 4 and card["recipe"]["objective"] == "tecoa" and "robust_accuracy" in card["held_out"]
     assert card["sha256"] == trainstate.sha256(run / "model.safetensors")
     base, tuned = models.build(f"open-clip:local-dir:{towers['resnet']}"), models.build(f"checkpoint:{run}")
     saved = load_file(run / "model.safetensors")
@@ -163,10 +172,10 @@ def test_a_run_is_a_model_and_its_card_says_how_it_came_to_be(towers, tmp_path):
     assert not torch.equal(saved["conv1.weight"], base.clip.visual.state_dict()["conv1.weight"])
     assert (run / "training.png").stat().st_size > 1000 and len(losses(run)) == 4
     stamp = (run / "model.safetensors").stat().st_mtime_ns
-    train("tecoa", model=f"open-clip:local-dir:{towers['resnet']}", steps=4, lr=1e-2, out=run, **SMALL)
+    train("tecoa", out=run, **settings)
     assert (run / "model.safetensors").stat().st_mtime_ns == stamp  # a finished run is left as it is
     with pytest.raises(UserError, match="other settings .*lr"):
-        train("tecoa", model=f"open-clip:local-dir:{towers['resnet']}", steps=4, lr=2e-2, out=run, **SMALL)
+        train("tecoa", out=run, **{**settings, "lr": 2e-2})
 
 
 RUN = """
@@ -205,7 +214,8 @@ def test_killed_and_resumed_fine_tuning_equals_uninterrupted_bit_for_bit(towers,
 
 
 def test_interrupted_and_resumed_pretraining_equals_uninterrupted_bit_for_bit(tmp_path):
-    settings = {**SMALL, **EVERYTHING, "batch": 16, "width": 8, "embed": 16, "text_width": 16, "text_layers": 1, "calibrate": 50}
+    small = {"batch": 16, "width": 8, "embed": 16, "text_width": 16, "text_layers": 1, "calibrate": 50}
+    settings = {**SMALL, **EVERYTHING, **small}
 
     def interrupt(event):
         if event["kind"] == "step" and event["step"] == 5:
@@ -232,13 +242,13 @@ def test_a_checkpoint_half_written_is_not_one(tmp_path):
 
 
 def test_two_processes_give_the_loss_of_one(towers, tmp_path):
-    settings = {**SMALL, "model": f"open-clip:local-dir:{towers['resnet']}", "steps": 3, "lr": 1e-2, "optimizer": "sgd"}
+    settings = {**SMALL, "model": f"open-clip:local-dir:{towers['resnet']}", "steps": 3, "lr": 1e-2}
     one = train("pmg-aft", out=tmp_path / "one", **settings)
     halves = train("pmg-aft", out=tmp_path / "halves", accumulate=2, **settings)
     script = tmp_path / "run.py"
     script.write_text(RUN)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script), "pmg-aft",
-               str(tmp_path / "two"), "-1", json.dumps(settings)]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    command = [*launch, str(script), "pmg-aft", str(tmp_path / "two"), "-1", json.dumps(settings)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -258,7 +268,8 @@ def test_a_diverged_loss_stops_and_names_the_last_good_checkpoint(towers, tmp_pa
         return {"loss": loss * (math.nan if len(calls) > 4 else 1.0)}
 
     with pytest.raises(UserError, match="diverged at step 5.*step-00000003"):
-        train("tecoa", model=f"open-clip:local-dir:{towers['vit']}", objective="turns-nan", steps=6, out=tmp_path, **SMALL)
+        settings = {**SMALL, "model": f"open-clip:local-dir:{towers['vit']}", "steps": 6}
+        train("tecoa", objective="turns-nan", out=tmp_path, **settings)
     parts, card = trainstate.load_checkpoint(trainstate.checkpoints(tmp_path)[-1])
     assert card["step"] == 3 and all(torch.isfinite(value).all() for value in parts["model"].values())
     assert not (tmp_path / "model.safetensors").exists()
@@ -288,7 +299,8 @@ def test_optimizer_state_survives_a_round_trip():
         one.step()
         trainstate.load_optimizer(two, trainstate.optimizer_tensors(one))
         for key, value in one.state[parameter].items():
-            assert torch.equal(value, two.state[parameter][key]) and value.stride() == two.state[parameter][key].stride()
+            restored = two.state[parameter][key]
+            assert torch.equal(value, restored) and value.stride() == restored.stride()
 
 
 def test_logit_scale_fit_finds_the_scale_that_made_the_labels():

@@ -86,7 +86,7 @@ class _Step(nn.Module):
 
 
 def compute_in(classifier: ClipClassifier, dtype: torch.dtype) -> None:
-    """Let the image tower compute in `dtype` (autocast) and return float32: logits, losses and attacks stay float32."""
+    """Let the image tower compute in `dtype` (autocast) and return float32: logits, losses, attacks stay float32."""
     if dtype == torch.float32:
         return
 

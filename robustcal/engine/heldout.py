@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Sequence
 
 import torch
@@ -52,11 +53,11 @@ def fit_scale(cosines: Tensor, labels: Tensor) -> float:
     """
     low, high = 0.0, 7.0  # of log s; the loss is convex in s, so it has one valley in log s
     shrink = (5**0.5 - 1) / 2
-    loss = lambda log_scale: F.cross_entropy(cosines.double() * 2.718281828459045**log_scale, labels).item()  # noqa: E731
+    loss = lambda log_scale: F.cross_entropy(cosines.double() * math.exp(log_scale), labels).item()  # noqa: E731
     while high - low > 1e-4:
         left, right = high - shrink * (high - low), low + shrink * (high - low)
         if loss(left) < loss(right):
             high = right
         else:
             low = left
-    return 2.718281828459045 ** ((low + high) / 2)
+    return math.exp((low + high) / 2)

@@ -130,7 +130,8 @@ class Loop:
         if card["digest"] != self.recipe.digest():
             ours, theirs = self.recipe.dictionary(), card["recipe"]
             changed = [f"{key} {theirs.get(key)!r} -> {ours[key]!r}" for key in ours if ours[key] != theirs.get(key)]
-            raise UserError(f"'{self.run}' holds a run with other settings ({', '.join(changed)}); choose another --out")
+            what = ", ".join(changed)
+            raise UserError(f"'{self.run}' holds a run with other settings ({what}); choose another --out")
         self.task.trained.load_state_dict(parts["model"])
         load_optimizer(self.optimizer, parts["optimizer"])
         self.average = parts.get("average", {})
@@ -138,10 +139,11 @@ class Loop:
 
     def _batches(self) -> Iterator[Any]:
         """This process's parts of the batches still to come."""
-        stream = _Stream(self.task, self.recipe.accumulate, self.accelerator.process_index, self.accelerator.num_processes)
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        stream = _Stream(self.task, self.recipe.accumulate, rank, world)
         places = range(self.step * self.recipe.accumulate, self.task.total * self.recipe.accumulate)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(self.recipe.workers, cores // self.accelerator.num_processes - 1)
+        workers = min(self.recipe.workers, cores // world - 1)
         return iter(torch.utils.data.DataLoader(stream, batch_size=None, sampler=places, num_workers=max(workers, 0)))
 
     def _optimise(self, module: nn.Module, batches: Iterator[Any], size: int, rate: float) -> tuple[dict, Tensor]:
@@ -179,7 +181,8 @@ class Loop:
         saved = checkpoints(self.run)
         where = f"the last good checkpoint is '{saved[-1]}'" if saved else "no checkpoint was written yet"
         what = f"loss {loss:.4g}" + ("" if math.isfinite(values[1]) else f", gradient norm {values[1]}")
-        raise UserError(f"training of '{self.recipe.name}' diverged at step {self.step + 1} ({what}); {where}; lower lr")
+        place = f"training of '{self.recipe.name}' diverged at step {self.step + 1}"
+        raise UserError(f"{place} ({what}); {where}; lower lr")
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -193,10 +196,11 @@ class Loop:
     def _evaluate(self, log: TrainLog | None) -> None:
         """Measure on held-out source data in the main process, with the averaged weights where there are any."""
         if self.main:
-            weights = {key: value.clone() for key, value in self.task.trained.state_dict().items()} if self.average else {}
-            self.task.trained.load_state_dict(self.average or self.task.trained.state_dict())
+            trained = self.task.trained
+            weights = {key: value.clone() for key, value in trained.state_dict().items()}
+            trained.load_state_dict(self.average or weights)
             self.measured = self.task.evaluate()
-            self.task.trained.load_state_dict(weights or self.task.trained.state_dict())
+            trained.load_state_dict(weights)
             log.add({"step": self.step, **{f"held_out_{key}": value for key, value in self.measured.items()}})
             self.progress({"kind": "evaluation", "step": self.step, **self.measured})
         self.accelerator.wait_for_everyone()

@@ -27,9 +27,12 @@ from .inner import InnerAttack
 from .recipe import Recipe
 
 LARGEST_SCALE = 4.6052  # ln 100, where CLIP clamps its logit scale
-#: Each family's prompts are visited every so many steps, counted from its own offset: encoding text costs as much as images.
-VISITS = {"composition": (6, 0), "shape": (2, 0), "color": (2, 1), "texture": (2, 0), "letter": (2, 1), "digit": (2, 1),
-          "background": (2, 0)}  # fmt: skip
+#: Family -> (period, offset) in steps at which its prompts are used: encoding all of them each time costs more than
+#: encoding the images.
+VISITS = {
+    "composition": (6, 0), "shape": (2, 0), "color": (2, 1), "texture": (2, 0), "letter": (2, 1), "digit": (2, 1),
+    "background": (2, 0),
+}  # fmt: skip
 
 
 def model_config(recipe: Recipe, vocabulary: int) -> dict[str, Any]:
@@ -47,7 +50,7 @@ def model_config(recipe: Recipe, vocabulary: int) -> dict[str, Any]:
 
 
 class Pretraining:
-    """Both towers trained from random weights; the batch-norm statistics are each process's own, the main one's kept."""
+    """Both towers trained from random weights; batch-norm statistics are each process's own, the main one's kept."""
 
     def __init__(self, recipe: Recipe, device: torch.device):
         self.recipe, self.device, self.total = recipe, device, recipe.steps
@@ -94,16 +97,17 @@ class Pretraining:
         return found
 
     def export(self, run: Path) -> dict[str, Any]:
-        """Fit the logit scale on clean source images and write an open_clip folder in fp16; returns facts for the card."""
+        """Fit the logit scale on clean source images, write an open_clip folder in fp16; returns facts for the card."""
         learned = self.trained.logit_scale.exp().item()
         if self.recipe.calibrate:
             self.trained.logit_scale.data.fill_(np.log(self._fitted_scale(self.recipe.calibrate)))
+        pixels = {"mean": list(OPENAI_MEAN), "std": list(OPENAI_STD)}
         digest = save_local_dir(
-            self.trained, self.config, run, torch.float16, preprocess={"mean": list(OPENAI_MEAN), "std": list(OPENAI_STD)},
-            vocabulary=MERGES,
-        )  # fmt: skip
+            self.trained, self.config, run, torch.float16, preprocess=pixels, vocabulary=MERGES
+        )
         fitted = self.trained.logit_scale.exp().item()
-        return {"sha256": digest, "logit_scale": {"learned": learned, "fitted": fitted}, "calibrated": self.evaluate()}
+        scales = {"learned": learned, "fitted": fitted}
+        return {"sha256": digest, "logit_scale": scales, "calibrated": self.evaluate()}
 
     @torch.no_grad()
     def _fitted_scale(self, count: int) -> float:
@@ -114,8 +118,9 @@ class Pretraining:
         return fit_scale(cosines.cpu(), torch.from_numpy(source.labels))
 
     def _model(self) -> ClipModel:
+        size = self.recipe.image_size
         return ClipModel(
-            self.trained, self.tokenizer, size=self.recipe.image_size, mean=OPENAI_MEAN, std=OPENAI_STD, fingerprint=""
+            self.trained, self.tokenizer, size=size, mean=OPENAI_MEAN, std=OPENAI_STD, fingerprint=""
         )
 
     @torch.no_grad()
@@ -137,7 +142,9 @@ class _Step(nn.Module):
         super().__init__()
         self.clip, self.attributes = clip, attributes
 
-    def forward(self, images: Tensor, tokens: Tensor, families: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, tokens: Tensor, families: dict[str, tuple[Tensor, Tensor]]
+    ) -> dict[str, Tensor]:
         with torch.no_grad():
             self.clip.logit_scale.clamp_(0, LARGEST_SCALE)
         scale = self.clip.logit_scale.exp()

@@ -71,7 +71,7 @@ class Recipe:
     context: int = 16
     ramp: float = 0.45  # share of the steps over which the rendering grows to full difficulty
     attributes: float = 1.0  # weight of the cross-entropy over the prompts of one attribute family
-    calibrate: int = 4000  # clean source images on which the logit scale is fitted at the end; 0: keep the learned one
+    calibrate: int = 4000  # clean source images on which the logit scale is fitted at the end; 0: as learned
     # a list of recipes to run, in order
     recipes: tuple[str, ...] = ()
     results_only: tuple[str, ...] = ()  # which of them are not bundled, for the size of the package
@@ -82,7 +82,10 @@ class Recipe:
 
     def digest(self) -> str:
         """Content hash of the settings that decide the weights: a resumed run must have the same."""
-        ignored = {"title", "save_every", "log_every", "eval_every", "workers", "eval_steps", "recipes", "results_only", "source_data"}
+        ignored = {
+            "title", "save_every", "log_every", "eval_every", "workers", "eval_steps", "recipes", "results_only",
+            "source_data",
+        }  # fmt: skip
         content = {key: value for key, value in self.dictionary().items() if key not in ignored}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -167,8 +170,8 @@ def _check(recipe: Recipe) -> None:
         "task": ("finetune", "pretrain", "zoo"), "optimizer": ("sgd", "adamw"), "precision": ("auto", "fp32", "bf16"),
     }  # fmt: skip
     for key, allowed in choices.items():
-        if getattr(recipe, key) not in allowed:
-            raise UserError(f"recipe '{recipe.name}': {key} '{getattr(recipe, key)}' is not one of {', '.join(allowed)}")
+        if (value := getattr(recipe, key)) not in allowed:
+            raise UserError(f"recipe '{recipe.name}': {key} '{value}' is not one of {', '.join(allowed)}")
     for key in ("batch", "accumulate", "log_every", "save_every"):
         if getattr(recipe, key) < 1:
             raise UserError(f"recipe '{recipe.name}': {key} is {getattr(recipe, key)}; it must be 1 or more")

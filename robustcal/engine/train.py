@@ -50,13 +50,14 @@ def train(
     Raises:
         UserError: bad recipe, setting or spec; a run with other settings in `out`; a diverged loss.
     """
-    given = {"model": model, "dataset": dataset, "objective": objective, "epochs": epochs, "steps": steps, "seed": seed}
-    given["precision"] = None if precision == "auto" else precision
+    given = {"model": model, "dataset": dataset, "objective": objective, "epochs": epochs, "steps": steps}
+    given |= {"seed": seed, "precision": None if precision == "auto" else precision}
     settings = recipes.load(recipe, **given, **overrides)
     run = Path(out) if out else Path("runs") / f"{settings.name.replace('/', '-')}-seed-{settings.seed}"
     report = progress or (lambda event: None)
     if settings.task == "zoo":
-        return _zoo(settings, run, report, seed=seed, device=device, resume=resume, **overrides)
+        shared = {"seed": seed, "steps": steps, "device": device, "precision": precision, "resume": resume, **overrides}
+        return _zoo(settings, run, report, shared)
     accelerator = _accelerator(device)
     compute = _compute_type(settings.precision, accelerator.device)
     if accelerator.is_main_process:
@@ -75,13 +76,14 @@ def train(
     return run
 
 
-def _zoo(settings: Recipe, run: Path, report: Progress, **shared: Any) -> Path:
+def _zoo(settings: Recipe, run: Path, report: Progress, shared: dict[str, Any]) -> Path:
     """Run the recipes one after another, fine-tunes from the base trained first, and bundle the results."""
     base, towers = "", {}
     for name in settings.recipes:
         report({"kind": "recipe", "name": name})
         is_base = recipes.load(name).task == "pretrain"
-        path = train(name, model=None if is_base else f"clip:{base}", out=run / Path(name).name, progress=report, **shared)
+        model = None if is_base else f"clip:{base}"
+        path = train(name, model=model, out=run / Path(name).name, progress=report, **shared)
         if is_base:
             base = path
         elif name not in settings.results_only:
@@ -144,16 +146,21 @@ def _task(settings: Recipe, accelerator: Accelerator, compute: torch.dtype) -> F
     return FineTuning(settings, classifier, source, objective, params, parts=parts, compute=compute)
 
 
-def _finish(task: FineTuning | Pretraining, settings: Recipe, run: Path, measured: dict, compute: torch.dtype) -> None:
+def _finish(
+    task: FineTuning | Pretraining, settings: Recipe, run: Path, measured: dict, compute: torch.dtype
+) -> None:  # fmt: skip
     """Export the trained weights beside a card that says how they came to be."""
     facts = task.export(run) if isinstance(task, Pretraining) else {}
     if not facts:
         write_tensors(run / "model.safetensors", task.trained.state_dict())
-        facts = {"base": settings.model, "sha256": sha256(run / "model.safetensors")}
+        facts = {"base": settings.model, "base_fingerprint": task.teacher.fingerprint}
+        facts["sha256"] = sha256(run / "model.safetensors")
     card = {
         "title": settings.title, **facts, "steps": task.total, "seed": settings.seed, "held_out": measured,
-        "source_data": settings.source_data or None, "method": "clip" if settings.task == "pretrain" else settings.objective.partition(":")[0],
-        "recipe": settings.dictionary(), "digest": settings.digest(), "command": " ".join(["robustcal", *sys.argv[1:]]),
+        "source_data": settings.source_data or None,
+        "method": "clip" if settings.task == "pretrain" else settings.objective.partition(":")[0],
+        "recipe": settings.dictionary(), "digest": settings.digest(),
+        "command": " ".join(["robustcal", *sys.argv[1:]]),
         "compute": str(compute).removeprefix("torch."),
         "versions": {"robustcal": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }  # fmt: skip
