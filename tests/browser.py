@@ -107,7 +107,9 @@ class Browser:
 
     def resize(self, width: int, height: int, mobile: bool = False) -> None:
         scale = 2 if mobile else 1
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=mobile)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=mobile
+        )
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)

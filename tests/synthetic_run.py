@@ -69,7 +69,9 @@ def make_run(
 ) -> Run:  # fmt: skip
     """Write a complete run directory at `path`."""
     versions = {"robustcal": "0.1.0", "torch": "2.15.0"}
-    command = shlex.join(["robustcal", "bench", "--models", *models, "--attacks", *attacks, "--datasets", *datasets, "--eps", *radii])
+    command = shlex.join(
+        ["robustcal", "bench", "--models", *models, "--attacks", *attacks, "--datasets", *datasets, "--eps", *radii]
+    )
     run = Run.create(path, {"command": command, "versions": versions, "device": "cpu", "seed": seed, "time": time})
     for m, model in enumerate(models):
         for d, dataset in enumerate(datasets):

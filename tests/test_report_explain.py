@@ -25,7 +25,7 @@ def test_it_names_everything_that_made_the_number(run):
 
 
 def test_a_worst_case_lists_what_it_was_taken_over(run):
-    from robustcal.report.frame import evaluate
+    from robustcal.report.evaluate import evaluate
 
     worst = evaluate([run], resamples=20).get("clip", "letters", "worst", "1/255")
     shown = explain([run], worst.id)
@@ -34,7 +34,7 @@ def test_a_worst_case_lists_what_it_was_taken_over(run):
 
 
 def test_each_member_stands_beside_its_own_attack(run):
-    from robustcal.report.frame import evaluate
+    from robustcal.report.evaluate import evaluate
 
     worst = evaluate([run], resamples=20).get("clip", "letters", "worst", "1/255")
     attacks = {c["id"]: c["attack"] for c in run.cells()}

@@ -8,7 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from robustcal.report.frame import CSV_METRICS, cells_frame, csv_text, evaluate, samples_frame, write_cells_csv
+from robustcal.report.evaluate import evaluate
+from robustcal.report.frame import CSV_METRICS, cells_frame, samples_frame, write_cells_csv
 from robustcal.report.labels import sentence, short_labels
 from robustcal.report.report import gather
 from robustcal.store import Run
@@ -63,7 +64,14 @@ def test_worst_needs_two_attacks_and_leaves_controls_out(tmp_path):
 
 
 def test_confidence_attacks_do_not_count_for_the_worst_accuracy(tmp_path):
-    run = make_run(tmp_path / "run", models=("clip",), attacks=("clean", "pgd", "cw"), datasets=("digits",), radii=("1/255",), n=20)
+    run = make_run(
+        tmp_path / "run",
+        models=("clip",),
+        attacks=("clean", "pgd", "cw"),
+        datasets=("digits",),
+        radii=("1/255",),
+        n=20,
+    )
     for path in (run.path / "records").glob("*/cell.json"):
         text = path.read_text()
         if '"attack": "cw"' in text:
@@ -72,7 +80,14 @@ def test_confidence_attacks_do_not_count_for_the_worst_accuracy(tmp_path):
 
 
 def test_flags_are_counted_and_accuracy_only_is_said(tmp_path):
-    run = make_run(tmp_path / "run", models=("clip",), attacks=("clean", "pgd", "autoattack"), datasets=("digits",), radii=("2/255",), n=30)
+    run = make_run(
+        tmp_path / "run",
+        models=("clip",),
+        attacks=("clean", "pgd", "autoattack"),
+        datasets=("digits",),
+        radii=("2/255",),
+        n=30,
+    )
     results = evaluate([run], resamples=50)
     flags = {cell.attack: cell.flags for cell in results.cells}
     assert flags["pgd"]["zero-gradients"] == 3 and "accuracy-only" not in flags["pgd"]
@@ -91,14 +106,18 @@ def test_the_csv_depends_on_the_records_alone(tmp_path, run):
         records = moved.read(cell["id"])
         moved.shard_path(cell["id"], 0).unlink()
         for shard, rows in enumerate((slice(0, 7), slice(7, 60))):
-            moved.write_shard(cell["id"], shard, {k: list(v[rows]) if v.dtype == object else v[rows] for k, v in records.items()})
+            moved.write_shard(
+                cell["id"], shard, {k: list(v[rows]) if v.dtype == object else v[rows] for k, v in records.items()}
+            )
     first, second = write_cells_csv(run).read_bytes(), write_cells_csv(moved).read_bytes()
     assert first == second
     assert str(tmp_path).encode() not in second and b"other-name" not in second
 
 
 def test_unfinished_cells_are_left_out_and_named(tmp_path):
-    run = make_run(tmp_path / "run", models=("clip",), attacks=("clean", "pgd"), datasets=("digits",), radii=("1/255",), n=20)
+    run = make_run(
+        tmp_path / "run", models=("clip",), attacks=("clean", "pgd"), datasets=("digits",), radii=("1/255",), n=20
+    )
     clean, attacked = run.cells()
     records = run.read(attacked["id"])
     run.write_shard(attacked["id"], 0, {k: list(v[:9]) if v.dtype == object else v[:9] for k, v in records.items()})
@@ -165,18 +184,28 @@ def test_a_cell_is_found_by_the_start_of_its_id(results):
 
 def test_frames_name_things_by_label_and_keep_the_spec(tmp_path):
     attacks = ("clean", "pgd:steps=20:norm=linf:return=best", "pgd:steps=40:norm=linf:return=best")
-    run = make_run(tmp_path / "run", models=("clip:base=none:activation=none",), attacks=attacks, datasets=("digits:split=test",), n=20)
+    run = make_run(
+        tmp_path / "run",
+        models=("clip:base=none:activation=none",),
+        attacks=attacks,
+        datasets=("digits:split=test",),
+        n=20,
+    )
     results = evaluate([run], resamples=20)
     frame = cells_frame(results)
     assert set(frame["model"]) == {"clip"} and set(frame["dataset"]) == {"digits"}
     assert set(frame["attack"]) == {"clean", "pgd:steps=20", "pgd:steps=40", "worst"}
     assert set(frame["model_spec"]) == {"clip:base=none:activation=none"} and attacks[1] in set(frame["attack_spec"])
-    assert results.get("clip", "digits", "pgd:steps=40", "1/255") is results.get(run.cells()[0]["model"], "digits:split=test", attacks[2], "1/255")
+    assert results.get("clip", "digits", "pgd:steps=40", "1/255") is results.get(
+        run.cells()[0]["model"], "digits:split=test", attacks[2], "1/255"
+    )
     assert set(samples_frame([run])["model"].astype(str)) == {"clip"}
 
 
 def test_labels_are_short_distinct_and_keep_weights():
-    labels = short_labels(["pgd:steps=20:return=best", "pgd:steps=100:return=best", "clean", "clip:ViT-B-32/openai:scale=none"])
+    labels = short_labels(
+        ["pgd:steps=20:return=best", "pgd:steps=100:return=best", "clean", "clip:ViT-B-32/openai:scale=none"]
+    )
     assert labels["pgd:steps=20:return=best"] == "pgd:steps=20"
     assert labels["clean"] == "clean"
     assert labels["clip:ViT-B-32/openai:scale=none"] == "clip:ViT-B-32/openai"

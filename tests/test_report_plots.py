@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from robustcal.metrics.bins import reliability_bins
-from robustcal.report import diagrams, plots
+from robustcal.report import diagrams, figures, plots
 from robustcal.report.report import gather, write_report
-from robustcal.report.style import styled
+from robustcal.report.style import save, styled
 from synthetic_run import make_run
 
 
@@ -21,7 +21,9 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    run = make_run(tmp_path_factory.mktemp("small") / "run", models=("clip",), datasets=("digits",), radii=("1/255",), n=20)
+    run = make_run(
+        tmp_path_factory.mktemp("small") / "run", models=("clip",), datasets=("digits",), radii=("1/255",), n=20
+    )
     return gather([run.path], resamples=20)
 
 
@@ -81,14 +83,14 @@ def test_the_same_records_give_the_same_bytes(small, tmp_path):
     for folder in ("one", "two"):
         with styled():
             figure = plots.scatter_figure(small, "pgd", "1/255")
-            plots.save(figure, tmp_path / folder / "x")
+            save(figure, tmp_path / folder / "x")
     for kind in ("pdf", "svg", "png"):
         assert (tmp_path / "one" / f"x.{kind}").read_bytes() == (tmp_path / "two" / f"x.{kind}").read_bytes()
 
 
 def test_drawing_leaves_the_callers_settings_alone(small, tmp_path):
     before = dict(matplotlib.rcParams)
-    plots.write_diagrams(small, tmp_path)
+    figures.write_diagrams(small, tmp_path)
     assert dict(matplotlib.rcParams) == before
 
 
@@ -109,6 +111,6 @@ def test_images_with_their_perturbation():
 
 
 def test_file_names_are_safe():
-    assert plots.file_name("../../etc/passwd") == "etc-passwd"
-    assert plots.file_name("clip:ViT-B-32/openai-pgd steps=20") == "clip-ViT-B-32-openai-pgd-steps=20"
-    assert plots.file_name("///") == "cell"
+    assert figures.file_name("../../etc/passwd") == "etc-passwd"
+    assert figures.file_name("clip:ViT-B-32/openai-pgd steps=20") == "clip-ViT-B-32-openai-pgd-steps=20"
+    assert figures.file_name("///") == "cell"

@@ -82,7 +82,9 @@ def test_no_path_of_the_machine_is_on_the_page(results):
 
 def test_the_board_shows_the_numbers_of_the_frame(board, results):
     assert board.run("document.querySelectorAll('#board tbody tr').length") == 3
-    board.run("(board.attack = page.attacks.findIndex(a => a.label === 'pgd'), board.eps = '1/255', drawControls(), refresh())")
+    board.run(
+        "(board.attack = page.attacks.findIndex(a => a.label === 'pgd'), board.eps = '1/255', drawControls(), refresh())"
+    )
     shown = dict(zip(column(board, "board", 0), column(board, "board", 3)))
     for model in ("clip", "tecoa", "ucat"):
         value = results.get(model, "digits", "pgd", "1/255").numbers.values["accuracy"]
@@ -104,9 +106,15 @@ def test_clicking_a_heading_sorts_both_ways_and_says_so(board):
 
 
 def test_choosing_metric_attack_and_radius_changes_the_numbers(board, results):
-    board.run("(() => { const s = document.querySelector('#c-metric'); s.value = 'ece'; s.dispatchEvent(new Event('change')); })()")
-    board.run("(() => { const s = document.querySelector('#c-attack'); s.value = [...s.options].find(o => o.text === 'cw').value; s.dispatchEvent(new Event('change')); })()")
-    board.run("(() => { const s = document.querySelector('#c-eps'); s.value = '2/255'; s.dispatchEvent(new Event('change')); })()")
+    board.run(
+        "(() => { const s = document.querySelector('#c-metric'); s.value = 'ece'; s.dispatchEvent(new Event('change')); })()"
+    )
+    board.run(
+        "(() => { const s = document.querySelector('#c-attack'); s.value = [...s.options].find(o => o.text === 'cw').value; s.dispatchEvent(new Event('change')); })()"
+    )
+    board.run(
+        "(() => { const s = document.querySelector('#c-eps'); s.value = '2/255'; s.dispatchEvent(new Event('change')); })()"
+    )
     shown = dict(zip(column(board, "board", 0), column(board, "board", 2)))
     value = results.get("ucat", "digits", "cw", "2/255").numbers.values["ece"]
     assert shown["ucat"] == f"{100 * value:.1f}"
@@ -125,7 +133,9 @@ def test_filtering_models_and_cells_by_words(board):
 
 
 def test_flagged_cells_can_be_picked_and_say_what_the_flag_means(board, results):
-    board.run("(() => { const s = document.querySelector('#c-flagged'); s.value = 'yes'; s.dispatchEvent(new Event('change')); })()")
+    board.run(
+        "(() => { const s = document.querySelector('#c-flagged'); s.value = 'yes'; s.dispatchEvent(new Event('change')); })()"
+    )
     flagged = sum(bool(cell.flags) for cell in results.cells)
     assert 0 < flagged == board.run("document.querySelectorAll('#cells tbody tr').length")
     board.click("#cells tbody tr:last-child button.open")
@@ -139,7 +149,14 @@ def test_a_cell_opens_to_protocol_diagram_and_samples_and_closes(board, results)
     assert board.run("document.querySelector('#cell').open") is True
     assert board.run("location.hash") == f"#cell={cell.id}"
     text = board.run("document.querySelector('#cell').textContent")
-    for piece in ("ucat · digits · worst 2/255", "return rule", "a photo of a {}", "32 pixels", f"--explain {cell.id}", "seed"):
+    for piece in (
+        "ucat · digits · worst 2/255",
+        "return rule",
+        "a photo of a {}",
+        "32 pixels",
+        f"--explain {cell.id}",
+        "seed",
+    ):
         assert piece in text
     ece = cell.numbers.values["ece"]
     assert f"ECE {100 * ece:.1f} %" in board.run("document.querySelectorAll('#cell svg')[1].textContent")
@@ -212,7 +229,10 @@ def test_hostile_names_stay_text(browser, tmp_path):
 
 def test_markup_that_slipped_in_could_do_nothing(browser, results, tmp_path):
     """The content security policy is the second lock: even with a hole, no foreign script runs and nothing is fetched."""
-    holed = page(results).replace("<header>", "<header><script>window.hacked = 1</script><img src=http://127.0.0.1:9/x onerror='window.hacked = 2'>")
+    holed = page(results).replace(
+        "<header>",
+        "<header><script>window.hacked = 1</script><img src=http://127.0.0.1:9/x onerror='window.hacked = 2'>",
+    )
     path = tmp_path / "holed.html"
     path.write_text(holed)
     browser.open(path)

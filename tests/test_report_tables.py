@@ -10,7 +10,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from robustcal.report import layouts, tables
+from robustcal.report import layouts, markup, tables
+from robustcal.report.averages import ranked
 from robustcal.report.compare import compare_with, read_published
 from robustcal.report.report import chosen_tables, gather, text_report, write_report
 from robustcal.report.stats import Replicates
@@ -61,7 +62,7 @@ def test_text_marks_best_second_and_flags_and_repeats_labels_when_broken():
 
 
 def test_markdown_carries_no_markup_from_outside():
-    shown = tables.markdown(table())
+    shown = markup.markdown(table())
     assert "<script" not in shown and "**50.00**" in shown and "<u>10.00</u>" in shown
     rows = [line for line in shown.splitlines() if line.startswith("|")]
     cells = [len(line.replace("\\|", "").split("|")) for line in rows]
@@ -75,8 +76,16 @@ def test_csv_keeps_full_precision_and_empty_places():
 
 
 def test_latex_uses_booktabs_bold_underline_and_escapes():
-    shown = tables.latex(table())
-    for piece in (r"\toprule", r"\midrule", r"\bottomrule", r"\textbf{50.00}", r"\underline{10.00}", r"\textsuperscript{a}", "$-1.23$"):
+    shown = markup.latex(table())
+    for piece in (
+        r"\toprule",
+        r"\midrule",
+        r"\bottomrule",
+        r"\textbf{50.00}",
+        r"\underline{10.00}",
+        r"\textsuperscript{a}",
+        "$-1.23$",
+    ):
         assert piece in shown
     assert r"\cmidrule(lr){3-4}" in shown
     assert r"\$ \% \& \# \{ \} \textasciitilde{} \textasciicircum{} \textbackslash{}" in shown
@@ -89,11 +98,15 @@ def engine():
 @pytest.mark.skipif(engine() is None, reason="no LaTeX engine is installed")
 def test_latex_compiles(tmp_path, results):
     write_report(results, ["tex"], tmp_path, layout="all")
-    (tmp_path / "hostile.tex").write_text(tables.latex(table()))
+    (tmp_path / "hostile.tex").write_text(markup.latex(table()))
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\\input{table}\\input{hostile}\\end{document}"
     )
-    command = [engine(), "paper.tex"] if "tectonic" in engine() else [engine(), "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    command = (
+        [engine(), "paper.tex"]
+        if "tectonic" in engine()
+        else [engine(), "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    )
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "paper.pdf").stat().st_size > 10_000
@@ -118,14 +131,28 @@ def test_main_has_datasets_average_and_h(results):
 def test_captions_state_the_protocol(results):
     for name in ("main", "calibration", "ablation", "by-eps", "transfer"):
         for found in layouts.build(name, results):
-            for piece in ("/255", "32 pixels", "pgd" if name != "transfer" else "transfer", "iterate is scored", "fp32", "n = 80", "seed 0", "[0, 1]"):
+            for piece in (
+                "/255",
+                "32 pixels",
+                "pgd" if name != "transfer" else "transfer",
+                "iterate is scored",
+                "fp32",
+                "n = 80",
+                "seed 0",
+                "[0, 1]",
+            ):
                 assert piece in found.caption, (name, piece)
 
 
 def test_every_layout_renders_every_way(results, tmp_path):
     for name in layouts.LAYOUTS:
         for found in layouts.build(name, results):
-            assert tables.text(found, 100) and tables.markdown(found) and tables.latex(found) and tables.comma_separated(found)
+            assert (
+                tables.text(found, 100)
+                and markup.markdown(found)
+                and markup.latex(found)
+                and tables.comma_separated(found)
+            )
     paths = write_report(results, ["csv", "md", "tex"], tmp_path, layout="all")
     assert {"table.md", "table.tex", "cells.csv"} <= {path.name for path in paths}
     assert "(no cells)" in text_report(results, layout="coco")
@@ -159,12 +186,12 @@ def test_ties_are_not_marked_and_noise_is_not_bold():
         return Replicates({"accuracy": value}, {"accuracy": draws}, {})
 
     same = {"a": numbers(0.5, 0.0, 0), "b": numbers(0.5, 0.0, 0), "c": numbers(0.4, 0.0, 0)}
-    assert layouts.ranked(same, "accuracy") == {}
+    assert ranked(same, "accuracy") == {}
     close = {"a": numbers(0.50, 0.1, 0), "b": numbers(0.51, 0.1, 1)}
-    assert layouts.ranked(close, "accuracy") == {"a": "second"}
+    assert ranked(close, "accuracy") == {"a": "second"}
     apart = {"a": numbers(0.50, 0.01, 0), "b": numbers(0.81, 0.01, 1), "c": numbers(0.2, 0.01, 2)}
-    assert layouts.ranked(apart, "accuracy") == {"b": "best", "a": "second"}
-    assert layouts.ranked({"a": numbers(0.5, 0.1, 0)}, "accuracy") == {}
+    assert ranked(apart, "accuracy") == {"b": "best", "a": "second"}
+    assert ranked({"a": numbers(0.5, 0.1, 0)}, "accuracy") == {}
 
 
 def test_lower_is_better_for_ece(results):
@@ -212,8 +239,13 @@ def test_measured_stands_beside_published_and_the_rest_is_empty(tmp_path):
     printed = rows[("pgd100 1/255", "CLIP", "published")]
     measured = rows[("pgd100 1/255", "CLIP", "measured: clip")]
     gap = rows[("pgd100 1/255", "CLIP", "difference")]
-    assert measured[("", "Cifar10")].value == results.get("clip", "cifar10", "pgd:steps=100", "1/255").numbers.values["accuracy"]
-    assert gap[("", "Cifar10")].value == pytest.approx(measured[("", "Cifar10")].value - printed[("", "Cifar10")].value)
+    assert (
+        measured[("", "Cifar10")].value
+        == results.get("clip", "cifar10", "pgd:steps=100", "1/255").numbers.values["accuracy"]
+    )
+    assert gap[("", "Cifar10")].value == pytest.approx(
+        measured[("", "Cifar10")].value - printed[("", "Cifar10")].value
+    )
     assert not measured[("", "Oxfordpets")].empty
     for row in (measured, gap):
         assert row[("", "STL10")].empty and row[("", "Average")].empty and row[("", "H")].empty
@@ -225,7 +257,12 @@ def test_measured_stands_beside_published_and_the_rest_is_empty(tmp_path):
 
 def test_a_complete_measured_average_and_h_are_shown(tmp_path):
     sets = [d for d in read_published().axis(16, 4) if d != "Average"]
-    names = {"TinyImageNet": "tiny-imagenet", "Oxfordpets": "oxford-pets", "StanfordCars": "stanford-cars", "FGVC Aircraft": "fgvc-aircraft"}
+    names = {
+        "TinyImageNet": "tiny-imagenet",
+        "Oxfordpets": "oxford-pets",
+        "StanfordCars": "stanford-cars",
+        "FGVC Aircraft": "fgvc-aircraft",
+    }
     run = make_run(tmp_path / "run", models=("ucat",), attacks=("clean", "pgd:steps=100"), radii=("1/255",), n=12,
                    datasets=[names.get(d, d.lower()) for d in sets])  # fmt: skip
     (found,) = compare_with("paper", gather([run.path], resamples=20), ["main"])

@@ -63,9 +63,7 @@ def spelled(attack: str) -> str:
 def marks_note(interval: bool) -> str:
     """What bold, underline and brackets mean."""
     bracket = (
-        " Brackets: 95 % interval over samples; that of ECE allows for its upward bias, so it lies lower than the value."
-        if interval
-        else ""
+        " Brackets: 95 % interval over samples; ECE is biased upward, so its interval lies lower." if interval else ""
     )
     return (
         "Bold: best, and better than every other row of its block at the 5 % level (paired bootstrap over the same"

@@ -17,7 +17,7 @@ from ..metrics.accuracy import harmonic_mean
 from ..registry import parse_spec
 from ..types import UserError
 from .captions import protocol
-from .frame import Cell, Results
+from .evaluate import Cell, Results
 from .stats import Interval, average, interval
 from .tables import Column, Entry, Row, Table
 
@@ -29,7 +29,7 @@ AVERAGE = "Average"
 
 @dataclass(frozen=True)
 class Published:
-    """The published tables: the card, and the values as fractions by (table, method, attack, radius x 255, set, metric)."""
+    """The card, and the values as fractions by (table, method, attack, radius x 255, dataset, metric)."""
 
     card: dict[str, Any]
     values: dict[tuple[int, str, str, int, str, str], float]
@@ -50,7 +50,10 @@ def read_published(name: str = "paper") -> Published:
     card = tomllib.loads((PAPER / CARDS[name]).read_text())
     with open(PAPER / card["values"], newline="") as file:
         values = {
-            (int(r["table"]), r["method"], r["attack"], int(r["eps_255"]), r["dataset"], r["metric"]): float(r["value"]) / 100
+            (int(r["table"]), r["method"], r["attack"], int(r["eps_255"]), r["dataset"], r["metric"]): float(
+                r["value"]
+            )
+            / 100
             for r in csv.DictReader(file)
         }
     return Published(card, values)
@@ -90,7 +93,11 @@ class Comparison:
         parts += [f"Its protocol: {card['backbone']}, {card['protocols'][number]}."]
         if number in card.get("caveats", {}):
             parts += [f"Note: {card['caveats'][number]}."]
-        parts += [f"Measured: {protocol([c.meta for c in self.used.values()])}" if self.used else "Measured: the run has none of these cells."]
+        parts += [
+            f"Measured: {protocol([c.meta for c in self.used.values()])}"
+            if self.used
+            else "Measured: the run has none of these cells."
+        ]
         parts += ["Empty: not in the run. Averages are measured only where all data sets are."]
         name = f"compare-{number}"
         return Table(name, " ".join(parts), ("Attack", "Method", ""), tuple(columns), tuple(rows))
@@ -99,7 +106,9 @@ class Comparison:
         for attack in self.published.axis(self.number, 2):
             for radius in self.published.axis(self.number, 3):
                 for i, method in enumerate(self.published.axis(self.number, 1)):
-                    printed = [self.published.values.get((self.number, method, attack, radius, *c)) for c in self.columns]
+                    printed = [
+                        self.published.values.get((self.number, method, attack, radius, *c)) for c in self.columns
+                    ]
                     if all(value is None for value in printed):
                         continue
                     head = attack if radius == 0 else f"{attack} {radius}/255"
@@ -121,7 +130,7 @@ class Comparison:
         return next((d for d in self.results.values("dataset") if _bare(_name(d)) in names), None)
 
     def attack(self, printed: str, radius: int) -> tuple[str, str] | None:
-        """The measured (attack, eps) of that name and radius, the one with the published parameters if there is one."""
+        """The measured (attack, eps) of that name and radius; the one with the published parameters comes first."""
         wanted = dict(self.card["attacks"].get(printed, {"name": printed}))
         name, found = wanted.pop("name"), []
         for attack, eps in dict.fromkeys((c.attack, c.eps) for c in self.results.cells):

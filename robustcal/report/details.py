@@ -83,7 +83,9 @@ def shown(names: Sequence[str], records: Records, clean: Records | None) -> list
     labels = records.get("labels")
     result = []
     for i in order:
-        positives = [_name(names, k) for k in labels[i]] if labels is not None else [_name(names, records["label"][i])]
+        positives = (
+            [_name(names, k) for k in labels[i]] if labels is not None else [_name(names, records["label"][i])]
+        )
         before = None if clean is None else _name(names, clean["prediction"][i])
         trust = None if clean is None else float(clean["confidence"][i])
         prediction = _name(names, records["prediction"][i])

@@ -29,11 +29,13 @@ def pool(several: Sequence[ReliabilityBins]) -> ReliabilityBins:
     trust = np.sum([np.nan_to_num(b.confidence) * b.counts for b in several], axis=0)
     with np.errstate(invalid="ignore"):
         confidence, accuracy = trust / counts, hits / counts
-    return ReliabilityBins(first.edges, counts, confidence, accuracy, *binomial_limits(np.rint(hits), counts), first.level)
+    return ReliabilityBins(
+        first.edges, counts, confidence, accuracy, *binomial_limits(np.rint(hits), counts), first.level
+    )
 
 
 def reliability(axes: Axes, bins: ReliabilityBins, title: str = "", note: str | None = None) -> None:
-    """One reliability diagram: accuracy bars, exact intervals, the hatched gap to the mean confidence, ECE in the panel.
+    """One reliability diagram: accuracy bars with exact intervals, the hatched gap to the mean confidence, the ECE.
 
     Args:
         note: text in the panel; the ECE of these very bins by default.
@@ -45,14 +47,25 @@ def reliability(axes: Axes, bins: ReliabilityBins, title: str = "", note: str | 
     accuracy, confidence = bins.accuracy[used], bins.confidence[used]
     axes.add_collection(PolyCollection(_boxes(left, right, 0 * accuracy, accuracy), facecolor=BAR, edgecolor="none"))
     gaps = _boxes(left, right, np.minimum(accuracy, confidence), np.maximum(accuracy, confidence))
-    axes.add_collection(PolyCollection(gaps, facecolor=GAP_FILL, edgecolor=GAP, linewidth=0.5, hatch="/////", alpha=0.85))
+    axes.add_collection(
+        PolyCollection(gaps, facecolor=GAP_FILL, edgecolor=GAP, linewidth=0.5, hatch="/////", alpha=0.85)
+    )
     bounds = [[(x, a), (x, b)] for x, a, b in zip(middle, bins.lower[used], bins.upper[used])]
     axes.add_collection(LineCollection(bounds, colors=INK, linewidths=0.8))
-    axes.plot(np.r_[middle, middle], np.r_[bins.lower[used], bins.upper[used]], "_", color=INK, markersize=3.5, markeredgewidth=0.8)
+    axes.plot(
+        np.r_[middle, middle],
+        np.r_[bins.lower[used], bins.upper[used]],
+        "_",
+        color=INK,
+        markersize=3.5,
+        markeredgewidth=0.8,
+    )
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=3)
     text = f"ECE {100 * bins.error():.1f} %" if note is None else note
     box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
-    axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontweight="bold", bbox=box, fontsize=7.5, zorder=5)
+    axes.text(
+        0.03, 0.97, text, transform=axes.transAxes, va="top", fontweight="bold", bbox=box, fontsize=7.5, zorder=5
+    )
     axes.set_title(title)
     label_percent(axes, x=True)
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
@@ -97,7 +110,13 @@ def reliability_row(parts: Sequence[tuple[str, ReliabilityBins, str | None]], ti
 
 
 def histograms(
-    axes: Axes, clean: np.ndarray | None, attacked: np.ndarray, most: float, label: str, title: str = "", percent: bool = False
+    axes: Axes,
+    clean: np.ndarray | None,
+    attacked: np.ndarray,
+    most: float,
+    label: str,
+    title: str = "",
+    percent: bool = False,
 ) -> None:
     """Share of samples over [0, most]: attacked filled, the same samples clean as a line."""
     edges = np.linspace(0, most, len(attacked) + 1)

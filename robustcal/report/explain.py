@@ -7,7 +7,7 @@ from typing import Any, Mapping, Sequence
 
 from ..store import Run
 from .captions import NORMS, RETURNS
-from .frame import Cell, evaluate
+from .evaluate import Cell, evaluate
 from .merge import merge
 from .words import METRICS, flag_meanings
 
@@ -22,17 +22,25 @@ def explain(runs: Sequence[Run], name: str) -> str:
     """
     sources, _ = merge(runs)
     groups = {(s.names["model"], s.names["dataset"]) for s in sources if name and s.cell["id"].startswith(name)}
-    chosen = (lambda s: (s.names["model"], s.names["dataset"]) in groups) if groups else None  # a worst case: look at all
+    chosen = (
+        (lambda s: (s.names["model"], s.names["dataset"]) in groups) if groups else None
+    )  # a worst case: look at all
     return text(sections_of(evaluate(runs, only=chosen).find(name)))
 
 
 def sections_of(cell: Cell) -> list[Section]:
     """Sections of (name, value) pairs: the number, its protocol, its identity, its flags and its commands."""
-    sections = [("Cell", what(cell)), ("Numbers", numbers(cell)), ("Protocol", list(protocol_facts(cell.meta).items()))]
+    sections = [
+        ("Cell", what(cell)),
+        ("Numbers", numbers(cell)),
+        ("Protocol", list(protocol_facts(cell.meta).items())),
+    ]
     sections.append(("Prompts", prompts(cell.meta)))
     sections.append(("Identity (hashed into the cell's id)", identity(cell.meta)))
     if cell.kind == "worst":
-        sections.append(("Worst case over", [(name, attack) for name, attack in zip(members(cell), cell.meta["over"])]))
+        sections.append(
+            ("Worst case over", [(name, attack) for name, attack in zip(members(cell), cell.meta["over"])])
+        )
     meanings = flag_meanings()
     flags = [(flag, _flag(count, cell.n, meanings.get(flag, ""))) for flag, count in cell.flags.items()]
     sections.append(("Validity flags", flags or [("none", "no check raised one")]))
@@ -49,8 +57,8 @@ def text(sections: Sequence[Section]) -> str:
 
 
 def what(cell: Cell) -> list[tuple[str, str]]:
-    return [("id", cell.id), ("model", cell.model), ("dataset", cell.dataset), ("attack", cell.attack), ("eps", cell.eps),
-            ("run", cell.run.path.name)]  # fmt: skip
+    names = ("id", "model", "dataset", "attack", "eps")
+    return [(name, getattr(cell, name)) for name in names] + [("run", cell.run.path.resolve().name)]
 
 
 def numbers(cell: Cell) -> list[tuple[str, str]]:
@@ -68,11 +76,11 @@ def numbers(cell: Cell) -> list[tuple[str, str]]:
 def protocol_facts(meta: Mapping[str, Any]) -> dict[str, str]:
     """What was done to the samples, in words."""
     threat, attack = meta["threat"], meta["attack_meta"]
-    clean = attack["kind"] == "clean"
+    clean, norm = attack["kind"] == "clean", NORMS.get(threat["norm"], threat["norm"])
     facts = {"attack": meta["attack"], "kind": attack["kind"]}
     if not clean:
         facts |= {
-            "threat": f"{NORMS.get(threat['norm'], threat['norm'])} ball of radius {meta['eps']} in [{threat['low']:g}, {threat['high']:g}]",
+            "threat": f"{norm} ball of radius {meta['eps']} in [{threat['low']:g}, {threat['high']:g}]",
             "goal": threat["goal"],
             "return rule": f"{threat['returns']}: {RETURNS.get(threat['returns'], threat['returns'])}",
         }  # fmt: skip
@@ -81,7 +89,9 @@ def protocol_facts(meta: Mapping[str, Any]) -> dict[str, str]:
         "precision": "scored in fp32" + ("" if clean else f", attacked in {meta['precision']}"),
         "samples": f"{meta['n']} of {meta.get('dataset_size', 'all')}",
         "seed": str(meta["seed"]),
-        "task": {"single": "one label per image", "multi": "several labels per image"}.get(meta["task"], meta["task"]),
+        "task": {"single": "one label per image", "multi": "several labels per image"}.get(
+            meta["task"], meta["task"]
+        ),
     }
     return {name: str(value) for name, value in facts.items()}
 
@@ -106,7 +116,11 @@ def provenance(header: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for invocation in header.get("invocations", []):
         rows.append(("command", command(invocation)))
-        rows += [(key, _plain(v)) for key, v in invocation.items() if key in ("device", "precision", "seed", "batch_size", "plugins") and v]
+        rows += [
+            (key, _plain(v))
+            for key, v in invocation.items()
+            if key in ("device", "precision", "seed", "batch_size", "plugins") and v
+        ]
         rows += [(key, _plain(v)) for key, v in invocation.get("request", {}).items() if key in ("seed", "precision")]
     rows += [(name, str(version)) for name, version in sorted(header.get("versions", {}).items())]
     return rows

@@ -4,89 +4,14 @@ from __future__ import annotations
 
 from typing import Callable, Iterable, Mapping, Sequence
 
-from ..metrics.accuracy import harmonic_mean
 from ..registry import parse_spec
 from ..types import UserError
+from .averages import MULTI, SINGLE, Averages, block
 from .captions import marks_note, protocol
-from .frame import Cell, Results
+from .evaluate import Cell, Results
 from .labels import sentence
-from .stats import Replicates, average, mark
 from .tables import Column, Entry, Row, Table
 from .words import METRICS, flag_meanings
-
-SINGLE, MULTI = "single", "multi"
-
-
-class Averages:
-    """Averages over datasets, kept: (model, attack, eps) -> Replicates, or None where a dataset is missing."""
-
-    def __init__(self, results: Results, task: str = SINGLE):
-        self.results = results
-        cells = [cell for cell in results.cells if cell.meta["task"] == task]
-        self.datasets = list(dict.fromkeys(cell.dataset for cell in cells))
-        self.models = list(dict.fromkeys(cell.model for cell in cells))
-        self._kept: dict[tuple[str, str, str], Replicates | None] = {}
-
-    def get(self, model: str, attack: str, eps: str) -> Replicates | None:
-        key = (model, attack, eps)
-        if key not in self._kept:
-            cells = [self.results.get(model, dataset, attack, eps) for dataset in self.datasets]
-            self._kept[key] = average([cell.numbers for cell in cells]) if cells and all(cells) else None
-        return self._kept[key]
-
-    def clean(self, model: str) -> Replicates | None:
-        """The average over the clean images."""
-        attack = next((cell.attack for cell in self.results.cells if cell.kind == "clean"), None)
-        return self.get(model, attack, "0") if attack else None
-
-    def harmonic(self, model: str, attack: str, eps: str) -> Replicates | None:
-        """H of the clean and the attacked average accuracy, under the name "h"."""
-        clean, robust = self.clean(model), self.get(model, attack, eps)
-        if clean is None or robust is None or "accuracy" not in robust.values or "accuracy" not in clean.values:
-            return None
-        value = float(harmonic_mean(clean.values["accuracy"], robust.values["accuracy"]))
-        draws = harmonic_mean(clean.draws["accuracy"], robust.draws["accuracy"])
-        return Replicates({"h": value}, {"h": draws}, {})
-
-
-Pick = Callable[[str], "Replicates | Cell | None"]
-
-
-def fill(models: Sequence[str], columns: Sequence[tuple[str, Pick]]) -> dict[str, list[Entry]]:
-    """Entries by model for one block of rows: per column a metric name and what yields its numbers; ranks filled in."""
-    rows: dict[str, list[Entry]] = {model: [] for model in models}
-    for name, pick in columns:
-        found = {model: pick(model) for model in models}
-        numbers = {m: x.numbers if isinstance(x, Cell) else x for m, x in found.items() if x is not None}
-        numbers = {m: x for m, x in numbers.items() if name in x.values}
-        ranks = ranked(numbers, name)
-        for model in models:
-            flags = tuple(found[model].flags) if isinstance(found[model], Cell) else ()
-            limits = numbers[model].interval(name) if model in numbers else None
-            rows[model].append(Entry(*limits, flags, ranks.get(model, "")) if limits else Entry())
-    return rows
-
-
-def ranked(numbers: Mapping[str, Replicates], name: str) -> dict[str, str]:
-    """Model -> "best" (and significantly so) or "second"; nothing where the best value is shared by several."""
-    if len(numbers) < 2 or METRICS[name].better == "none":
-        return {}
-    values = {model: round(x.values[name], 12) for model, x in numbers.items()}
-    marks = mark(numbers, name, direction=METRICS[name].better)
-    top = [values[model] for model, found in marks.items() if found.startswith("best")]
-    second = [values[model] for model, found in marks.items() if found == "second"]
-    if not top or top == second:
-        return {}
-    best = {model: "best" for model, found in marks.items() if found == "best"}
-    return {model: "second" for model, value in values.items() if [value] == second} | best
-
-
-def block(results: Results, models: Sequence[str], label: Sequence[str], columns) -> list[Row]:
-    """Rows of one block; models without a single number are left out."""
-    filled = fill(models, columns)
-    rows = [(model, entries) for model, entries in filled.items() if not all(entry.empty for entry in entries)]
-    names = results.labels["model"]
-    return [Row((*label, names[model]), tuple(entries), rule=i == 0) for i, (model, entries) in enumerate(rows)]
 
 
 def attacks_at(results: Results, eps: str) -> list[str]:
@@ -124,7 +49,9 @@ def per_dataset(results: Results, metric: str, name: str) -> list[Table]:
     tables = []
     for eps in radii(results) or ["0"]:
         members = _clean_attacks(results) + [(attack, eps) for attack in attacks_at(results, eps) if eps != "0"]
-        columns = [_column(metric, results.labels["dataset"][d]) for d in averages.datasets] + [_column(metric, "Average")]
+        columns = [_column(metric, results.labels["dataset"][d]) for d in averages.datasets] + [
+            _column(metric, "Average")
+        ]
         columns += [_column("h", "H")] if metric == "accuracy" else []
         rows, cells = [], []
         for attack, radius in members:
@@ -160,9 +87,11 @@ WITH_INTERVAL = ("accuracy", "ece", "confidence", "entropy_shift", "au_shift", "
 def calibration(results: Results) -> list[Table]:
     """Averages of everything about calibration, how uncertainty moves under attack, and ECE per dataset."""
     what = "confidence is the softmax at the model's own logit scale"
-    moved = "a shift is attacked minus clean, falls is the share of samples whose entropy falls, AUROC tells attacked from clean"
+    moved = "Δ is attacked minus clean; falls, the share of samples whose entropy falls"
     tables = _wide(results, "calibration", "Calibration", CALIBRATION, what)
-    return tables + _wide(results, "uncertainty", "Uncertainty", UNCERTAINTY, moved) + per_dataset(results, "ece", "ece")
+    return (
+        tables + _wide(results, "uncertainty", "Uncertainty", UNCERTAINTY, moved) + per_dataset(results, "ece", "ece")
+    )
 
 
 def _wide(results: Results, name: str, title: str, wanted: Sequence[str], what: str) -> list[Table]:
@@ -208,9 +137,13 @@ def ablation(results: Results) -> list[Table]:
 def by_eps(results: Results) -> list[Table]:
     """Accuracy and ECE against the radius: one block per attack."""
     averages, steps = Averages(results), radii(results)
-    columns = [_column(m, "clean" if e == "0" else e, METRICS[m].title) for m in ("accuracy", "ece") for e in ["0", *steps]]
+    columns = [
+        _column(m, "clean" if e == "0" else e, METRICS[m].title) for m in ("accuracy", "ece") for e in ["0", *steps]
+    ]
     rows, cells = [], []
-    for attack in (a for a in results.values("attack") if any(c.attack == a and c.kind != "clean" for c in results.cells)):
+    for attack in (
+        a for a in results.values("attack") if any(c.attack == a and c.kind != "clean" for c in results.cells)
+    ):
         picks = [
             (metric, (lambda m: averages.clean(m)) if eps == "0" else (lambda m, e=eps: averages.get(m, attack, e)))
             for metric in ("accuracy", "ece") for eps in ["0", *steps]
@@ -233,7 +166,9 @@ def transfer(results: Results) -> list[Table]:
         rows = []
         for attack in dict.fromkeys(c.attack for c in cells):
             entries = [averages.get(model, attack, eps) for model in averages.models]
-            rows.append(Row((source_of(attack),), tuple(Entry(*e.interval("accuracy")) if e else Entry() for e in entries)))
+            rows.append(
+                Row((source_of(attack),), tuple(Entry(*e.interval("accuracy")) if e else Entry() for e in entries))
+            )
         what = f"Accuracy (in %) of the target on images crafted on the source at radius {eps}, {_over(averages)}."
         tables.append(_finish(results, f"transfer-{eps.replace('/', '-')}", what, columns, rows, cells, ("Source",)))
     return tables or [_finish(results, "transfer", "Accuracy under transferred attacks.", [], [], [], ("Source",))]
@@ -249,10 +184,12 @@ MULTILABEL = ("map", "precision_at_3", "recall_at_3", "f1_at_3")
 
 
 def coco(results: Results) -> list[Table]:
-    """Multi-label sets: mAP and precision, recall, F1 of the three highest scores, clean and attacked; H of the F1."""
+    """Multi-label sets: mAP and precision, recall, F1 of the three highest scores, clean and attacked."""
     averages = Averages(results, MULTI)
     tables = []
-    for attack in (a for a in results.values("attack") if any(c.attack == a and c.kind != "clean" for c in results.cells)):
+    for attack in (
+        a for a in results.values("attack") if any(c.attack == a and c.kind != "clean" for c in results.cells)
+    ):
         steps = [eps for eps in radii(results) if any(averages.get(m, attack, eps) for m in averages.models)]
         if not steps:
             continue
@@ -263,7 +200,8 @@ def coco(results: Results) -> list[Table]:
         ]  # fmt: skip
         rows = block(results, averages.models, (), picks)
         cells = [c for c in results.cells if c.attack == attack and c.meta["task"] == MULTI]
-        what = f"Multi-label recognition (in %) under {results.labels['attack'][attack]} on {sentence(averages.datasets)}."
+        label, sets = results.labels["attack"][attack], [results.labels["dataset"][d] for d in averages.datasets]
+        what = f"Multi-label recognition (in %) under {label} on {sentence(sets)}."
         tables.append(_finish(results, f"coco-{len(tables) + 1}", what, columns, rows, cells, ("Model",)))
     return tables or [_finish(results, "coco", "Multi-label recognition.", [], [], [], ("Model",))]
 
@@ -274,7 +212,8 @@ def _over(averages: Averages) -> str:
 
 
 LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
-    "main": main, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer, "coco": coco,
+    "main": main, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer,
+    "coco": coco,
 }  # fmt: skip
 
 

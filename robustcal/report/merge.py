@@ -51,7 +51,9 @@ def _newest(copies: list[tuple[Run, Mapping[str, Any]]], notes: list[str]) -> tu
     (loser, cell), (winner, _) = ranked[-2], ranked[-1]
     if not _same_records(winner, loser, cell["id"]):
         what = f"{cell['model']} x {cell['dataset']} x {cell['attack']} {cell['eps']}"
-        notes.append(f"conflict: {what}: records of '{winner.path.name}' and '{loser.path.name}' differ; the newer are used")
+        notes.append(
+            f"conflict: {what}: records of '{winner.path.name}' and '{loser.path.name}' differ; the newer are used"
+        )
     return ranked[-1]
 
 
@@ -77,7 +79,9 @@ def _names(cells: list[Mapping[str, Any]], axis: str, notes: list[str]) -> dict[
         meanings[cell[axis]].setdefault(meaning, len(meanings[cell[axis]]) + 1)
     for spec, found in meanings.items():
         if len(found) > 1:
-            notes.append(f"conflict: {axis} '{spec}' appears with {len(found)} different {words}; told apart by #1, #2 ...")
+            notes.append(
+                f"conflict: {axis} '{spec}' appears with {len(found)} different {words}; told apart by #1, #2 ..."
+            )
     result = {}
     for cell in cells:
         found = meanings[cell[axis]]

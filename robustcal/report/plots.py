@@ -1,18 +1,17 @@
-"""The figures of a report: one function each, from results to a matplotlib figure, and one that writes them all."""
+"""The figures of a report: one function each, from results to a matplotlib figure."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from .diagrams import histograms, pool, reliability_row
-from .frame import Cell, Results
-from .layouts import Averages, attacks_at, radii
-from .style import INK, label_percent, look, panels, save, styled
+from .evaluate import Cell, Results
+from .averages import Averages
+from .layouts import radii
+from .style import INK, label_percent, look, panels
 
 
 def clean_cells(results: Results, model: str, datasets: Sequence[str]) -> list[Cell]:
@@ -24,7 +23,11 @@ def reliability_figure(results: Results, model: str, attack: str) -> Figure | No
     """Clean and every radius of an attack side by side, the samples of all data sets together."""
     parts = []
     for eps in radii(results):
-        cells = [c for c in results.cells if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta["task"] == "single"]
+        cells = [
+            c
+            for c in results.cells
+            if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta["task"] == "single"
+        ]
         if not cells:
             continue
         if not parts:
@@ -59,7 +62,11 @@ def histogram_figure(results: Results, attack: str, eps: str, what: str = "confi
     """Confidence or entropy of every model before and after an attack, all data sets together."""
     groups = []
     for model in results.values("model"):
-        cells = [c for c in results.cells if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta["task"] == "single"]
+        cells = [
+            c
+            for c in results.cells
+            if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta["task"] == "single"
+        ]
         if cells:
             groups.append((model, cells, clean_cells(results, model, [c.dataset for c in cells])))
     if not groups:
@@ -90,7 +97,10 @@ def _counts(cells: Sequence[Cell], what: str) -> np.ndarray | None:
 def curve_figure(results: Results, attack: str) -> Figure | None:
     """Accuracy and ECE against the radius, averages over data sets, with 95 % intervals."""
     averages, steps = Averages(results), radii(results)
-    lines = {m: [(0.0, averages.clean(m))] + [(_size(results, e), averages.get(m, attack, e)) for e in steps] for m in averages.models}
+    lines = {
+        m: [(0.0, averages.clean(m))] + [(_size(results, e), averages.get(m, attack, e)) for e in steps]
+        for m in averages.models
+    }
     lines = {m: [(x, y) for x, y in points if y is not None] for m, points in lines.items()}
     if not any(len(points) > 1 for points in lines.values()):
         return None
@@ -100,7 +110,16 @@ def curve_figure(results: Results, attack: str) -> Figure | None:
         for i, (model, points) in enumerate(lines.items()):
             x = np.array([p[0] for p in points]) + (i - len(lines) / 2) * shift
             y = np.array([p[1].interval(name) for p in points])
-            ax.errorbar(x, y[:, 0], _bars(y), label=results.labels["model"][model], markersize=4, elinewidth=0.7, capsize=1.5, **look(i))
+            ax.errorbar(
+                x,
+                y[:, 0],
+                _bars(y),
+                label=results.labels["model"][model],
+                markersize=4,
+                elinewidth=0.7,
+                capsize=1.5,
+                **look(i),
+            )
         ticks = {0.0: "0", **{_size(results, e): e for e in steps}}
         ax.set_xticks(list(ticks), list(ticks.values()))
         ax.set_xlabel(f"radius ({results.labels['attack'][attack]})")
@@ -123,13 +142,25 @@ def scatter_figure(results: Results, attack: str, eps: str) -> Figure | None:
     figure, (ax,) = panels(1, 1, 3.5, 3.1)
     for i, (model, before, after) in enumerate(found):
         style = look(i)
-        (x, *xs), (y, *ys) = after.interval("accuracy"), after.interval("ece")
+        x, y = after.values["accuracy"], after.values["ece"]
         if before is not None:
             bx, by = before.values["accuracy"], before.values["ece"]
             ax.plot([bx, x], [by, y], color=style["color"], linewidth=0.8, alpha=0.6)
-            ax.plot([bx], [by], color=style["color"], marker=style["marker"], markersize=5, markerfacecolor="white", linestyle="none")
-        ax.errorbar([x], [y], [[max(y - ys[0], 0)], [max(ys[1] - y, 0)]], [[max(x - xs[0], 0)], [max(xs[1] - x, 0)]], elinewidth=0.7,
-                    color=style["color"], marker=style["marker"], markersize=5.5, label=results.labels["model"][model], linestyle="none")  # fmt: skip
+            ax.plot(
+                [bx],
+                [by],
+                color=style["color"],
+                marker=style["marker"],
+                markersize=5,
+                markerfacecolor="white",
+                linestyle="none",
+            )
+        down, up = _bars(np.array([after.interval("ece")]))[:, 0]
+        left, right = _bars(np.array([after.interval("accuracy")]))[:, 0]
+        ax.errorbar(
+            [x], [y], [[down], [up]], [[left], [right]], elinewidth=0.7, color=style["color"], marker=style["marker"],
+            markersize=5.5, label=results.labels["model"][model], linestyle="none",
+        )  # fmt: skip
     ax.set_xlabel("accuracy %")
     ax.set_ylabel("calibration error (ECE) %")
     ax.set_title(f"hollow: clean, filled: {results.labels['attack'][attack]} at {eps}", color=INK)
@@ -147,12 +178,23 @@ def risk_figure(results: Results, attack: str, eps: str) -> Figure | None:
     figure, axes = panels(2, 1, 3.2, 2.7, sharey=True)
     drawn = False
     for i, model in enumerate(results.values("model")):
-        cells = [c for c in results.cells if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta["task"] == "single"]
+        cells = [
+            c
+            for c in results.cells
+            if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta["task"] == "single"
+        ]
         for ax, members in zip(axes, (clean_cells(results, model, [c.dataset for c in cells]), cells)):
             if members:
                 style, drawn = look(i), True
                 risk = np.mean([c.details.risk for c in members], axis=0)
-                ax.plot(members[0].details.coverage, risk, markevery=(4 + i % 4, 16), markersize=4, label=results.labels["model"][model], **style)
+                ax.plot(
+                    members[0].details.coverage,
+                    risk,
+                    markevery=(4 + i % 4, 16),
+                    markersize=4,
+                    label=results.labels["model"][model],
+                    **style,
+                )
     for ax, title in zip(axes, ("clean", f"{results.labels['attack'].get(attack, attack)} at {eps}")):
         ax.set_title(title)
         ax.set_xlabel("coverage %")
@@ -166,7 +208,7 @@ def risk_figure(results: Results, attack: str, eps: str) -> Figure | None:
 
 
 def image_figure(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], eps: float) -> Figure:
-    """Worst images with their perturbation: clean, attacked, and the change stretched so that the radius fills the range.
+    """Worst images with their perturbation: clean, attacked, and the change, stretched to the whole range.
 
     Args:
         rows: (caption, clean image, attacked image), images (3, H, W) or (H, W, 3) in [0, 1].
@@ -174,9 +216,13 @@ def image_figure(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], eps: float)
     """
     figure, axes = panels(3, len(rows), 1.35, 1.5)
     for i, (caption, clean, attacked) in enumerate(rows):
-        clean, attacked = (np.moveaxis(x, 0, -1) if x.shape[0] == 3 else x for x in (np.asarray(clean), np.asarray(attacked)))
+        clean, attacked = (
+            np.moveaxis(x, 0, -1) if x.shape[0] == 3 else x for x in (np.asarray(clean), np.asarray(attacked))
+        )
         change = 0.5 + (attacked - clean) / (2 * eps) if eps > 0 else np.full_like(clean, 0.5)
-        for ax, picture, title in zip(axes[3 * i :], (clean, attacked, change), ("clean", "attacked", "change, stretched")):
+        for ax, picture, title in zip(
+            axes[3 * i :], (clean, attacked, change), ("clean", "attacked", "change, stretched")
+        ):
             ax.imshow(np.clip(picture, 0, 1), interpolation="nearest")
             ax.set_xticks([])
             ax.set_yticks([])
@@ -185,55 +231,6 @@ def image_figure(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], eps: float)
                 ax.set_title(title)
         axes[3 * i].set_ylabel(caption, fontsize=6.5)
     return figure
-
-
-# -- writing -------------------------------------------------------------------------------------------------------
-
-
-def write_diagrams(results: Results, out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write ``reliability/MODEL-ATTACK``: clean and every radius side by side. Returns the paths."""
-    attacks = [a for a in results.values("attack") if any(c.attack == a and c.kind not in ("clean", "control") for c in results.cells)]
-    paths: list[Path] = []
-    with styled():
-        for model in results.values("model"):
-            for attack in attacks:
-                figure = reliability_figure(results, model, attack)
-                if figure is not None:
-                    names = f"{results.labels['model'][model]}-{results.labels['attack'][attack]}"
-                    paths += save(figure, out / "reliability" / file_name(names), formats)
-    return paths
-
-
-def write_figures(results: Results, out: Path, formats: Sequence[str] = ("pdf", "svg", "png")) -> list[Path]:
-    """Write ``figures/*``: histograms, curves, the scatter of all models, risk-coverage. Returns the paths."""
-    steps = radii(results)
-    harmful = {c.attack for c in results.cells if c.kind not in ("clean", "control") and c.meta["task"] == "single"}
-    if not steps or not harmful:
-        return []
-    eps = steps[min(1, len(steps) - 1)]
-    attack = next((a for a in reversed(attacks_at(results, eps)) if a in harmful), None)
-    if attack is None:
-        return []
-    with styled():
-        figures = {
-            "confidence": histogram_figure(results, attack, eps, "confidence"),
-            "entropy": histogram_figure(results, attack, eps, "entropy"),
-            "radius": curve_figure(results, attack),
-            "accuracy-ece": scatter_figure(results, attack, eps),
-            "risk-coverage": risk_figure(results, attack, eps),
-        }
-        return [path for name, figure in figures.items() if figure for path in save(figure, out / "figures" / name, formats)]
-
-
-def write_cell_diagrams(results: Results, out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write one reliability diagram for every cell, ``reliability/CELL``: hundreds of files for a large sweep."""
-    with styled():
-        return [path for cell in results.cells for path in save(cell_figure(results, cell), out / "reliability" / cell.id, formats)]
-
-
-def file_name(text: str) -> str:
-    """A name every file system takes, distinct for distinct texts up to odd characters."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "-", text).strip("-.") or "cell"
 
 
 def _size(results: Results, eps: str) -> float:

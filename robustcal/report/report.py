@@ -8,10 +8,11 @@ from typing import Callable, Iterable, Mapping, Sequence
 
 from ..store import Run, write_atomically
 from ..types import UserError
-from . import layouts, tables
+from . import layouts, markup, tables
 from .compare import compare_with
 from .details import describe
-from .frame import REPORT_METRICS, Results, csv_text, evaluate
+from .evaluate import REPORT_METRICS, Results, evaluate
+from .frame import csv_text
 from .tables import Table
 
 #: Written without being asked for a layout: those that have cells.
@@ -22,7 +23,11 @@ LATEX_HEAD = "% Needs \\usepackage{booktabs,graphicx}. Made by robustcal; \\inpu
 
 
 def gather(
-    runs: Iterable[str | Path | Run], *, metrics: Sequence[str] = REPORT_METRICS, details: bool = True, resamples: int = 1000
+    runs: Iterable[str | Path | Run],
+    *,
+    metrics: Sequence[str] = REPORT_METRICS,
+    details: bool = True,
+    resamples: int = 1000,
 ) -> Results:
     """Open run directories, merge them and compute every number once; what all the functions below start from.
 
@@ -52,7 +57,9 @@ def chosen_tables(results: Results, layout: str | None = None, compare: str | No
     Args:
         compare: "paper" sets the published numbers beside the measured ones.
     """
-    names = list(DEFAULT_LAYOUTS) if layout is None else list(layouts.LAYOUTS) if layout == "all" else layout.split(",")
+    names = (
+        list(DEFAULT_LAYOUTS) if layout is None else list(layouts.LAYOUTS) if layout == "all" else layout.split(",")
+    )
     if compare is not None:
         return compare_with(compare, results, names)
     found = [table for name in names for table in layouts.build(name.strip(), results)]
@@ -65,7 +72,10 @@ def text_table(results: Results, width: int | None = None) -> str:
 
 
 def text_report(
-    runs: Results | Iterable[str | Path | Run], layout: str | None = "main", compare: str | None = None, width: int | None = None
+    runs: Results | Iterable[str | Path | Run],
+    layout: str | None = "main",
+    compare: str | None = None,
+    width: int | None = None,
 ) -> str:
     """Tables as plain text, broken to fit `width` characters (by default the terminal's)."""
     results = runs if isinstance(runs, Results) else gather(runs, metrics=metrics_for(layout), details=False)
@@ -117,13 +127,13 @@ def _write(path: Path, text: str) -> list[Path]:
 
 
 def _markdown(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
-    parts = [f"## {table.name}\n\n{tables.markdown(table)}" for table in chosen_tables(results, layout, compare)]
+    parts = [f"## {table.name}\n\n{markup.markdown(table)}" for table in chosen_tables(results, layout, compare)]
     notes = [f"- {note}" for note in results.notes]
     return _write(out / "table.md", "\n".join([*parts, *notes]))
 
 
 def _latex(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
-    parts = [tables.latex(table) for table in chosen_tables(results, layout, compare)]
+    parts = [markup.latex(table) for table in chosen_tables(results, layout, compare)]
     return _write(out / "table.tex", "\n".join([LATEX_HEAD, *parts]))
 
 
@@ -135,28 +145,32 @@ def _csv(results: Results, out: Path, layout: str | None, compare: str | None) -
 
 
 def _diagrams(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
-    from . import plots
+    from . import figures
 
-    return plots.write_diagrams(results, out)
+    return figures.write_diagrams(results, out)
 
 
 def _figures(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
-    from . import plots
+    from . import figures
 
-    return plots.write_diagrams(results, out, ("pdf",)) + plots.write_figures(results, out)
+    return figures.write_diagrams(results, out, ("pdf",)) + figures.write_figures(results, out)
 
 
 def _cells(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
-    from . import plots
+    from . import figures
 
-    return plots.write_cell_diagrams(results, out)
+    return figures.write_cell_diagrams(results, out)
 
 
 def _html(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
     from .site import page
 
     # The page names what lies beside it already; it is written last, so that it finds what this call wrote.
-    known = [path for pattern in ("table.*", "cells.csv", "figures/*", "reliability/*") for path in sorted(out.glob(pattern))]
+    known = [
+        path
+        for pattern in ("table.*", "cells.csv", "figures/*", "reliability/*")
+        for path in sorted(out.glob(pattern))
+    ]
     files = [(path.relative_to(out).as_posix(), path.relative_to(out).as_posix()) for path in known]
     if (out.parent / "cells.csv").exists():
         files.insert(0, ("../cells.csv", "cells.csv: every number with its interval"))

@@ -13,8 +13,9 @@ from typing import Any, Mapping, Sequence
 from .captions import protocol
 from .details import Details
 from .explain import command, protocol_facts
-from .frame import CSV_METRICS, Cell, Results
-from .layouts import Averages, ranked
+from .evaluate import Cell, Results
+from .frame import CSV_METRICS
+from .averages import Averages, ranked
 from .stats import Replicates
 from .words import METRICS, flag_meanings
 
@@ -24,7 +25,9 @@ SCRIPTS = ("base.js", "charts.js", "board.js", "cells.js", "cell.js", "start.js"
 OWN_FACTS = ("attack", "threat", "samples")
 
 
-def page(results: Results, files: Sequence[tuple[str, str]] = (), images: Mapping[tuple[str, str], str] | None = None) -> str:
+def page(
+    results: Results, files: Sequence[tuple[str, str]] = (), images: Mapping[tuple[str, str], str] | None = None
+) -> str:
     """The page of these results as HTML.
 
     Args:
@@ -54,7 +57,7 @@ def page(results: Results, files: Sequence[tuple[str, str]] = (), images: Mappin
 
 
 def embed(value: Any) -> str:
-    """JSON that can stand inside a script element: no ``<``, so that no text can end the element or open a comment."""
+    """JSON for the inside of a script element: without ``<``, so that no text can end it or open a comment."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -63,7 +66,9 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def payload(results: Results, files: Sequence[tuple[str, str]], images: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+def payload(
+    results: Results, files: Sequence[tuple[str, str]], images: Mapping[tuple[str, str], str]
+) -> dict[str, Any]:
     """Everything the page shows, as plain lists and mappings; places in lists stand for names."""
     axes = {axis: results.values(axis) for axis in ("model", "dataset", "attack")}
     place = {axis: {name: at for at, name in enumerate(names)} for axis, names in axes.items()}
@@ -83,7 +88,9 @@ def payload(results: Results, files: Sequence[tuple[str, str]], images: Mapping[
         ],
         "models": [{"spec": name, "label": results.labels["model"][name]} for name in axes["model"]],
         "datasets": [{"spec": name, "label": results.labels["dataset"][name]} for name in axes["dataset"]],
-        "attacks": [{"spec": name, "label": results.labels["attack"][name], "kind": kinds[name]} for name in axes["attack"]],
+        "attacks": [
+            {"spec": name, "label": results.labels["attack"][name], "kind": kinds[name]} for name in axes["attack"]
+        ],
         "radii": results.values("eps"),
         "sizes": {cell.eps: cell.meta["threat"]["eps"] for cell in results.cells},
         "first": attacked[min(1, len(attacked) - 1)] if attacked else "0",
@@ -98,21 +105,28 @@ def payload(results: Results, files: Sequence[tuple[str, str]], images: Mapping[
     }  # fmt: skip
 
 
-def _cell(cell: Cell, results: Results, place, protocols: dict[str, int], at: Mapping[str, int], images) -> dict[str, Any]:
+def _cell(
+    cell: Cell, results: Results, place, protocols: dict[str, int], at: Mapping[str, int], images
+) -> dict[str, Any]:
     facts = protocol_facts(cell.meta)
     shared = json.dumps({key: value for key, value in facts.items() if key not in OWN_FACTS})
     own = {key: facts[key] for key in OWN_FACTS if key in facts}
     if cell.kind == "worst":
         own["attack"] = "worst of " + "; ".join(cell.meta["over"])
     identity = cell.meta["identity"]
-    own |= {name: str(identity[key])[:80] for name, key in (("weights", "weights"), ("prompts", "prompts")) if identity.get(key)}
+    own |= {
+        name: str(identity[key])[:80]
+        for name, key in (("weights", "weights"), ("prompts", "prompts"))
+        if identity.get(key)
+    }
     own |= {"template": "; ".join(map(str, cell.meta["templates"][:3])), "classes": str(len(cell.meta["classnames"]))}
     clean = results.clean_of(cell)
     return {
         "id": cell.id, "model": place["model"][cell.model], "dataset": place["dataset"][cell.dataset],
         "attack": place["attack"][cell.attack], "eps": cell.eps, "radius": cell.meta["threat"]["eps"], "n": cell.n,
         "v": _values(cell.numbers, CSV_METRICS), "rank": {}, "flags": cell.flags,
-        "protocol": protocols.setdefault(shared, len(protocols)), "own": own, "clean": at[clean.id] if clean else None,
+        "protocol": protocols.setdefault(shared, len(protocols)), "own": own,
+        "clean": at[clean.id] if clean else None,
         **_details(cell, images),
     }  # fmt: skip
 
@@ -132,8 +146,11 @@ def _details(cell: Cell, images: Mapping[tuple[str, str], str]) -> dict[str, Any
         return {"bins": [], "confidences": [], "entropies": None, "most": 1, "samples": []}
     b = details.bins
     rows = zip(b.counts, b.confidence, b.accuracy, b.lower, b.upper)
-    samples = [{**{k: v for k, v in one.__dict__.items() if v not in (None, "")}, "image": images.get((cell.id, one.id))}
-               for one in details.samples]  # fmt: skip
+    samples = [
+        {key: value for key, value in one.__dict__.items() if value not in (None, "")}
+        | {"image": images.get((cell.id, one.id))}
+        for one in details.samples
+    ]
     for one in samples:
         one |= {key: _short(one[key]) for key in ("confidence", "trust") if key in one}
         one.setdefault("flags", "")
@@ -168,7 +185,9 @@ def _averages(results: Results, place) -> list[dict[str, Any]]:
             mean = averages.get(model, attack, eps)
             h = averages.harmonic(model, attack, eps) if kind != "clean" else None
             if mean is not None:
-                group[model] = Replicates({**mean.values, **(h.values if h else {})}, {**mean.draws, **(h.draws if h else {})}, mean.limits)
+                group[model] = Replicates(
+                    {**mean.values, **(h.values if h else {})}, {**mean.draws, **(h.draws if h else {})}, mean.limits
+                )
         names = [*CSV_METRICS, "h"]
         ranks = {name: ranked({m: x for m, x in group.items() if name in x.values}, name) for name in names}
         for model, numbers in group.items():
@@ -182,6 +201,7 @@ def _averages(results: Results, place) -> list[dict[str, Any]]:
 
 def lead(results: Results) -> str:
     """One sentence about what was measured."""
+
     def count(number: int, word: str) -> str:
         return f"{number} {word}" + ("" if number == 1 else "s")
 
@@ -189,7 +209,8 @@ def lead(results: Results) -> str:
     n = sorted({cell.n for cell in results.cells})
     each = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}" if n else "0"
     return (
-        f"How accurate, and how honest about its own confidence, is a zero-shot classifier when someone perturbs the image? "
+        "How accurate, and how honest about its own confidence, is a zero-shot classifier when someone perturbs the"
+        " image? "
         f"{count(len(results.values('model')), 'model')}, {count(len(results.values('dataset')), 'data set')}, "
         f"{count(len(attacks), 'attack')}, {each} samples a data set."
     )

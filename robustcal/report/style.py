@@ -21,8 +21,9 @@ RC = {
     "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7.5, "axes.spines.top": False,
     "axes.spines.right": False, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "axes.edgecolor": SOFT, "xtick.color": INK, "ytick.color": INK, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
-    "grid.color": "#dfe3e8", "grid.linewidth": 0.6, "hatch.linewidth": 0.7, "hatch.color": GAP, "legend.frameon": False,
-    "lines.linewidth": 1.4, "pdf.fonttype": 42, "svg.hashsalt": "robustcal", "svg.fonttype": "path",
+    "grid.color": "#dfe3e8", "grid.linewidth": 0.6, "hatch.linewidth": 0.7, "hatch.color": GAP,
+    "legend.frameon": False,     "lines.linewidth": 1.4, "pdf.fonttype": 42,
+    "svg.hashsalt": "robustcal", "svg.fonttype": "path",
 }  # fmt: skip
 
 
@@ -35,10 +36,16 @@ def styled() -> Iterator[None]:
 
 def look(index: int) -> dict[str, object]:
     """Line colour, marker and dashes of the index-th model."""
-    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)], "linestyle": DASHES[index % len(DASHES)]}
+    return {
+        "color": COLORS[index % len(COLORS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": DASHES[index % len(DASHES)],
+    }
 
 
-def panels(columns: int, rows: int = 1, width: float = 2.1, height: float = 2.3, **options: object) -> tuple[Figure, list[Axes]]:
+def panels(
+    columns: int, rows: int = 1, width: float = 2.1, height: float = 2.3, **options: object
+) -> tuple[Figure, list[Axes]]:
     """A figure of equal panels, sizes in inches, without pyplot and its global state."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **options).ravel())

@@ -24,37 +24,110 @@ class Word:
 
 METRICS: dict[str, Word] = {
     "accuracy": Word("Accuracy", "Acc", "fraction", "higher", "Share of correct predictions."),
-    "ece": Word("Calibration error (ECE)", "ECE", "fraction", "lower",
-                "Mean distance between confidence and accuracy over 15 equal-width confidence bins."),
-    "confidence": Word("Confidence", "Conf", "fraction", "none", "Mean largest softmax probability at the model's own logit scale."),
+    "ece": Word(
+        "Calibration error (ECE)",
+        "ECE",
+        "fraction",
+        "lower",
+        "Mean distance between confidence and accuracy over 15 equal-width confidence bins.",
+    ),
+    "confidence": Word(
+        "Confidence", "Conf", "fraction", "none", "Mean largest softmax probability at the model's own logit scale."
+    ),
     "nll": Word("Negative log-likelihood", "NLL", "nats", "lower", "Mean negative log probability of the label."),
-    "brier": Word("Brier score", "Brier", "", "lower", "Mean squared distance between probabilities and the one-hot label, 0 to 2."),
+    "brier": Word(
+        "Brier score",
+        "Brier",
+        "",
+        "lower",
+        "Mean squared distance between probabilities and the one-hot label, 0 to 2.",
+    ),
     "entropy": Word("Entropy", "Entropy", "nats", "none", "Mean entropy of the predicted distribution."),
-    "au": Word("Aleatoric uncertainty", "AU", "nats", "none", "Mean expected entropy under the Dirichlet of the cosines."),
+    "au": Word(
+        "Aleatoric uncertainty", "AU", "nats", "none", "Mean expected entropy under the Dirichlet of the cosines."
+    ),
     "eu": Word("Epistemic uncertainty", "EU", "", "none", "Mean C / (alpha0 + C) of the Dirichlet of the cosines."),
-    "log10_eu": Word("Epistemic uncertainty, log10", "log10 EU", "log10", "none", "Mean decimal logarithm of C / (alpha0 + C)."),
-    "ece_debiased": Word("Debiased ECE", "ECE deb", "fraction", "lower", "ECE without the part that sampling noise explains."),
-    "overconfidence": Word("Over-confidence", "Over", "fraction", "lower", "The part of ECE from bins whose confidence exceeds their accuracy."),
-    "underconfidence": Word("Under-confidence", "Under", "fraction", "lower", "The part of ECE from bins whose accuracy exceeds their confidence."),
+    "log10_eu": Word(
+        "Epistemic uncertainty, log10", "log10 EU", "log10", "none", "Mean decimal logarithm of C / (alpha0 + C)."
+    ),
+    "ece_debiased": Word(
+        "Debiased ECE", "ECE deb", "fraction", "lower", "ECE without the part that sampling noise explains."
+    ),
+    "overconfidence": Word(
+        "Over-confidence",
+        "Over",
+        "fraction",
+        "lower",
+        "The part of ECE from bins whose confidence exceeds their accuracy.",
+    ),
+    "underconfidence": Word(
+        "Under-confidence",
+        "Under",
+        "fraction",
+        "lower",
+        "The part of ECE from bins whose accuracy exceeds their confidence.",
+    ),
     "adaptive_ece": Word("Adaptive ECE", "ECE mass", "fraction", "lower", "ECE over bins of equally many samples."),
-    "classwise_ece": Word("Class-wise ECE", "ECE class", "fraction", "lower", "Mean over classes of the ECE of each class's probability."),
-    "ks": Word("KS error", "KS", "fraction", "lower", "Largest cumulative difference between confidence and accuracy."),
-    "aurc": Word("Area under risk-coverage", "AURC", "fraction", "lower", "Mean error over all coverages when the least confident are refused."),
-    "accuracy_at_80": Word("Accuracy at 80 % coverage", "Acc 80", "fraction", "higher", "Accuracy of the 80 % most confident samples."),
-    "entropy_shift": Word("Entropy, attacked - clean", "Δ entropy", "nats", "none", "How much the attack moves the entropy."),
-    "au_shift": Word("Aleatoric, attacked - clean", "Δ AU", "nats", "none", "How much the attack moves the aleatoric uncertainty."),
-    "log10_eu_shift": Word("Epistemic, attacked - clean", "Δ log10 EU", "log10", "none", "How much the attack moves the epistemic uncertainty."),
-    "confidence_shift": Word("Confidence, attacked - clean", "Δ conf", "fraction", "none", "How much the attack moves the confidence."),
-    "entropy_falls": Word("Entropy falls", "falls", "fraction", "none", "Share of samples whose entropy the attack lowers."),
-    "auroc_entropy": Word("AUROC of the entropy", "AUROC ent", "fraction", "higher", "Chance that an attacked image looks less certain than a clean one."),
+    "classwise_ece": Word(
+        "Class-wise ECE",
+        "ECE class",
+        "fraction",
+        "lower",
+        "Mean over classes of the ECE of each class's probability.",
+    ),
+    "ks": Word(
+        "KS error", "KS", "fraction", "lower", "Largest cumulative difference between confidence and accuracy."
+    ),
+    "aurc": Word(
+        "Area under risk-coverage",
+        "AURC",
+        "fraction",
+        "lower",
+        "Mean error over all coverages when the least confident are refused.",
+    ),
+    "accuracy_at_80": Word(
+        "Accuracy at 80 % coverage", "Acc 80", "fraction", "higher", "Accuracy of the 80 % most confident samples."
+    ),
+    "entropy_shift": Word(
+        "Entropy, attacked - clean", "Δ entropy", "nats", "none", "How much the attack moves the entropy."
+    ),
+    "au_shift": Word(
+        "Aleatoric, attacked - clean", "Δ AU", "nats", "none", "How much the attack moves the aleatoric uncertainty."
+    ),
+    "log10_eu_shift": Word(
+        "Epistemic, attacked - clean",
+        "Δ log10 EU",
+        "log10",
+        "none",
+        "How much the attack moves the epistemic uncertainty.",
+    ),
+    "confidence_shift": Word(
+        "Confidence, attacked - clean", "Δ conf", "fraction", "none", "How much the attack moves the confidence."
+    ),
+    "entropy_falls": Word(
+        "Entropy falls", "falls", "fraction", "none", "Share of samples whose entropy the attack lowers."
+    ),
+    "auroc_entropy": Word(
+        "AUROC of the entropy",
+        "AUROC ent",
+        "fraction",
+        "higher",
+        "Chance that an attacked image looks less certain than a clean one.",
+    ),
     "auroc_au": Word("AUROC of AU", "AUROC AU", "fraction", "higher", "The same by aleatoric uncertainty."),
     "auroc_eu": Word("AUROC of EU", "AUROC EU", "fraction", "higher", "The same by epistemic uncertainty."),
-    "h": Word("Harmonic mean", "H", "fraction", "higher", "Harmonic mean of the clean and the attacked average accuracy."),
+    "h": Word(
+        "Harmonic mean", "H", "fraction", "higher", "Harmonic mean of the clean and the attacked average accuracy."
+    ),
     "map": Word("Mean average precision", "mAP", "fraction", "higher", "Mean over classes of the average precision."),
-    "precision_at_3": Word("Precision at 3", "P@3", "fraction", "higher", "Share of the three highest scores that are positives."),
-    "recall_at_3": Word("Recall at 3", "R@3", "fraction", "higher", "Share of the positives among the three highest scores."),
+    "precision_at_3": Word(
+        "Precision at 3", "P@3", "fraction", "higher", "Share of the three highest scores that are positives."
+    ),
+    "recall_at_3": Word(
+        "Recall at 3", "R@3", "fraction", "higher", "Share of the positives among the three highest scores."
+    ),
     "f1_at_3": Word("F1 at 3", "F1@3", "fraction", "higher", "Harmonic mean of precision and recall at 3."),
-}  # fmt: skip
+}
 
 
 def flag_meanings() -> dict[str, str]:

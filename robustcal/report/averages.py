@@ -1,0 +1,85 @@
+"""Averages over datasets, and rows of a table with their ranks."""
+
+from __future__ import annotations
+
+from typing import Callable, Mapping, Sequence
+
+from ..metrics.accuracy import harmonic_mean
+from .evaluate import Cell, Results
+from .stats import Replicates, average, mark
+from .tables import Entry, Row
+from .words import METRICS
+
+SINGLE, MULTI = "single", "multi"
+
+
+class Averages:
+    """Averages over datasets, kept: (model, attack, eps) -> Replicates, or None where a dataset is missing."""
+
+    def __init__(self, results: Results, task: str = SINGLE):
+        self.results = results
+        cells = [cell for cell in results.cells if cell.meta["task"] == task]
+        self.datasets = list(dict.fromkeys(cell.dataset for cell in cells))
+        self.models = list(dict.fromkeys(cell.model for cell in cells))
+        self._kept: dict[tuple[str, str, str], Replicates | None] = {}
+
+    def get(self, model: str, attack: str, eps: str) -> Replicates | None:
+        key = (model, attack, eps)
+        if key not in self._kept:
+            cells = [self.results.get(model, dataset, attack, eps) for dataset in self.datasets]
+            self._kept[key] = average([cell.numbers for cell in cells]) if cells and all(cells) else None
+        return self._kept[key]
+
+    def clean(self, model: str) -> Replicates | None:
+        """The average over the clean images."""
+        attack = next((cell.attack for cell in self.results.cells if cell.kind == "clean"), None)
+        return self.get(model, attack, "0") if attack else None
+
+    def harmonic(self, model: str, attack: str, eps: str) -> Replicates | None:
+        """H of the clean and the attacked average accuracy, under the name "h"."""
+        clean, robust = self.clean(model), self.get(model, attack, eps)
+        if clean is None or robust is None or "accuracy" not in robust.values or "accuracy" not in clean.values:
+            return None
+        value = float(harmonic_mean(clean.values["accuracy"], robust.values["accuracy"]))
+        draws = harmonic_mean(clean.draws["accuracy"], robust.draws["accuracy"])
+        return Replicates({"h": value}, {"h": draws}, {})
+
+
+Pick = Callable[[str], "Replicates | Cell | None"]
+
+
+def fill(models: Sequence[str], columns: Sequence[tuple[str, Pick]]) -> dict[str, list[Entry]]:
+    """Entries by model for one block of rows, ranked. A column is a metric name and what yields its numbers."""
+    rows: dict[str, list[Entry]] = {model: [] for model in models}
+    for name, pick in columns:
+        found = {model: pick(model) for model in models}
+        numbers = {m: x.numbers if isinstance(x, Cell) else x for m, x in found.items() if x is not None}
+        numbers = {m: x for m, x in numbers.items() if name in x.values}
+        ranks = ranked(numbers, name)
+        for model in models:
+            flags = tuple(found[model].flags) if isinstance(found[model], Cell) else ()
+            limits = numbers[model].interval(name) if model in numbers else None
+            rows[model].append(Entry(*limits, flags, ranks.get(model, "")) if limits else Entry())
+    return rows
+
+
+def ranked(numbers: Mapping[str, Replicates], name: str) -> dict[str, str]:
+    """Model -> "best" (and significantly so) or "second"; nothing where the best value is shared by several."""
+    if len(numbers) < 2 or METRICS[name].better == "none":
+        return {}
+    values = {model: round(x.values[name], 12) for model, x in numbers.items()}
+    marks = mark(numbers, name, direction=METRICS[name].better)
+    top = [values[model] for model, found in marks.items() if found.startswith("best")]
+    second = [values[model] for model, found in marks.items() if found == "second"]
+    if not top or top == second:
+        return {}
+    best = {model: "best" for model, found in marks.items() if found == "best"}
+    return {model: "second" for model, value in values.items() if [value] == second} | best
+
+
+def block(results: Results, models: Sequence[str], label: Sequence[str], columns) -> list[Row]:
+    """Rows of one block; models without a single number are left out."""
+    filled = fill(models, columns)
+    rows = [(model, entries) for model, entries in filled.items() if not all(entry.empty for entry in entries)]
+    names = results.labels["model"]
+    return [Row((*label, names[model]), tuple(entries), rule=i == 0) for i, (model, entries) in enumerate(rows)]
