@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 
 from .. import __version__
 from ..registry import datasets, models, objectives
@@ -56,8 +55,8 @@ def train(
     run = Path(out) if out else Path("runs") / f"{settings.name.replace('/', '-')}-seed-{settings.seed}"
     report = progress or (lambda event: None)
     if settings.task == "zoo":
-        shared = {"seed": seed, "steps": steps, "device": device, "precision": precision, "resume": resume, **overrides}
-        return _zoo(settings, run, report, shared)
+        shared = {"seed": seed, "steps": steps, "device": device, "precision": precision, "resume": resume}
+        return _zoo(settings, run, report, {**shared, **overrides})
     accelerator = _accelerator(device)
     compute = _compute_type(settings.precision, accelerator.device)
     if accelerator.is_main_process:
@@ -71,7 +70,7 @@ def train(
     if loop.step < task.total or not (run / "card.json").is_file():
         measured = loop.fit()
         if accelerator.is_main_process:
-            _finish(task, settings, run, measured, compute)
+            _finish(task, settings, run, measured, compute, accelerator.num_processes)
     report({"kind": "done", "path": str(run), **loop.measured})
     return run
 
@@ -130,10 +129,11 @@ def _prepare(run: Path, resume: bool) -> None:
 
 
 def _task(settings: Recipe, accelerator: Accelerator, compute: torch.dtype) -> FineTuning | Pretraining:
-    set_seed(settings.seed)  # initial weights of pre-training; nothing else reads the global generators
     parts = settings.accumulate * accelerator.num_processes
     if settings.task == "pretrain":
-        return Pretraining(settings, accelerator.device)
+        with torch.random.fork_rng(devices=[]):  # the initial weights are all that is drawn from a global generator
+            torch.manual_seed(settings.seed)
+            return Pretraining(settings, accelerator.device)
     source = datasets.build(settings.dataset)
     base = models.build(settings.model)
     if not hasattr(base, "clip"):
@@ -147,7 +147,7 @@ def _task(settings: Recipe, accelerator: Accelerator, compute: torch.dtype) -> F
 
 
 def _finish(
-    task: FineTuning | Pretraining, settings: Recipe, run: Path, measured: dict, compute: torch.dtype
+    task: FineTuning | Pretraining, settings: Recipe, run: Path, measured: dict, compute: torch.dtype, processes: int
 ) -> None:  # fmt: skip
     """Export the trained weights beside a card that says how they came to be."""
     facts = task.export(run) if isinstance(task, Pretraining) else {}
@@ -161,7 +161,7 @@ def _finish(
         "method": "clip" if settings.task == "pretrain" else settings.objective.partition(":")[0],
         "recipe": settings.dictionary(), "digest": settings.digest(),
         "command": " ".join(["robustcal", *sys.argv[1:]]),
-        "compute": str(compute).removeprefix("torch."),
+        "processes": processes, "compute": str(compute).removeprefix("torch."),
         "versions": {"robustcal": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }  # fmt: skip
     write_json(run / "card.json", card)

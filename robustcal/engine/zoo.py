@@ -59,11 +59,12 @@ def clean_accuracy(model: str, dataset: str, batch: int = 250) -> float:
 
 def card_text(card: Mapping[str, Any], file: str, digest: str, claims: Mapping[str, float]) -> str:
     """A bundled model's card as TOML."""
-    recipe = card["recipe"]
+    recipe, processes = card["recipe"], card.get("processes", 1)
+    launch = "robustcal" if processes == 1 else f"torchrun --nproc_per_node={processes} -m robustcal.cli"
     facts = {
         "title": card["title"], "source": "tiny", "weights": file, "sha256": digest, "method": card["method"],
         "objective": recipe["objective"] if recipe["task"] == "finetune" else "", "seed": card["seed"],
-        "steps": card["steps"], "command": f"robustcal train {recipe['name']} --seed {card['seed']}",
+        "steps": card["steps"], "command": f"{launch} train {recipe['name']} --seed {card['seed']}",
         "source_data": card["source_data"], "activation": "gelu",
     }  # fmt: skip
     lines = [f"{key} = {json.dumps(value)}" for key, value in facts.items() if value not in ("", None)]
