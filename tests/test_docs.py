@@ -16,7 +16,7 @@ from linear_model import linear_classifier, noise, prepare, samples
 from synthetic_run import make_run
 
 from robustcal import registry
-from robustcal.cli import main
+from robustcal.cli import main, parser
 from robustcal.engine import local
 from robustcal.types import RECORD_COLUMNS
 
@@ -104,6 +104,15 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path):
 def test_the_table_of_columns_is_that_of_the_records():
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "docs" / "records.md").read_text(), flags=re.M)
     assert {name: meaning for name, meaning in rows if name in RECORD_COLUMNS} == RECORD_COLUMNS
+
+
+def test_the_page_of_the_command_line_has_every_option_and_no_other():
+    commands = next(action.choices for action in parser()._actions if action.dest == "command")
+    sections = re.split(r"^## robustcal (\w+)\n", (ROOT / "docs" / "cli.md").read_text(), flags=re.M)[1:]
+    page = {name: set(re.findall(r"^\| `(--[\w-]+)`", text, flags=re.M)) for name, text in zip(sections[::2], sections[1::2])}
+    own = {name: {option for action in command._actions for option in action.option_strings if option.startswith("--")}
+           for name, command in commands.items()}  # fmt: skip
+    assert page == {name: options - {"--help"} for name, options in own.items()}
 
 
 def test_examples_are_seen_by_ls(folder, capsys):
