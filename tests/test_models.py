@@ -413,3 +413,18 @@ def test_a_missing_tokenizer_is_one_line(base, tmp_path):
     (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="tokenizer of 'local-dir:.*(needs transformers: pip|cannot be made)"):
         models.build(f"open-clip:local-dir:{tmp_path}")
+
+
+def test_a_released_checkpoint_becomes_a_run_folder(base, tmp_path, images):
+    from robustcal.models.export import export_run
+
+    torch.save(released(fine_tuned(base), {})["data-parallel"], tmp_path / "release.pth.tar")
+    run = export_run(tmp_path / "release.pth.tar", tmp_path / "run", base=f"local-dir:{base}")
+    direct = logits(f"checkpoint:{tmp_path}/release.pth.tar:base=local-dir:{base}", images)
+    assert torch.equal(logits(f"ucat:{run}", images), direct)
+    card = json.loads((run / "card.json").read_text())
+    assert card["converted_from"]["sha256"] == weights.sha256(tmp_path / "release.pth.tar")
+    assert card["activation"] == "gelu" and card["sha256"] == weights.sha256(run / "model.safetensors")
+    torch.save(models.build(f"tiny:{base}").clip.state_dict(), tmp_path / "whole.pt")
+    with pytest.raises(UserError, match="whole model"):
+        export_run(tmp_path / "whole.pt", tmp_path / "no", base=f"local-dir:{base}")

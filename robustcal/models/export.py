@@ -1,0 +1,46 @@
+"""Write a released checkpoint in the project's own form: a run folder that needs no further explanation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .. import weights
+from ..types import UserError
+from . import checkpoint, source
+from .convert import convert
+
+
+def export_run(
+    file: str | Path, out: str | Path, *, base: str, activation: str | None = None, entry: str | None = None
+) -> Path:
+    """Convert a checkpoint into a run folder, `model.safetensors` beside `card.json`, and return the folder.
+
+    The result is a model spec (``ucat:OUT``) without parameters. The file is read without executing anything, and the
+    model is built once to check it against its base.
+
+    Args:
+        base: what it was fine-tuned from, a spec or ``ARCH/TAG``. activation, entry: as in `checkpoint`.
+
+    Raises:
+        UserError: if the file is refused, does not fit the base, or holds a whole model (then the base's text tower
+            would replace its own; keep it as it is, or as an open_clip folder).
+    """
+    file, out = Path(file), Path(out)
+    payload = weights.load_payload(file)
+    found = convert(payload, weights.tensors_of(payload, file, entry), str(file))
+    if found.whole:
+        raise UserError(f"'{file}' holds a whole model, not a fine-tuned image tower; use it with checkpoint:{file}")
+    model = source.load_base(base)
+    weights.check_activation(activation, model.clip, str(file))
+    weights.load_into(model.clip.visual, found.state, str(file))
+    digest = weights.save_state_dict(model.clip.visual.state_dict(), out / checkpoint.TOWER)
+    card = {
+        "title": f"converted from {file.name}",
+        "base": base,
+        "activation": activation or weights.activation(model.clip),
+        "sha256": digest,
+        "converted_from": {"file": file.name, "sha256": weights.sha256(file), "as": found.origin},
+    }
+    (out / checkpoint.CARD).write_text(json.dumps(card, indent=2) + "\n")
+    return out
