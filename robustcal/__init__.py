@@ -9,12 +9,13 @@ from .registry import register
 from .types import UserError
 
 __version__ = "0.1.0"
-__all__ = ["attack", "bench", "load_model", "register", "train", "UserError"]
+__all__ = ["attack", "bench", "frame", "load_model", "register", "train", "UserError"]
 
 #: Public names that need torch or pandas are imported when first used: `robustcal --help` stays instant.
 _LAZY = {
     "bench": ("robustcal.api", "bench"),
     "attack": ("robustcal.api", "attack"),
+    "frame": ("robustcal.api", "frame"),
     "load_model": ("robustcal.api", "load_model"),
     "train": ("robustcal.engine.train", "train"),
 }

@@ -134,9 +134,10 @@ def bench(
             report(event)
             if event["event"] == "unreadable":
                 troubled[event["dataset"]] = event["cell"]
+        finished = Bench(run.path, warnings)
         try:
-            conclude(plan, run, troubled)
-            return Bench(run.path, warnings)
+            conclude(plan, run, finished, troubled)
+            return finished
         except DamagedShard as damage:  # found by its checksums; it is missing now
             warnings.append(str(damage))
 
@@ -160,7 +161,7 @@ def take_up(run: Any, cell: Mapping[str, Any]) -> list[str]:
     return run.discard_damaged(cell)
 
 
-def conclude(plan: Any, run: Any, troubled: Mapping[str, str]) -> None:
+def conclude(plan: Any, run: Any, finished: Bench, troubled: Mapping[str, str]) -> None:
     """Write cells.csv, of the cells that are finished.
 
     Args:
@@ -173,7 +174,7 @@ def conclude(plan: Any, run: Any, troubled: Mapping[str, str]) -> None:
     from .engine.reading import explain
     from .report.frame import write_cells_csv
 
-    write_cells_csv(run)
+    write_cells_csv(run, None if troubled else finished.results)
     if troubled:
         sources = {spec: plan.sources[cell] for spec, cell in troubled.items()}
         raise UserError("; ".join(explain(spec, source.dataset, source.indices.tolist()) for spec, source in sources.items()))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
 from typing import Any, Sequence
 
@@ -99,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit status 0 done, 2 a mistake the user can mend (one line on stderr), 130 interrupted."""
     try:
         options = parser().parse_args(argv)
+        _stop_like_ctrl_c()
         if options.version:
             print(f"robustcal {__import__('robustcal').__version__}")
             return 0
@@ -129,6 +132,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             " finished work is kept; set ROBUSTCAL_DEBUG=1 for the whole traceback", file=sys.stderr,
         )  # fmt: skip
         return 1
+
+
+def _stop_like_ctrl_c() -> None:
+    """A polite kill (a scheduler's, `timeout`'s) ends a command as Ctrl-C does: workers stop, finished work is kept."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def print_json(value: Any) -> None:
