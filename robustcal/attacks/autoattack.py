@@ -58,7 +58,7 @@ def autoattack(
         raise UserError(f"autoattack has no version '{version}'; {hint}")
     need_single_labels(labels, "autoattack")
     seed, count = draw_seed(noise), classifier.num_classes
-    with borrowed_rng(seed), kept_trace():
+    with borrowed_rng(seed), kept_trace(), torch.enable_grad():
         adversary = build(classifier, threat.eps, norm, version, seed, images.device, steps, queries)
         found, _ = adversary.run_standard_evaluation(images.detach().clone(), labels, batch_size=len(images))
     if count == 2 and version in ("standard", "plus"):

@@ -74,10 +74,11 @@ def ascend_all(
             x = apply_changes(images, changes, amounts) + delta
             x = x.clamp(threat.low, threat.high)
             losses = loss(classifier(x), labels)
+            total = losses.sum()
         if return_ == "best" or step == steps:
             best = keep_better(best, x.detach(), losses.detach())
         if step < steps:
-            up, slope = torch.autograd.grad(losses.sum(), (amounts, delta), allow_unused=True, materialize_grads=True)
+            up, slope = torch.autograd.grad(total, (amounts, delta), allow_unused=True, materialize_grads=True)
             amounts = (amounts + default_step(1.0, steps) * up.sign()).clamp(-1, 1)
             delta = (delta + default_step(eps, steps) * slope.sign()).clamp(-eps, eps)
     return best

@@ -7,6 +7,7 @@ import inspect
 from typing import Any, Mapping
 
 import torch
+import torch
 from torch import Tensor
 
 from ..noise import Noise
@@ -73,7 +74,7 @@ def torchattacks(
     asked = {"steps": steps, "step": step, "restarts": restarts, "queries": queries, "loss": loss, "norm": norm}
     if classifier.num_classes < FEW_CLASSES.get(name, 2):
         raise UserError(f"torchattacks:{name} needs {FEW_CLASSES[name]} classes; use autoattack, which adapts")
-    with borrowed_rng(seed):
+    with borrowed_rng(seed), torch.enable_grad():
         settings = arguments_of(name, threat.eps, classifier.num_classes, seed, asked)
         attack = _library(name)(classifier, **settings)
         attack.set_device(images.device)
