@@ -34,11 +34,12 @@ def export_run(
     model = source.load_base(base)
     weights.check_activation(activation, model.clip, str(file))
     weights.load_into(model.clip.visual, found.state, str(file))
+    built_with = weights.activation(model.clip)
     digest = weights.save_state_dict(model.clip.visual.state_dict(), out / checkpoint.TOWER)
     card = {
         "title": f"converted from {file.name}",
         "base": base,
-        "activation": activation or weights.activation(model.clip),
+        "activation": activation or (built_with if built_with in ("gelu", "quickgelu") else None),
         "sha256": digest,
         "converted_from": {"file": file.name, "sha256": weights.sha256(file), "as": found.origin},
     }
