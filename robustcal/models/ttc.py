@@ -74,9 +74,10 @@ class CounterattackClassifier(nn.Module):
     """Images (N, 3, H, W) in [0, 1] -> logits (N, C) of the counterattacked images.
 
     The start of the counterattack is random. It is drawn from a stream keyed by (seed, draw, the image's own bytes),
-    so that a sample's result depends on no batch, order or process and an image judged twice is judged the same,
-    while an attacker who moves the image by one bit meets fresh noise. Draw 0 is the deployed one; an attack that
-    averages over the randomness (EOT) asks for draws 1, 2, ... inside ``with classifier.drawing(k):``.
+    so that a sample's result depends on no batch, order or process, and an image judged twice is judged the same.
+    Draw 0 is the deployed one. An attack that calls the classifier plainly meets draw 0 of every image it tries, as
+    one who knows the seed would; an attack that averages over the randomness (EOT) asks for draws 1, 2, ... inside
+    ``with classifier.drawing(k):`` and never sees the deployed one.
 
     Gradients pass to the images as if the counterattack were constant. Its steps are signs, whose derivative is zero
     almost everywhere, so this is the exact gradient but for clipping at the range, and BPDA's for that.
