@@ -16,8 +16,8 @@ from .merge import AXES, Source, merge
 from .resample import Resamples
 from .stats import CELL_METRICS, Interval, Replicates, columns_of, replicates
 
-#: Besides, in reports: selective prediction, and how everything moves from clean to attacked.
-REPORT_METRICS = (*CELL_METRICS, "selective", "shift")
+#: Besides, in reports: how everything moves from clean to attacked.
+REPORT_METRICS = (*CELL_METRICS, "shift")
 #: Multi-label cells have these numbers too.
 MULTI_METRICS = ("multilabel", "top-labels")
 #: Columns a report reads besides those its metrics name. The logits, most of a record's bytes, stay on the disk.

@@ -18,7 +18,7 @@ from .tables import Table
 #: Written without being asked for a layout: those that have cells.
 DEFAULT_LAYOUTS = ("main", "calibration", "by-eps", "transfer", "coco")
 #: For the layout `calibration` when it is asked for: slower, so not in every report.
-FULL_METRICS = (*REPORT_METRICS, "adaptive", "kolmogorov", "detection", "classwise")
+FULL_METRICS = (*REPORT_METRICS, "selective", "adaptive", "kolmogorov", "detection", "classwise")
 LATEX_HEAD = "% Needs \\usepackage{booktabs,graphicx}. Made by robustcal; \\input this file.\n"
 
 

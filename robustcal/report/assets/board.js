@@ -8,7 +8,7 @@ const cellAt = (model, dataset) => {
 };
 const averageOf = (model, attack, eps) =>
   page.averages.find(one => one.model === model && one.attack === attack && one.eps === eps);
-const radiiOf = attack => page.radii.filter(eps => page.averages.some(a => a.attack === attack && a.eps === eps));
+const radiiOf = attack => page.radii.filter(eps => page.cells.some(c => c.attack === attack && c.eps === eps));
 const attacked = page.attacks.map((attack, at) => at).filter(at => page.attacks[at].kind !== "clean");
 
 function drawControls() {
@@ -64,7 +64,7 @@ function drawBoard(focus) {
     averageCell(row.average, row.mean && row.mean.rank[board.metric], m, range),
     withH ? averageCell(row.h, row.mean && row.mean.rank.h, m, range) : null,
     row.cells.map((at, i) => openCell(at, m, range, i ? "" : "group"))));
-  if (!body.length) body.push(make("tr", {}, make("td", { class: "empty text", colspan: 99 }, "No model matches.")));
+  if (!body.length) body.push(make("tr", {}, make("td", { class: "empty text", colspan: 99 }, board.query ? "No model matches." : "Nothing was measured here.")));
   $("board").replaceChildren(make("thead", {}, make("tr", {}, heads)), make("tbody", {}, body));
   if (typeof focus === "string") document.querySelector(`#board [data-key="${CSS.escape(focus)}"]`).focus();
   const attack = page.attacks[board.attack];

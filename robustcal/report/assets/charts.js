@@ -102,7 +102,8 @@ function drawCharts() {
   const radii = attack === undefined ? [] : radiiOf(attack);
   const eps = radii.includes(board.eps) ? board.eps : radii[radii.length - 1];
   const models = page.models.map((model, at) => at).filter(at => averageOf(at, attack, eps));
-  if (!models.length) { $("charts").replaceChildren(); $("charts-title").parentNode.parentNode.hidden = true; return; }
+  $("charts").parentNode.hidden = !models.length;
+  if (!models.length) return;
   const cleanAt = page.attacks.findIndex(one => one.kind === "clean");
   const clean = model => averageOf(model, cleanAt, "0");
   const figures = [scatter(models, attack, eps, clean)];

@@ -13,8 +13,10 @@ function drawAbout() {
 }
 
 $("lead").textContent = page.lead;
+// Begin with the hardest question that the run can answer: the worst case, else the attack with the most cells.
+const cellsOf = attack => page.cells.filter(cell => cell.attack === attack).length;
 const worstAt = page.attacks.findIndex(attack => attack.kind === "worst");
-board.attack = worstAt >= 0 ? worstAt : attacked.length ? attacked[0] : 0;
+board.attack = worstAt >= 0 ? worstAt : attacked.length ? attacked.reduce((a, b) => (cellsOf(b) > cellsOf(a) ? b : a)) : 0;
 board.eps = page.first;
 drawControls();
 refresh();
