@@ -43,7 +43,7 @@ def test_blocks_run(page, folder):
     """In order, in one folder and one namespace, as a reader would."""
     found = blocks(page)
     if any("runs/tiny" in block.text for block in found):
-        make_run(folder / "runs" / "tiny", n=48)
+        make_run(folder / "runs" / "tiny", models=("clip", "ucat"), radii=("1/255",), n=40)
     names = {"__name__": "__docs__"}
     for block in found:
         if block.language == "toml":
