@@ -2,8 +2,8 @@
 
     python benchmarks/interval_coverage.py --n 500 2000 --runs 200 --resamples 200
 
-One line for each world and sample size: the true error over 15 bins; how often the interval of `ece` covers it and how
-often plain bootstrap percentiles do; mean absolute error of plain and of debiased ECE.
+One line for each world and sample size: the true error over 15 bins; how often the interval of `ece` covers it and
+how often plain bootstrap percentiles do; mean absolute error of plain and of debiased ECE.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ TRUTHS = {
 }
 WORLDS = [("peaked", truth) for truth in TRUTHS] + [
     ("even", "calibrated"), ("even", "5 points over"), ("even", "temperature 1.3"), ("even", "wavy"),
-    ("even", "one bin off by 0.3"), ("saturated", "calibrated"), ("saturated", "5 points over"), ("saturated", "wavy"),
+    ("even", "one bin off by 0.3"), ("saturated", "calibrated"), ("saturated", "5 points over"),
+    ("saturated", "wavy"),
 ]  # fmt: skip
 
 
@@ -50,8 +51,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200, help="simulated runs of each world")
     parser.add_argument("--resamples", type=int, default=200)
     options = parser.parse_args()
-    print("| confidence | truth | n | true ECE | interval covers | percentiles cover | error of ece | of ece_debiased |")
-    print("|---|---|---|---|---|---|---|---|")
+    names = ("confidence", "truth", "n", "true ECE", "interval covers", "percentiles cover", "error of ece",
+             "of ece_debiased")  # fmt: skip
+    print(f"| {' | '.join(names)} |")
+    print("|---" * len(names) + "|")
     for n in options.n:
         for confidence, truth in WORLDS:
             print(line(confidence, truth, n, options.runs, options.resamples), flush=True)

@@ -220,7 +220,8 @@ def test_brier_decomposition_is_exact(samples):
     confidence, correct = map(np.asarray, zip(*samples))
     value = decomposition(columns(confidence, correct))
     assert value["brier_top"] == pytest.approx(np.mean((confidence - correct) ** 2), abs=1e-6)
-    parts = value["brier_reliability"] - value["brier_resolution"] + value["brier_uncertainty"] + value["brier_within"]
+    signs = {"reliability": 1, "resolution": -1, "uncertainty": 1, "within": 1}
+    parts = sum(sign * value[f"brier_{name}"] for name, sign in signs.items())
     assert parts == pytest.approx(value["brier_top"], abs=1e-9)
     assert value["brier_reliability"] >= -1e-9 and value["brier_resolution"] >= -1e-9
 
@@ -231,12 +232,13 @@ def test_proper_scores_of_invented_records_follow_from_their_logits():
     np.put_along_axis(logits, data["top_classes"], data["top_logits"].astype(float), axis=1)
     log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     assert scores(data)["nll"] == pytest.approx(-log_p[np.arange(200), data["label"]].mean(), rel=1e-5)
-    assert scores(data)["brier"] == pytest.approx(((np.exp(log_p) - np.eye(8)[data["label"]]) ** 2).sum(1).mean(), rel=1e-5)
+    distance = ((np.exp(log_p) - np.eye(8)[data["label"]]) ** 2).sum(1).mean()
+    assert scores(data)["brier"] == pytest.approx(distance, rel=1e-5)
 
 
 def test_likelihood_of_an_underflowed_label_comes_from_the_logits():
     data = {
-        "label": np.array([1, 0]), "label_probability": np.array([0.0, 1.0], np.float32), "brier": np.array([2.0, 0.0]),
+        "label": np.array([1, 0]), "label_probability": np.array([0.0, 1.0], np.float32), "brier": np.array([2, 0]),
         "top_logits": np.array([[300.0, 50.0], [10.0, -300.0]]), "top_classes": np.array([[0, 1], [0, 1]]),
         "rest_logit": np.array([-np.inf, -np.inf]),
     }  # fmt: skip

@@ -100,7 +100,8 @@ def test_detection_equals_scikit_learn(samples, seed):
 
 def test_identical_records_cannot_be_told_apart():
     data = rows()
-    assert dict(detection(data, data)) == pytest.approx({f"auroc_{k}": 0.5 for k in ("confidence", "entropy", "au", "eu")})
+    chance = {f"auroc_{name}": 0.5 for name in ("confidence", "entropy", "au", "eu")}
+    assert dict(detection(data, data)) == pytest.approx(chance)
     assert all(value == 0 for value in shift(data, data).values())
 
 

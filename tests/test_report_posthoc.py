@@ -11,12 +11,18 @@ from robustcal.types import UserError
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("run") / "r", models=("clip", "ucat"), attacks=("clean", "pgd"), radii=("1/255",))
+    path = tmp_path_factory.mktemp("run") / "r"
+    return make_run(path, models=("clip", "ucat"), attacks=("clean", "pgd"), radii=("1/255",))
 
 
 @pytest.fixture(scope="module")
 def frame(run):
     return posthoc_frame(run, resamples=50)
+
+
+def only(frame, model, dataset, attack):
+    found = frame[(frame.model == model) & (frame.dataset == dataset) & (frame.attack == attack)]
+    return found.set_index("fitted_on")
 
 
 def test_every_cell_has_its_temperatures(frame):
@@ -28,7 +34,7 @@ def test_every_cell_has_its_temperatures(frame):
 
 def test_temperatures_come_from_the_source_dataset(run, frame):
     cells = {(c["model"], c["dataset"], c["attack"]): c["id"] for c in run.cells()}
-    row = frame[(frame.model == "clip") & (frame.dataset == "letters") & (frame.attack == "pgd")].set_index("fitted_on")
+    row = only(frame, "clip", "letters", "pgd")
     for name, attack in (("clean", "clean"), ("attacked", "pgd")):
         assert row.temperature[name] == pytest.approx(fit_temperature(run.read(cells["clip", "digits", attack])))
     assert row.temperature["oracle"] == pytest.approx(fit_temperature(run.read(cells["clip", "letters", "pgd"])))
@@ -38,7 +44,7 @@ def test_on_its_own_source_a_temperature_is_judged_on_the_other_half(run, frame)
     assert set(frame[frame.dataset == "digits"].n) == {48} and set(frame[frame.dataset == "letters"].n) == {96}
     cell = next(c for c in run.cells() if (c["model"], c["dataset"], c["attack"]) == ("clip", "digits", "clean"))
     half = {name: np.asarray(column)[::2] for name, column in run.read(cell["id"]).items()}
-    row = frame[(frame.model == "clip") & (frame.dataset == "digits") & (frame.attack == "clean")].set_index("fitted_on")
+    row = only(frame, "clip", "digits", "clean")
     assert row.temperature["clean"] == pytest.approx(fit_temperature(half))
 
 

@@ -164,9 +164,8 @@ def test_paired_differences_are_narrower_than_unpaired_ones():
     base = rows(1000)
     other = {**base, "correct": base["correct"] ^ (np.arange(1000) % 100 == 0)}
     paired = stats.compare(base, other, ["accuracy"])["accuracy"]
-    apart = stats.difference(
-        stats.replicates(base, ["accuracy"]), stats.replicates(other, ["accuracy"], Resamples(1000, 1000, 99)), "accuracy"
-    )
+    elsewhere = stats.replicates(other, ["accuracy"], Resamples(1000, 1000, 99))
+    apart = stats.difference(stats.replicates(base, ["accuracy"]), elsewhere, "accuracy")
     assert paired.value == apart.value == pytest.approx(other["correct"].mean() - base["correct"].mean())
     assert paired.hi - paired.lo < 0.5 * (apart.hi - apart.lo)
 
@@ -257,7 +256,8 @@ def test_every_returned_name_of_the_cell_metrics_is_declared():
 
 def test_columns_of_metrics_suffice():
     data = rows(60)
-    for metric in stats.CELL_METRICS + ("adaptive", "selective", "decomposition", "classwise", "kolmogorov", "smooth"):
+    others = ("adaptive", "selective", "decomposition", "classwise", "kolmogorov", "smooth")
+    for metric in stats.CELL_METRICS + others:
         names = stats.columns_of([metric])
         assert dict(stats.metric_function(metric)({name: data[name] for name in names if name in data}))
     assert "top_logits" not in stats.columns_of(stats.CELL_METRICS) and "id" in stats.columns_of(stats.CELL_METRICS)

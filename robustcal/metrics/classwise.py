@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, hstack
 
 from ..registry import register
 from ..types import Records
@@ -17,9 +17,10 @@ from .weighted import Means
     direction={"classwise_ece": "lower"}, unit="fraction", columns=(*COLUMNS, "log_eu", "log_alpha0")
 )  # fmt: skip
 def classwise(records: Records, *, bins: int = 15) -> Means | dict[str, float]:
-    """classwise_ece: mean over classes k of the ECE of p_k against "the label is k" (Nixon et al. 2019; Kull et al. 2019).
+    """classwise_ece: mean over classes k of the ECE of p_k against "the label is k".
 
-    Where only the largest logits are stored, the other classes share the remaining probability equally.
+    Nixon et al. (2019), Kull et al. (2019). Where only the largest logits are stored, the other classes share the
+    remaining probability equally.
     Single-label tasks only (`multilabel` has its own).
     """
     if not single_label(records):
@@ -39,19 +40,28 @@ def class_errors(logits: Logits, positives: np.ndarray, scores: np.ndarray, bins
     count = logits.classes_in_all
     cell = logits.classes.astype(np.int64) * bins + bin_index(scores, bin_edges(scores, bins))
     rows = np.repeat(np.arange(n), stored)
-    score_sums = csr_matrix((scores.ravel(), (rows, cell.ravel())), (n, count * bins))
-    columns = score_sums - _hits(logits, positives, cell, bins, count)
-    if logits.hidden:
-        columns = columns + _hidden_mass(logits, scores, bins, count)
+    shape = (n, count * bins)
+    columns = csr_matrix((scores.ravel(), (rows, cell.ravel())), shape) - _hits(logits, positives, cell, bins, count)
+    # The probability left over belongs to the first bin of every class that is not stored: all classes get it, in a
+    # column of its own, and those that are stored give it back.
+    each = np.maximum(1 - scores.sum(1), 0) / logits.hidden if logits.hidden else np.zeros(n)
+    back = csr_matrix((np.repeat(each, stored), (rows, logits.classes.ravel().astype(np.int64) * bins)), shape)
+    columns = hstack([columns - back, csr_matrix(each[:, None])], format="csr")
+
+    def gaps(means: np.ndarray) -> np.ndarray:
+        found = np.array(means[..., :-1])
+        found[..., ::bins] += means[..., -1:]
+        return found
 
     def norm(gap: np.ndarray) -> np.ndarray:
         return np.abs(gap).sum(-1) / max(count, 1)
 
     def rule(means: np.ndarray, resampled: np.ndarray) -> np.ndarray:
-        used = np.flatnonzero(means != 0)
-        return truth_draws(means[used], resampled[:, used], float(norm(means)), norm)
+        whole, moved = gaps(means), gaps(resampled)
+        used = np.flatnonzero(whole != 0)
+        return truth_draws(whole[used], moved[:, used], float(norm(whole)), norm)
 
-    return Means(columns.tocsr(), lambda means: {name: norm(means)}, {name: rule})
+    return Means(columns, lambda means: {name: norm(gaps(means))}, {name: rule})
 
 
 def _hits(logits: Logits, positives: np.ndarray, cell: np.ndarray, bins: int, count: int) -> csr_matrix:
@@ -66,13 +76,3 @@ def _hits(logits: Logits, positives: np.ndarray, cell: np.ndarray, bins: int, co
         found = match.any(1)
         where[part] = np.where(found, cell[row[part], match.argmax(1)], where[part])
     return csr_matrix((np.ones(len(row)), (row, where)), (n, count * bins))
-
-
-def _hidden_mass(logits: Logits, scores: np.ndarray, bins: int, count: int) -> csr_matrix:
-    """The probability left over, in the first bin of the classes that are not stored."""
-    n = len(scores)
-    each = np.maximum(1 - scores.sum(1), 0) / logits.hidden
-    absent = np.ones((n, count), dtype=bool)
-    np.put_along_axis(absent, logits.classes.astype(np.int64), False, axis=1)
-    row, label = np.nonzero(absent)
-    return csr_matrix((each[row], (row, label * bins)), (n, count * bins))

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import erf
 
-#: Gaps (R, B), row r with the bin shares of resample r -> (R,). Convex, positively homogeneous, at most 1 for true gaps.
+#: Gaps (R, B), row r with the bin shares of resample r -> (R,). Convex, positively homogeneous, at most 1 for gaps
+#: that are true.
 Norm = Callable[[np.ndarray], np.ndarray]
 
 #: Halvings of a bracket: relative precision 1e-8.

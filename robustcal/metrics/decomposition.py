@@ -10,8 +10,10 @@ from .bins import bin_edges, bin_index
 from .calibration import READINGS, reading_of
 from .weighted import Means
 
-PARTS = {"brier_top": "lower", "brier_reliability": "lower", "brier_resolution": "higher", "brier_uncertainty": "none",
-         "brier_within": "none"}  # fmt: skip
+PARTS = {
+    "brier_top": "lower", "brier_reliability": "lower", "brier_resolution": "higher", "brier_uncertainty": "none",
+    "brier_within": "none",
+}  # fmt: skip
 
 
 @register.metric(
@@ -21,8 +23,9 @@ PARTS = {"brier_top": "lower", "brier_reliability": "lower", "brier_resolution":
 def decomposition(records: Records, *, bins: int = 15, reading: str = "softmax") -> Means | dict[str, float]:
     """brier_top, the mean of (confidence - correct)^2 over the predicted class only, and what it is made of.
 
-    brier_top = brier_reliability - brier_resolution + brier_uncertainty + brier_within: Murphy (1973) over equal-width
-    bins; `within` is the variance inside the bins that makes it exact (Stephenson, Coelho and Jolliffe, 2008).
+    brier_top = brier_reliability - brier_resolution + brier_uncertainty + brier_within: Murphy (1973) over
+    equal-width bins; `within` is the variance inside the bins that makes it exact (Stephenson, Coelho and Jolliffe,
+    2008).
     """
     if (found := reading_of(records, reading)) is None:
         return {}

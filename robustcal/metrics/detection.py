@@ -15,14 +15,15 @@ DETECTORS = {"auroc_confidence": ("confidence", -1), "auroc_entropy": ("entropy"
 
 
 @register.metric(
-    direction={name: "higher" for name in DETECTORS}, unit="fraction", columns=("confidence", "entropy", "au", "log_eu")
-)
+    direction={name: "higher" for name in DETECTORS}, unit="fraction",
+    columns=("confidence", "entropy", "au", "log_eu"),
+)  # fmt: skip
 def detection(records: Records, clean: Records) -> Weighted:
     """Probability that an attacked image looks less certain than a clean one: 0.5 is chance.
 
     auroc_confidence, auroc_entropy, auroc_au, auroc_eu: by low confidence or by high entropy, aleatoric or epistemic
-    uncertainty. Below 0.5 the attack suppresses the uncertainty. A sample and its attacked twin are resampled together.
-    Scores with nan (au and eu of a classifier without cosines) are left out.
+    uncertainty. Below 0.5 the attack suppresses the uncertainty. A sample and its attacked twin are resampled
+    together. Scores with nan (au and eu of a classifier without cosines) are left out.
     """
     n = len(records["entropy"])
     if n == 0:

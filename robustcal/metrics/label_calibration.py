@@ -18,8 +18,9 @@ READINGS = ("sigmoid", "centred", "softmax")
 def label_calibration(records: Records, *, bins: int = 15, reading: str = "softmax") -> Means | dict[str, float]:
     """label_ece: mean over classes of the ECE of each class's probability against its presence.
 
-    `reading`: "softmax" at the model's own scale; "sigmoid" of the logit, for models trained with it; or "centred", the
-    sigmoid of the logit minus the mean of the sample's logits (that of a contrastive model's raw logit is always near 1).
+    `reading`: "softmax" at the model's own scale; "sigmoid" of the logit, for models trained with it; or "centred",
+    the sigmoid of the logit minus the mean of the sample's logits: that of a contrastive model's raw logit is near 1
+    for every class.
     Nothing for single-label tasks.
     """
     if reading not in READINGS:

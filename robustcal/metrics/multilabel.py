@@ -62,5 +62,6 @@ def positive_matrix(records: Records) -> np.ndarray:
         raise UserError("the records have no column 'labels', which multi-label metrics need")
     lists = [np.asarray(row, dtype=np.int64).reshape(-1) for row in records["labels"]]
     truth = np.zeros((len(lists), logits_of(records).classes_in_all), dtype=bool)
-    truth[np.repeat(np.arange(len(lists)), [len(row) for row in lists]), np.concatenate(lists or [[]]).astype(int)] = True
+    for row, classes in zip(truth, lists):
+        row[classes] = True
     return truth

@@ -34,7 +34,8 @@ def negative_log_likelihood(records: Records) -> np.ndarray:
     loss = -np.log(np.maximum(probability, SMALLEST))
     lost = np.flatnonzero(probability <= SMALLEST)
     if len(lost) and all(name in records for name in LOGITS):
-        some = {name: np.asarray(records[name])[lost] for name in (*LOGITS, "log_eu", "log_alpha0") if name in records}
+        names = [name for name in (*LOGITS, "log_eu", "log_alpha0") if name in records]
+        some = {name: np.asarray(records[name])[lost] for name in names}
         logits = logits_of(some)
         loss[lost] = logits.normaliser() - logits.of(some["label"])
     return loss

@@ -61,7 +61,7 @@ def risk_coverage(records: Records, by: str = "confidence") -> tuple[np.ndarray,
 
 
 def _ranked(records: Records, by: str) -> tuple[Sorted, np.ndarray, bool]:
-    """Samples sorted from the most trusted to the least, their errors (N,) 0/1, and whether the ranking has no nan."""
+    """Samples sorted from the most trusted to the least, their errors (N,) 0/1; whether the ranking has no nan."""
     if by not in RANKINGS:
         raise UserError(f"ranking '{by}' is unknown; there are: {', '.join(RANKINGS)}")
     column, sign = RANKINGS[by]

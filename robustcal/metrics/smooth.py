@@ -59,9 +59,9 @@ def smooth(records: Records, *, reading: str = "softmax") -> Weighted | dict[str
 
 
 def smoothed_norm(residuals: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Integral of the absolute residual (R, GRID) smoothed by a reflected Gaussian of standard deviation (R,) or (1,).
+    """Integral of the absolute residual (R, GRID), smoothed by a reflected Gaussian of this standard deviation.
 
-    The cosine transform diagonalises smoothing with reflection at both ends.
+    `width` is (R,) or (1,). The cosine transform diagonalises smoothing with reflection at both ends.
     """
     frequency = np.pi * np.arange(residuals.shape[1])
     damping = np.exp(-((np.asarray(width)[:, None] * frequency) ** 2) / 2)

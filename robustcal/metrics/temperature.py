@@ -17,8 +17,8 @@ LOWEST, HIGHEST = 1e-3, 1e4
 def fit_temperature(records: Records) -> float:
     """The temperature T that minimises the mean negative log-likelihood of softmax(logits / T) (Guo et al. 2017).
 
-    The loss is convex in 1 / T, so its derivative has one root. Where the loss falls up to the end of the range (every
-    label has the largest logit, or labels are no better than chance), that end is returned.
+    The loss is convex in 1 / T, so its derivative has one root. Where the loss falls up to the end of the range
+    (every label has the largest logit, or labels are no better than chance), that end is returned.
 
     Raises:
         UserError: no records, a multi-label task, or records without logits.

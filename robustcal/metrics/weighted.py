@@ -23,8 +23,8 @@ class Weighted(Mapping[str, float]):
     Args:
         evaluate: weights (R, N), non-negative, usually resample counts -> {name: (R,)}.
         n: number of samples N.
-        draws: like `evaluate`, for values whose plain bootstrap is biased: draws whose percentiles are an interval for
-            the truth. Names it leaves out are those of `evaluate`.
+        draws: like `evaluate`, for values whose plain bootstrap is biased: draws whose percentiles are an interval
+            for the truth. Names it leaves out are those of `evaluate`.
     """
 
     def __init__(

@@ -34,7 +34,8 @@ def columns_of(metrics: Iterable[Metric] = CELL_METRICS) -> set[str] | None:
     """Columns of the records that these metrics read, and the id; None where one of them does not say."""
     found = {"id", "correct"}
     for metric in metrics:
-        columns = None if callable(metric) else register.metrics.get(register.metrics.spec(metric).name).meta.get("columns")
+        plugin = None if callable(metric) else register.metrics.get(register.metrics.spec(metric).name)
+        columns = plugin.meta.get("columns") if plugin else None
         if columns is None:
             return None
         found.update(columns)

@@ -1,4 +1,4 @@
-"""Post-hoc temperature as a control: fitted on clean or on attacked source records, and what of it survives attack."""
+"""Post-hoc temperature as a control: fitted on clean or on attacked source records, and what survives attack."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .stats import summarise
 METRICS = ("accuracy", "calibration", "scores")
 VALUES = ("ece", "ece_debiased", "gap", "nll", "brier", "accuracy")
 COLUMNS = (
-    "id", "label", "correct", "confidence", "label_probability", "entropy", "brier", "dirichlet_confidence", "top_logits",
-    "top_classes", "rest_logit", "log_alpha0", "log_eu",
+    "id", "label", "correct", "confidence", "label_probability", "entropy", "brier", "dirichlet_confidence",
+    "top_logits", "top_classes", "rest_logit", "log_alpha0", "log_eu",
 )  # fmt: skip
 
 
 def posthoc_frame(run: Run, source: str | None = None, resamples: int = 1000) -> pd.DataFrame:
     """Calibration of every single-label cell of a run at four temperatures.
 
-    "native" is the model's own scale. "clean" and "attacked" are fitted to the model's records on the dataset `source`
-    (default: the run's first), without attack and under the attack of the row. "oracle" is fitted to the row's own
-    samples, which no one could do: it bounds what any temperature repairs. On the source dataset itself a temperature
+    "native" is the model's own scale. "clean" and "attacked" are fitted to the model's records on the dataset
+    `source` (default: the run's first), without attack and under the attack of the row. "oracle" is fitted to the row's
+    own samples, which no one could do: it bounds what any temperature repairs. On the source dataset itself a temperature
     is fitted to every other sample and judged on those between.
 
     Columns: model, dataset, attack, eps, fitted_on, temperature, n, and `VALUES` each with ``_lo`` and ``_hi``. Rows
@@ -61,8 +61,8 @@ def posthoc_frame(run: Run, source: str | None = None, resamples: int = 1000) ->
         target = _every_other(records, 1) if half else records
         shared = Resamples.of(target["id"], resamples)
         found = {
-            "native": 1.0, "clean": fit(clean.get(cell["model"]), half), "attacked": fit(fitted.get(_key(cell)), half),
-            "oracle": fit_temperature(target),
+            "native": 1.0, "clean": fit(clean.get(cell["model"]), half),
+            "attacked": fit(fitted.get(_key(cell)), half), "oracle": fit_temperature(target),
         }  # fmt: skip
         if cell["attack_meta"]["kind"] == "clean":
             del found["attacked"]

@@ -133,8 +133,8 @@ def difference(a: Replicates, b: Replicates, name: str, level: float = 0.95) -> 
 
 
 def compare(
-    a: Records, b: Records, metrics: Iterable[Metric] = CELL_METRICS, resamples: int | Resamples = 1000, seed: int = 0,
-    level: float = 0.95,
+    a: Records, b: Records, metrics: Iterable[Metric] = CELL_METRICS, resamples: int | Resamples = 1000,
+    seed: int = 0, level: float = 0.95,
 ) -> dict[str, Difference]:  # fmt: skip
     """Paired differences b - a of two cells on the same samples in the same order.
 
@@ -169,8 +169,8 @@ def mark(
     """Which of several models to set in bold: "best", "best-not-significant", "second" or "".
 
     "best" is better than every other model after Holm's correction over those comparisons; where it is not
-    significantly better it is "best-not-significant". Missing values are never marked; a name without a direction marks
-    nothing.
+    significantly better it is "best-not-significant". Missing values are never marked; a name without a direction
+    marks nothing.
     """
     direction = direction or direction_of(name)
     marks = {key: "" for key in cells}
