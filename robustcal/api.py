@@ -69,7 +69,21 @@ def read_suite(name: str | Path) -> dict[str, Any]:
     unknown = set(suite) - {*LISTS, "limit", "title", "description", "sweep", "seed", "precision"}
     if unknown:
         raise UserError(f"suite '{path}' has unknown keys: {', '.join(sorted(unknown))}")
+    blocks = suite.get("sweep", [])
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise UserError(f"suite '{path}': sweeps are tables, each under a line [[sweep]]")
+    for block in (suite, *blocks):
+        for key in block:
+            if not _suits(key, block[key]):
+                raise UserError(f"suite '{path}': {key} is not {'a list of texts' if key in LISTS else 'a whole number'}")
     return suite
+
+
+def _suits(key: str, value: Any) -> bool:
+    """Whether a suite's entry has the type its key asks for."""
+    if key in LISTS:
+        return isinstance(value, list) and all(isinstance(item, (str, int, float)) for item in value)
+    return key not in ("limit", "seed") or isinstance(value, int)
 
 
 def sweeps_of(suite: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -112,6 +126,7 @@ def bench(
         UserError: anything the caller can mend, before anything is computed where possible.
     """
     from .engine.plan import make_plan
+    from .engine.preflight import preflight
     from .store import DamagedShard, Run
 
     engine = pick_engine(engine)
@@ -121,6 +136,8 @@ def bench(
     if skip_unreadable:
         request["skip_unreadable"] = True
     plan = make_plan(**request)
+    if engine.missing_shards(plan, Run(Path(out), {})):
+        preflight({cell["model"] for cell in plan.cells})
     run = Run.create(out, invocation(request, plugins, hardware))
     again = {**request, "plugins": [str(path) for path in plugins]}
     how = {"device": device, "batch_size": batch_size, "workers": workers}
@@ -193,7 +210,10 @@ def plan_request(
     if suite is None and not (given["models"] or given["attacks"] or given["datasets"]):
         suite = "tiny"
     chosen = read_suite(suite) if suite is not None else {"attacks": ["clean", "pgd"]}
-    return {"sweeps": sweeps_of(chosen, given), "seed": chosen.get("seed", 0) if seed is None else seed}, paths
+    seed = chosen.get("seed", 0) if seed is None else seed
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed {seed} cannot be used; a seed is a whole number from 0")
+    return {"sweeps": sweeps_of(chosen, given), "seed": seed}, paths
 
 
 def _texts(values: Any) -> list[str]:

@@ -18,8 +18,8 @@ from scipy.special import erf
 #: that are true.
 Norm = Callable[[np.ndarray], np.ndarray]
 
-#: Halvings of a bracket: relative precision 1e-8.
-STEPS = 26
+#: Halvings of a bracket for a value (relative precision 1e-8), and for draws, where 6e-5 is far below their own noise.
+STEPS, DRAW_STEPS = 26, 14
 #: How far the patterns of `wary_draws` go from the observed gaps to the extremes, and what makes a gap certain.
 WARINESS, CERTAIN = 0.5, 2.0
 
@@ -74,7 +74,7 @@ def _scale(pattern: np.ndarray, noise: np.ndarray, observed: float, norm: Norm) 
         if not short.any():
             break
         low, high = np.where(short, high, low), np.where(short, 2 * high, high)
-    for _ in range(STEPS):
+    for _ in range(DRAW_STEPS):
         middle = (low + high) / 2
         short = norm(middle[:, None] * pattern + noise) < observed
         low, high = np.where(short, middle, low), np.where(short, high, middle)
