@@ -19,6 +19,7 @@ def bench(options: argparse.Namespace) -> int:
         "suite": options.suite, "limit": options.limit, "seed": options.seed,
     }  # fmt: skip
     batch_size = positive(options.batch_size, "--batch-size")
+    workers = positive(options.workers, "--workers")
     if options.dry_run:
         return dry_run(options, chosen, batch_size)
     from . import api
@@ -26,7 +27,7 @@ def bench(options: argparse.Namespace) -> int:
     with Progress() as progress:
         run = api.bench(
             **chosen, device=options.device, precision=options.precision, batch_size=batch_size,
-            workers=options.workers, plugins=options.plugin, out=options.out, progress=progress,
+            workers=workers, plugins=options.plugin, out=options.out, progress=progress,
             engine=options.engine, skip_unreadable=options.skip_unreadable,
         )  # fmt: skip
     if options.no_report:

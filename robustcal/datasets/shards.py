@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
 import tempfile
 import zlib
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from ..types import UserError
 
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK = 512
+#: Images hardly shrink when packed; a gzip file that grows more than this was made to fill the disk.
+BOMB = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,12 @@ def _seekable(path: Path) -> BinaryIO:
         return file
     file.seek(0)
     plain = tempfile.TemporaryFile(prefix="robustcal-")
+    allowed = max(64 << 20, BOMB * os.fstat(file.fileno()).st_size)
     with file, gzip.open(file) as packed:
-        shutil.copyfileobj(packed, plain, 1 << 20)
+        while piece := packed.read(1 << 20):
+            if plain.tell() + len(piece) > allowed:
+                raise OSError(f"it unpacks to more than {allowed >> 20} MiB, {BOMB} times its size")
+            plain.write(piece)
     plain.seek(0)
     return plain
 

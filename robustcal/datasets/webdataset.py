@@ -146,7 +146,7 @@ def _label(path: Path, key: str, members: dict[str, Member], classes: int) -> in
     if "npy" in members:
         try:
             row = np.load(io.BytesIO(members["npy"].read()), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+        except (ValueError, EOFError, OSError, MemoryError, OverflowError) as error:
             raise UserError(f"{place} has an unreadable .npy label: {error}") from None
         if row.shape != (classes,) or not np.isin(row, (0, 1)).all():
             raise UserError(f"{place} has a .npy label that is no multi-hot row of {classes} zeros and ones")
