@@ -1,10 +1,16 @@
-"""One shard on the disk: written whole or not at all, checked by its footer, read with its checksums verified."""
+"""One shard on the disk: a parquet file, written whole or not at all, recognised by its footer, read by its checksum.
+
+Parquet's own checksums cover the pages only; a damaged footer could still rename a column. So the footer holds one more
+entry, `SUM`: the CRC-32 of the whole file, its own eight digits counted as zeros. A file without one is judged by its
+page checksums.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
+import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
@@ -18,7 +24,8 @@ from .types import Records, UserError
 TEMPORARY = ".tmp"
 #: The end of a parquet file: the length of its footer in four bytes, and a magic word.
 TAIL, MAGIC = 8, b"PAR1"
-SKIPPED = "robustcal.skipped"
+SKIPPED, SUM = "robustcal.skipped", "robustcal.crc32"
+ZEROS = "0" * 8
 
 
 class DamagedShard(UserError):
@@ -74,20 +81,41 @@ def write(path: Path, records: Records, stamp: Mapping[str, str], skipped: Seque
         skipped: ids of samples that have no row because their image could not be read.
     """
     table = pa.table({name: _column(values) for name, values in records.items()})
-    table = table.replace_schema_metadata({**stamp, **({SKIPPED: json.dumps(list(skipped))} if skipped else {})})
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    said = {SKIPPED: json.dumps(list(skipped))} if skipped else {}
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({**stamp, **said, SUM: ZEROS}), sink, compression="zstd")
+    write_atomically(path, seal(sink.getvalue().to_pybytes()))
+
+
+def seal(data: bytes) -> bytes:
+    """A shard's bytes with their checksum filled in."""
+    start, end = _place_of_sum(data)
+    return data[:start] + _sum(data, start, end) + data[end:]
+
+
+def _place_of_sum(data: bytes) -> tuple[int, int]:
+    key = _spelled(SUM, ZEROS).removesuffix(ZEROS.encode() + b"\x00")
+    start = data.rfind(key) + len(key)
+    return (start, start + len(ZEROS)) if start >= len(key) else (0, 0)
+
+
+def _sum(data: bytes, start: int, end: int) -> bytes:
+    return b"%08x" % zlib.crc32(data[end:], zlib.crc32(ZEROS.encode(), zlib.crc32(data[:start])))
 
 
 def read(path: Path, stamp: Mapping[str, str], columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one shard, checksums verified; of `columns` those that it has, or all.
+    """Read one shard, its checksum verified; of `columns` those that it has, or all.
 
     Raises:
         DamagedShard: truncated, damaged, or stamped otherwise.
         UserError: the file system does not give it out.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        data = path.read_bytes()
+        start, end = _place_of_sum(data)
+        if end and data[start:end] != _sum(data, start, end):
+            raise DamagedShard(path, "is damaged or truncated (its checksum does not hold)")
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=not end) as file:
             names = file.schema_arrow.names
             chosen = names if columns is None else [name for name in names if name in set(columns)]
             table = file.read(chosen, use_threads=False)
@@ -95,7 +123,7 @@ def read(path: Path, stamp: Mapping[str, str], columns: Sequence[str] | None = N
         if getattr(error, "errno", None):  # the system says so, not the format: nothing is known about the content
             raise UserError(f"shard '{path}' cannot be read: {error.strerror}") from None
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise DamagedShard(path, f"is truncated or damaged ({reason})") from None
+        raise DamagedShard(path, f"is damaged or truncated ({reason})") from None
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if not metadata.items() >= stamp.items():
         raise DamagedShard(path, "belongs to another cell or version")
@@ -115,7 +143,7 @@ def check(path: Path, stamp: Mapping[str, str]) -> None:
             tail = file.read(TAIL)
             length = int.from_bytes(tail[:4], "little")
             if tail[4:] != MAGIC or length > size - TAIL:
-                raise DamagedShard(path, "is truncated or damaged (it has no footer)")
+                raise DamagedShard(path, "is damaged or truncated (it has no footer)")
             file.seek(size - TAIL - length)
             footer = file.read(length)
     except OSError as error:

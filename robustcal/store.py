@@ -6,16 +6,16 @@
     RUN/claims/<cell>-00000           held while a worker computes that shard, see `claims`
 
 Crash safety. A file is written beside its place under a temporary name, flushed to disk, and renamed: a reader sees
-the whole file or none. A shard carries its cell and index in its footer and a checksum on every page. Footers are
-checked whenever a run continues, checksums whenever a value is read: a shard that is truncated, damaged or foreign is
-moved aside, named, and computed again. A cell's shards are found by one look at its folder, so that a run may have
-millions.
+the whole file or none. A shard carries its cell, its index and a checksum in its footer. Footers are looked at whenever
+a run continues, checksums whenever a value is read: a shard that is truncated, damaged or foreign is moved aside, named,
+and computed again. A cell's shards are found by one look at its folder, so that a run may have millions.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -30,6 +30,8 @@ from .types import RECORD_COLUMNS, Records, UserError
 __all__ = ["DamagedShard", "Run", "claim_name", "write_atomically"]
 
 FORMAT = 1
+#: Threads that read the shards of a cell: most of the time is spent outside Python, decompressing.
+READERS = min(8, os.cpu_count() or 1)
 
 
 class Run:
@@ -178,7 +180,8 @@ class Run:
             DamagedShard: a shard is damaged. It was set aside, so that the same bench command computes it again.
         """
         try:
-            tables = [self.read_shard(cell, shard, columns) for shard in sorted(self.present(cell))]
+            with ThreadPoolExecutor(READERS) as pool:
+                tables = list(pool.map(lambda shard: self.read_shard(cell, shard, columns), sorted(self.present(cell))))
         except DamagedShard as damage:
             self.set_aside(damage)
             raise DamagedShard(damage.path, f"{damage.reason}; run the same bench command again to compute it") from None
