@@ -1,4 +1,4 @@
-"""Metrics: pure functions of records. ``robustcal.metrics.calibration`` and its siblings are imported when first named."""
+"""Metrics: pure functions of records. Its modules, such as ``metrics.calibration``, are imported when first named."""
 
 from importlib import import_module
 from types import ModuleType
