@@ -136,7 +136,8 @@ def bench(
     if skip_unreadable:
         request["skip_unreadable"] = True
     plan = make_plan(**request)
-    if engine.missing_shards(plan, Run(Path(out), {})):
+    finished_before = (Path(out) / "run.json").is_file() and not engine.missing_shards(plan, Run.open(out))
+    if not finished_before:
         preflight({cell["model"] for cell in plan.cells})
     run = Run.create(out, invocation(request, plugins, hardware))
     again = {**request, "plugins": [str(path) for path in plugins]}

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="tables, figures and page from records; recomputes no attack")
     report.add_argument("runs", nargs="+", metavar="RUN", help="run directories; several are merged")
     report.add_argument("--format", nargs="+", default=["text"], help="text, md, tex, csv, html, diagrams, figures, cells")
-    report.add_argument("--layout", metavar="NAME", help="main, calibration, ablation, coco, by-eps, transfer, all (default: those that have cells)")
+    report.add_argument("--layout", metavar="NAME", help="main, calibration, temperature, ablation, coco, by-eps, transfer, all (default: those that have cells)")
     report.add_argument("--compare", metavar="paper", help="published numbers beside the measured ones")
     report.add_argument("--explain", metavar="CELL", help="print everything that made one number")
     report.add_argument("--out", metavar="DIR", help="where files go (default: RUN/report)")

@@ -94,7 +94,7 @@ def parse_spec(text: str) -> Spec:
             variant.append(piece)
         else:
             params[last] = f"{params[last]}:{piece}"
-    if not name or any(piece == "" for piece in variant) or any(c.isspace() for c in name):
+    if not name or any(piece == "" or piece[0] == "=" for piece in variant) or any(c.isspace() for c in name):
         raise UserError(f"spec '{text}' is malformed; the form is name[:variant][:key=value]...")
     return Spec(name, ":".join(variant) or None, params)
 

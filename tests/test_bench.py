@@ -269,6 +269,8 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_continue(plugin, tmp_path
     process = subprocess.Popen(
         command(*arguments(plugin, out, "--workers", "1", attacks=("clean", "test-slow:seconds=1"))),
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        # Where the tests themselves run in the background, SIGINT is ignored and would stay so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list(out.rglob("*.parquet")) and time.monotonic() < deadline:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import torch
 from accelerate import Accelerator
@@ -68,7 +69,8 @@ def train(
         loop.restore(checkpoints(run)[-1])
     accelerator.wait_for_everyone()
     if loop.step < task.total or not (run / "card.json").is_file():
-        measured = loop.fit()
+        with _denormals_flushed(accelerator.device):
+            measured = loop.fit()
         if accelerator.is_main_process:
             _finish(task, settings, run, measured, compute, accelerator.num_processes)
     report({"kind": "done", "path": str(run), **loop.measured})
@@ -99,11 +101,19 @@ def _accelerator(device: str) -> Accelerator:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda' is not available here; use --device auto")
     accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
-    if accelerator.device.type == "cpu":
-        torch.set_flush_denormal(True)  # small convolutional towers otherwise slow down severalfold late in training
-    else:
+    if accelerator.device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
     return accelerator
+
+
+@contextmanager
+def _denormals_flushed(device: torch.device) -> Iterator[None]:
+    """Small convolutional towers slow down severalfold late in training on a CPU, unless tiny numbers become zero."""
+    torch.set_flush_denormal(device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _compute_type(precision: str, device: torch.device) -> torch.dtype:

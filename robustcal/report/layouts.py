@@ -10,6 +10,7 @@ from .averages import MULTI, SINGLE, Averages, block
 from .captions import marks_note, protocol
 from .evaluate import Cell, Results
 from .labels import sentence
+from .posthoc import temperature_tables
 from .tables import Column, Entry, Row, Table
 from .words import METRICS, flag_meanings
 
@@ -213,7 +214,7 @@ def _over(averages: Averages) -> str:
 
 LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
     "main": main, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer,
-    "coco": coco,
+    "coco": coco, "temperature": temperature_tables,
 }  # fmt: skip
 
 

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .. import registry
 from ..metrics.temperature import at_temperature, fit_temperature
 from ..store import Run
 from ..types import Records, UserError
+from .evaluate import Results
 from .resample import Resamples
 from .stats import summarise
+from .tables import Column, Entry, Row, Table
 
 #: What is measured at every temperature, and the columns of the records that all of it needs.
 METRICS = ("accuracy", "calibration", "scores")
@@ -97,3 +100,45 @@ def _key(cell: Mapping[str, Any]) -> tuple:
 
 def _every_other(records: Records, first: int) -> dict[str, np.ndarray]:
     return {name: np.asarray(column)[first::2] for name, column in records.items()}
+
+
+def temperature_tables(results: Results) -> list[Table]:
+    """The layout `temperature`: ECE of every cell at the native scale and at three fitted temperatures.
+
+    The source is the data set that the models' cards name as their `source_data`, else the run's first.
+    """
+    columns = tuple(Column(f"ECE {title}", "", True, "lower", True) for title in FITTED.values())
+    tables = []
+    for run in results.runs:
+        source = source_of(run)
+        frame = posthoc_frame(run, source)
+        rows = []
+        for (attack, eps), part in frame.groupby(["attack", "eps"], sort=False):
+            for number, ((model, dataset), cell) in enumerate(part.groupby(["model", "dataset"], sort=False)):
+                found = {row.fitted_on: Entry(row.ece, row.ece_lo, row.ece_hi) for row in cell.itertuples()}
+                names = (_short(attack), eps, _short(model), _short(dataset))
+                entries = tuple(found.get(name, Entry()) for name in FITTED)
+                rows.append(Row(names, entries, rule=number == 0 and bool(rows)))
+        caption = (
+            "Expected calibration error (in %) of a post-hoc temperature: none, fitted to clean and to attacked records of"
+            f" {_short(source)}, and fitted to the row's own samples (an oracle that bounds what any temperature repairs)."
+            f" On {_short(source)} itself it is fitted to every other sample and judged on those between. [95 % interval]"
+        )
+        tables.append(Table("temperature", caption, ("Attack", "Radius", "Model", "Data set"), columns, tuple(rows)))
+    return tables
+
+
+FITTED = {"native": "native", "clean": "clean-fitted", "attacked": "attack-fitted", "oracle": "oracle"}
+
+
+def source_of(run: Run) -> str | None:
+    """The data set of a run that its models were trained on, by their cards; None if no card says."""
+    cards = registry.models.cards()
+    cells = run.cells()
+    named = {str(cards.get(_short(cell["model"]), {}).get("source_data", "")) for cell in cells}
+    sources = {registry.parse_spec(text).name for text in named if text}
+    return next((cell["dataset"] for cell in cells if _short(cell["dataset"]) in sources), None)
+
+
+def _short(spec: str | None) -> str:
+    return registry.parse_spec(spec).name if spec else "the first data set"
