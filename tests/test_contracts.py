@@ -16,10 +16,11 @@ from robustcal.types import Dataset
 PACKAGE = Path(registry.__file__).parent
 FAMILIES = ("models", "datasets", "attacks", "objectives", "metrics")
 #: What each room may import from the package, besides itself.
-ROOMS = {"types", "registry", "noise", "untrusted", "weights", "classifier", "recordfile", "claims", "store", "dirichlet", "tower"}
+ROOMS = {"types", "specs", "registry", "noise", "untrusted", "weights", "classifier", "recordfile", "claims", "store", "dirichlet", "tower"}
 MAY_IMPORT = {
     "types": set(),
-    "registry": {"types"},
+    "specs": {"types"},
+    "registry": {"types", "specs"},
     "noise": {"types"},
     "untrusted": {"types"},
     "weights": {"types", "untrusted"},
