@@ -171,6 +171,17 @@ def test_python_mirrors_the_command_line(plugin, tmp_path):
     )
 
 
+def test_a_script_without_a_main_guard_may_use_several_workers(plugin, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import robustcal\nprint('once')\n"
+        f"run = robustcal.bench(models='test-random', attacks='clean', datasets=['digits', 'world-shapes'], limit=20,"
+        f" plugins=[{plugin!r}], out={str(tmp_path / 'run')!r}, device='cpu', workers=2)\nprint(len(run.cells))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.stdout.split() == ["once", "2"], done.stderr
+
+
 def test_attack_returns_projected_images_and_repeats():
     import torch
 
@@ -200,6 +211,7 @@ BAD = {
     "malformed spec": (["--attacks", "pgd:=3"], "malformed"),
     "negative eps": (["--eps=-1/255"], "negative"),
     "eps that is no number": (["--eps", "big"], "not a number"),
+    "eps beyond the pixel range": (["--attacks", "pgd", "--eps", "4"], "4/255"),
     "zero samples": (["--limit", "0"], "no sample"),
     "missing checkpoint": (["--models", "clip:no/such/file.pt"], "no/such/file.pt"),
     "missing folder": (["--datasets", "folder:no/such/folder"], "no/such/folder"),

@@ -6,8 +6,10 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import time
 import traceback
+from contextlib import contextmanager
 from typing import Any, Iterator, Mapping, Sequence
 
 import torch
@@ -79,7 +81,8 @@ def _execute_in_processes(
         path, seconds = str(run.path), run.claims.seconds
         task = (path, seconds, dict(request), devices[number], batch_size, first, threads, events)
         process = context.Process(target=_worker_main, args=task, daemon=True)
-        process.start()
+        with _main_hidden():
+            process.start()
         return process
 
     processes, restarts = {number: start(number) for number in range(len(devices))}, RESTARTS
@@ -122,6 +125,18 @@ def _received(events: Any) -> Iterator[Mapping[str, Any]]:
             raise UserError(event["message"])
         yield event
         wait = 0.01
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Keep a new process from importing the caller's script again, which would run it again without a main guard."""
+    main = sys.modules["__main__"]
+    kept = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    main.__dict__["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.__dict__.update(kept)
 
 
 def _worker_main(
