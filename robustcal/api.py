@@ -139,7 +139,7 @@ def bench(
     finished_before = (Path(out) / "run.json").is_file() and not engine.missing_shards(plan, Run.open(out))
     if not finished_before:
         preflight({cell["model"] for cell in plan.cells})
-    run = Run.create(out, invocation(request, plugins, hardware))
+    run = Run.create(out, invocation(request, plan, plugins, hardware))
     again = {**request, "plugins": [str(path) for path in plugins]}
     how = {"device": device, "batch_size": batch_size, "workers": workers}
     warnings = [line for cell in plan.cells for line in take_up(run, cell)]
@@ -223,12 +223,13 @@ def _texts(values: Any) -> list[str]:
     return [str(value) for value in ([values] if isinstance(values, (str, int, float, Fraction)) else values)]
 
 
-def invocation(request: Mapping[str, Any], plugins: Sequence[Path], hardware: str) -> dict[str, Any]:
+def invocation(request: Mapping[str, Any], plan: Any, plugins: Sequence[Path], hardware: str) -> dict[str, Any]:
     """What run.json keeps of one call: the command, the canonical request, versions and the device."""
     return {
         "command": " ".join(shlex.quote(word) for word in ["robustcal", *sys.argv[1:]])
         if Path(sys.argv[0]).name in ("robustcal", "cli.py", "__main__.py") else "robustcal.bench(...)",
         "request": {**request, "sweeps": [dict(sweep) for sweep in request["sweeps"]]},
+        "specs": {axis: list(dict.fromkeys(cell[axis.rstrip("s")] for cell in plan.cells)) for axis in ("models", "attacks", "datasets")},
         "plugins": [str(path.name) for path in plugins],
         "device": hardware,
         "versions": versions(),

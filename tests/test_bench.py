@@ -292,3 +292,18 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_continue(plugin, tmp_path
     assert process.returncode == 130
     assert "again to continue" in error and "Traceback" not in error
     assert list(out.rglob("*.parquet"))
+
+
+def test_many_labels_go_all_the_way_to_a_table(tmp_path, monkeypatch, capsys):
+    from test_datasets_coco import ROWS, coco
+
+    monkeypatch.setenv("ROBUSTCAL_DATA", str(tmp_path))
+    coco(tmp_path, ROWS)
+    out = tmp_path / "run"
+    assert main(["bench", "--models", "clip", "--attacks", "clean", "cw:steps=2", "pgd:steps=2:loss=bce", "--eps", "2/255",
+                 "--datasets", "coco-2017:check=false:resolution=48", "--device", "cpu", "--workers", "1", "--out", str(out)]) == 0  # fmt: skip
+    assert "mAP" in capsys.readouterr().out
+    run = Run.open(out)
+    records = run.read(run.cells()[0]["id"])
+    assert [sorted(row.tolist()) for row in records["labels"]] == [[0, 2], [], [1], [0]]
+    assert (out / "report" / "index.html").is_file()
