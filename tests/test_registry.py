@@ -104,3 +104,19 @@ def test_a_plugin_cannot_take_the_name_of_a_built_in_attack(tmp_path):
     path.write_text(PLUGIN.replace("my_test_shift", "square"))
     with pytest.raises(UserError, match="built-in|again in"):
         registry.load_plugin_file(path)
+
+
+def test_an_installed_package_brings_plugins_by_entry_point(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    (tmp_path / "their_package.py").write_text(PLUGIN.replace("my_test_shift", "their_shift"))
+    info = tmp_path / "their_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[robustcal.plugins]\ntheirs = their_package\n")
+    command = [sys.executable, "-m", "robustcal.cli", "ls", "attacks", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["their-shift"]["origin"] == str(tmp_path / "their_package.py")
