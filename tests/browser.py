@@ -95,15 +95,22 @@ class Browser:
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        self.settle()
 
     def key(self, name: str, code: int) -> None:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code)
+        self.settle()
 
     def type(self, selector: str, text: str) -> None:
         """Put the cursor into a field, empty it and type."""
         self.run(f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.focus(); e.select(); }})()")
         self.call("Input.insertText", text=text)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what an input set off (close and hashchange events, drawing) has happened."""
+        self.run("new Promise(done => setTimeout(() => requestAnimationFrame(() => setTimeout(done, 100)), 100))")
 
     def resize(self, width: int, height: int, mobile: bool = False) -> None:
         scale = 2 if mobile else 1
