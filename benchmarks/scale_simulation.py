@@ -120,6 +120,7 @@ def measure(size: int, folder: Path, read: bool, frame: bool) -> dict[str, float
         value = work()
         found[name + "_s"] = time.perf_counter() - start
         found[name + "_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{size} {name} {found[name + '_s']:.2f} s", file=sys.stderr, flush=True)
         return value
 
     sets, models = SHAPES[size]
@@ -167,15 +168,20 @@ def main() -> None:
     for size in options.sizes:
         limits = ["--read-up-to", str(options.read_up_to), "--frame-up-to", str(options.frame_up_to)]
         more = ["--one", "--folder", str(options.folder), *limits]
-        done = subprocess.run([sys.executable, __file__, str(size), *more], check=True, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, __file__, str(size), *more], check=True, stdout=subprocess.PIPE, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(rows[-1], flush=True)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        with open(options.out, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        if options.out:
+            write_csv(options.out, rows)
+
+
+def write_csv(path: Path, rows: list[dict[str, float]]) -> None:
+    """One line per size; a phase that was not measured at a size is empty there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Iterator
 
 import torch
 
 from ..classifier import LogitClassifier
 from ..noise import Noise
 from ..types import Threat
+from .local import threads_for
 from .meter import Meter
-from .outline import Outline, architecture
+from .outline import Outline, random_classifier
 from .plan import Plan
 from .run import make_attack
 from .samples import SHARD
@@ -83,6 +85,17 @@ def bytes_of(plan: Plan) -> int:
     return int(rows + sum(cell["shards"] for cell in plan.cells) * SHARD_BYTES)
 
 
+@contextmanager
+def threads_of(device: str, workers: int) -> Iterator[None]:
+    """As many threads as each of so many workers would have."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads_for(device, workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def estimate(
     plan: Plan, device: str, batch_size: int | None, workers: int, outline: Outline | None = None
 ) -> dict[str, Any]:
@@ -91,18 +104,19 @@ def estimate(
     Args:
         outline: what stands in for models that are not here.
     """
-    counts, absent = passes(plan), outline.absent if outline else {}
+    counts = passes(plan)
     first = {cell["model"]: cell for cell in reversed(plan.cells)}
     timed: dict[Any, tuple[float, float]] = {}
     seconds = 0.0
     for model, (forwards, backwards) in counts.items():
         cell, source = first[model], plan.sources[first[model]["id"]]
-        key = (architecture(model), cell["resolution"]) if model in absent else model
+        arch = outline.architecture(model) if outline else None
+        key = (arch, cell["resolution"]) if arch else model
         if key not in timed:
-            worker = Worker(plan, None, device, batch_size)
-            stand_in = model in absent and outline.classifier(model, len(cell["classnames"])).to(device)
             images = source.dataset.read(source.indices[: min(batch_size or 32, SHARD)].tolist()).images.to(device)
-            timed[key] = seconds_per_image(stand_in or worker.classifier(model, cell), images)
+            stand_in = arch and random_classifier(arch, len(cell["classnames"])).to(device)
+            with threads_of(device, workers):
+                timed[key] = seconds_per_image(stand_in or Worker(plan, None, device).classifier(model, cell), images)
         forward, both = timed[key]
         seconds += max(0.0, forwards - backwards) * forward + backwards * both
     return {

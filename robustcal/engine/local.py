@@ -34,14 +34,21 @@ def missing_shards(plan: Plan, run: Run) -> int:
 
 
 def workers_for(device: str, pending: int, asked: int | None = None) -> list[str]:
-    """The device of each worker: every GPU when `device` is cuda, else as many CPU workers as cores and shards allow."""
-    if asked:
-        return [device] * max(1, min(asked, pending))
-    if device == "cuda":
-        return [f"cuda:{index}" for index in range(max(1, min(torch.cuda.device_count(), pending)))]
-    if device == "cpu":
-        return ["cpu"] * max(1, min(_cores(), pending))
-    return [device]
+    """The device of each worker: every GPU in turn when `device` is cuda, else as many CPU workers as cores allow.
+
+    Args:
+        pending: shards to compute; there are no more workers than that.
+        asked: how many workers the user wants, in place of one per GPU or core.
+    """
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    usual = gpus or (_cores() if device == "cpu" else 1)
+    count = max(1, min(asked or usual, pending))
+    return [f"cuda:{number % gpus}" if gpus else device for number in range(count)]
+
+
+def threads_for(device: str, workers: int) -> int:
+    """How many threads each of so many workers computes with: the cores divided among them, on a CPU."""
+    return max(1, _cores() // workers) if device == "cpu" else torch.get_num_threads()
 
 
 def _cores() -> int:
@@ -74,7 +81,7 @@ def _execute_in_processes(
 ) -> Iterator[Mapping[str, Any]]:
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
-    threads = max(1, _cores() // len(devices)) if devices[0] == "cpu" else torch.get_num_threads()
+    threads = threads_for(devices[0], len(devices))
 
     def start(number: int):
         first = number * len(plan.cells) // len(devices)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from .. import registry
 from ..classifier import ClipClassifier, ClipModel
+from ..datasets.presence import availability
 from ..types import Batch, Spec, UserError
 from .plan import model_identity
 from .samples import Source, balanced_subset, make_source
@@ -44,53 +45,48 @@ class Outline:
         self.absent: dict[str, str] = {}
 
     def open_source(self, spec: Spec, limit: int | None, seed: int) -> Source:
-        """The dataset; or, if it is not here, what its card says about it.
+        """The dataset; or, if it is not here, what its card says about it. Nothing is fetched.
 
         Raises:
-            UserError: it is not here and has no card with its size and number of classes.
+            UserError: it cannot be opened, or it is not here and its card does not say how large it is.
         """
-        try:
+        card = registry.datasets.cards().get(spec.name, {})
+        name = spec.params.get("split") or card.get("split")
+        present, hint = availability(card, name)
+        size = card.get("splits", {}).get(name, {}).get("size", card.get("size"))
+        if present or not size or "classes" not in card:
             return make_source(spec, limit, seed)
-        except UserError as error:
-            card = registry.datasets.cards().get(spec.name, {})
-            split = card.get("splits", {}).get(spec.params.get("split") or card.get("split"), {})
-            size = split.get("size", card.get("size"))
-            if not size or "classes" not in card:
-                raise
-            self.absent[str(spec)] = str(error)
-            dataset = CardDataset(spec.name, card, size)
-            return Source(str(spec), dataset, balanced_subset(dataset.labels, limit, seed), "absent")
+        self.absent[str(spec)] = f"dataset '{spec.name}', planned from its card: {hint}"
+        dataset = CardDataset(spec.name, card, size)
+        return Source(str(spec), dataset, balanced_subset(dataset.labels, limit, seed), "absent")
 
     def identify(self, spec: Spec) -> str:
         """What identifies a model's weights, or that they are not here."""
         try:
             return model_identity(spec)
         except UserError as error:
-            self.absent[str(spec)] = str(error)
+            self.absent[str(spec)] = f"{error} (timed as {USUAL})"
             return "absent"
 
-    def classifier(self, spec: str, classes: int) -> torch.nn.Module:
-        """A classifier that costs as much as the model's: its architecture, random weights."""
-        return random_classifier(architecture(spec), classes)
+    def architecture(self, spec: str) -> str | None:
+        """The open_clip architecture that costs as much as a model; None for one that is here and has to be built.
 
+        A spec may name it (``clip:ViT-L-14/openai``), whether or not the weights are here; else it is `USUAL`.
+        """
+        from ..models.open_clip import architectures
 
-def architecture(spec: str) -> str:
-    """The open_clip architecture that a model spec names (``clip:ViT-L-14/openai``), else `USUAL`."""
-    from ..models.open_clip import architectures
-
-    variant = registry.parse_spec(spec).variant or ""
-    arch = variant.partition("/")[0]
-    return arch if arch in architectures() else USUAL
+        named = (registry.parse_spec(spec).variant or "").partition("/")[0]
+        return named if named in architectures() else USUAL if spec in self.absent else None
 
 
 def random_classifier(arch: str, classes: int) -> torch.nn.Module:
     """A zero-shot classifier of an open_clip architecture, with random weights and a random text head."""
-    import open_clip
+    from open_clip import get_model_config
 
-    clip = open_clip.create_model(arch)
-    side = clip.visual.image_size
-    half = (0.5, 0.5, 0.5)
-    model = ClipModel(clip, list, size=side[0] if isinstance(side, tuple) else side, mean=half, std=half, fingerprint="random")
+    from ..models.blueprint import image_side, make_module
+
+    clip, half = make_module(get_model_config(arch), arch), (0.5, 0.5, 0.5)
+    model = ClipModel(clip, list, size=image_side(clip.visual, arch), mean=half, std=half, fingerprint="random")
     with torch.no_grad():
         width = clip.encode_image(torch.zeros(1, 3, model.size, model.size)).shape[1]
     head = F.normalize(torch.randn(classes, width), dim=1)
