@@ -159,6 +159,30 @@ def test_debiased_error_is_nearer_the_truth_than_the_plain_one():
         assert np.mean(debiased) < np.mean(plain), slope
 
 
+def test_the_two_parts_of_ece_have_intervals_of_their_own():
+    """A part that is small beside the other is not taken for noise: its interval holds the truth, and has a width."""
+    over = under = 0
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        confidence = draw.uniform(0.1, 1, 400)
+        truth = np.where(confidence > 0.8, np.minimum(confidence + 0.1, 1), confidence - 0.1)
+        data = {"confidence": confidence, "correct": draw.random(400) < truth}
+        found = stats.summarise(data, ["calibration"], Resamples(400, 200, seed))
+        value, lo, hi = found["underconfidence"]
+        under += lo <= 0.015 / 0.9 <= hi  # 0.1 up to 0.9 and 1 - c above, times the density, integrated from 0.8
+        over += found["overconfidence"].lo <= 0.07 / 0.9 <= found["overconfidence"].hi
+        assert hi > lo, (seed, value, lo, hi)
+    assert over >= 34 and under >= 34
+
+
+def test_a_luckily_small_error_is_no_proof_of_calibration():
+    """The interval of an error far below what noise makes begins at 0 and still has a width."""
+    confidence = np.repeat(np.linspace(0.1, 0.95, 12), 20)
+    correct = np.concatenate([np.arange(20) < round(20 * c) for c in confidence[::20]])
+    value, lo, hi = stats.summarise({"confidence": confidence, "correct": correct}, ["calibration"], 200)["ece"]
+    assert value < 0.02 and lo == 0 and hi > 0.005
+
+
 # -- comparisons -------------------------------------------------------------------------------------------------
 def test_paired_differences_are_narrower_than_unpaired_ones():
     base = rows(1000)
@@ -191,6 +215,26 @@ def test_p_values_are_uniform_when_nothing_differs():
         small.append(stats.difference(one, other, "accuracy").p)
     assert 0.01 <= np.mean(np.array(small) < 0.05) <= 0.11
     assert 0.4 <= np.mean(small) <= 0.6
+
+
+def equally_calibrated(n, seed, slopes=(1.0, 1.0)):
+    """Two models on the same samples, alike on seven of ten, whose accuracy is slope * confidence."""
+    draw = np.random.default_rng(seed)
+    first, second = (1 - 0.9 * draw.beta(0.5, 1.5, n) for _ in range(2))
+    same, luck, other = draw.random(n) < 0.7, draw.random(n), draw.random(n)
+    pairs = (first, luck), (np.where(same, first, second), np.where(same, luck, other))
+    return [{"confidence": c, "correct": k < slope * c} for (c, k), slope in zip(pairs, slopes)]
+
+
+def test_p_values_of_ece_keep_their_level_and_see_differences():
+    def share(slopes):
+        shared = [[stats.replicates(x, ["calibration"], Resamples(400, 100, seed)) for x in equally_calibrated(400, seed, slopes)]
+                  for seed in range(40)]  # fmt: skip
+        return np.mean([stats.difference(*pair, "ece").p < 0.05 for pair in shared])
+
+    assert share((1.0, 1.0)) <= 0.10
+    assert share((0.95, 0.95)) <= 0.12
+    assert share((1.0, 0.85)) >= 0.6
 
 
 def test_holm_by_hand():

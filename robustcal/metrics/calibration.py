@@ -21,6 +21,8 @@ NORMS: dict[str, Norm] = {
     "overconfidence": lambda gap, share: np.maximum(gap, 0).sum(-1),
     "underconfidence": lambda gap, share: np.maximum(-gap, 0).sum(-1),
 }
+#: The sign of the gaps that a norm counts, where it counts one only.
+SIDES = {"overconfidence": 1, "underconfidence": -1}
 READINGS = {"softmax": ("confidence", ""), "dirichlet": ("dirichlet_confidence", "dirichlet_")}
 
 
@@ -84,18 +86,23 @@ def binned(
         values |= {"ece_debiased": debiased_l1(gap, spread), "confidence": means[..., -1], "gap": gap.sum(-1)}
         return {name: values[key] for key, name in names.items()}
 
-    def rule_of(norm: Norm) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    def rule_of(key: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        norm = NORMS[key]
+
         def draws(means: np.ndarray, resampled: np.ndarray) -> np.ndarray:
             share = resampled[:, 2 * bins : 3 * bins]
             return wary_draws(
                 means[:bins], resampled[:, :bins], lambda gap: norm(gap, share),
                 lambda gap: float(norm(gap, means[2 * bins : 3 * bins])),
+                SIDES.get(key, 0),
             )  # fmt: skip
 
         return draws
 
-    biased = NORMS | {"ece_debiased": NORMS["ece"]}
-    return Means(columns, combine, {name: rule_of(biased[key]) for key, name in names.items() if key in biased})
+    # ece and ece_debiased estimate the same error of the model, so they have the same interval for it.
+    biased = {key: key for key in NORMS} | {"ece_debiased": "ece"}
+    rules = {name: rule_of(biased[key]) for key, name in names.items() if key in biased}
+    return Means(columns, combine, rules, compared=(names["ece"],) if "ece" in names else ())
 
 
 def _inverse(share: np.ndarray) -> np.ndarray:

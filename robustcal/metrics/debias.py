@@ -22,6 +22,8 @@ Norm = Callable[[np.ndarray], np.ndarray]
 STEPS, DRAW_STEPS = 26, 14
 #: How far the patterns of `wary_draws` go from the observed gaps to the extremes, and what makes a gap certain.
 WARINESS, CERTAIN = 0.5, 2.0
+#: Quantile of pure noise below which an observed error counts as luck.
+LUCKY = 0.16
 
 
 def truth_draws(gaps: np.ndarray, resampled: np.ndarray, observed: float, norm: Norm) -> np.ndarray:
@@ -38,31 +40,44 @@ def truth_draws(gaps: np.ndarray, resampled: np.ndarray, observed: float, norm: 
 
 
 def wary_draws(
-    gaps: np.ndarray, resampled: np.ndarray, norm: Norm, whole: Callable[[np.ndarray], float]
+    gaps: np.ndarray, resampled: np.ndarray, norm: Norm, whole: Callable[[np.ndarray], float], side: int = 0
 ) -> np.ndarray:
     """`truth_draws`, widened because nobody knows which of the small gaps are real.
 
     How much of the observed error is noise depends on how the true gaps are spread over the bins. Draws below the
     median also consider a pattern nearer to "only the certain gaps are real", draws above it one nearer to "every bin
-    is off by the same number of standard errors"; the more extreme draw counts.
+    is off by the same number of standard errors"; the more extreme draw counts. An error smaller than `LUCKY` of those
+    that noise makes alone is read as that quantile by the draws above the median: it is luck, and no proof of zero.
 
     Args:
         whole: gaps (B,) -> their norm with the bin shares of the whole sample.
+        side: 0, or the sign of the gaps that the norm counts. Only those are scaled; the others stay as observed, for
+            draws below the median those of them that are certain: what a bin that is far on the other side cannot add
+            is no noise of this norm.
     """
     observed = whole(gaps)
-    draws = truth_draws(gaps, resampled, observed, norm)
-    if not observed > 0 or len(draws) < 2:
-        return draws
-    spread = resampled.std(0)
-    certain, even = np.where(np.abs(gaps) > CERTAIN * spread, gaps, 0.0), np.sign(gaps) * spread
-    found = [draws]
-    for extreme in (certain, even):
-        pattern = gaps / np.abs(gaps).sum() * (1 - WARINESS) + extreme / max(np.abs(extreme).sum(), 1e-300) * WARINESS
-        size = whole(pattern)
-        if size > 0:
-            scale = _scale(pattern * (observed / size), resampled - gaps, observed, norm)
-            found.append(np.minimum(observed * scale, 1.0))
-    return np.where(draws <= np.median(draws), np.min(found, axis=0), np.max(found, axis=0))
+    if not observed > 0 or len(resampled) < 2:
+        return truth_draws(gaps, resampled, observed, norm)
+    spread, noise = resampled.std(0), resampled - gaps
+    certain = np.where(np.abs(gaps) > CERTAIN * spread, gaps, 0.0)
+    counted = gaps * side >= 0
+    moving, fixed, surely_fixed = (np.where(keep, x, 0.0) for keep, x in ((counted, gaps), (~counted, gaps), (~counted, certain)))
+    lifted = max(observed, float(np.quantile(norm(noise + fixed), LUCKY)))
+
+    def draws(pattern: np.ndarray, fixed: np.ndarray, reached: float) -> np.ndarray:
+        scale = _scale(pattern * (observed / whole(pattern)), noise + fixed, reached, norm)
+        return np.minimum(observed * scale, 1.0)
+
+    def towards(extreme: np.ndarray) -> np.ndarray:
+        share = extreme / max(np.abs(extreme).sum(), 1e-300)
+        return moving / np.abs(moving).sum() * (1 - WARINESS) + share * WARINESS
+
+    middle = draws(moving, fixed, observed)
+    low = np.minimum(middle, draws(towards(np.where(counted, certain, 0.0)), surely_fixed, observed))
+    high = np.maximum(middle, draws(towards(np.sign(moving) * spread), fixed, lifted))
+    above = np.zeros(len(middle), dtype=bool)
+    above[np.lexsort((high, middle))[(len(middle) + 1) // 2 :]] = True  # as many as below, however many draws are 0
+    return np.where(above, high, low)
 
 
 def _scale(pattern: np.ndarray, noise: np.ndarray, observed: float, norm: Norm) -> np.ndarray:

@@ -63,6 +63,8 @@ class Means(Mapping[str, float]):
         rules: for names whose plain bootstrap is biased, a rule for draws (R,) whose percentiles are an interval for
             the truth; it replaces ``combine(resampled)`` wherever intervals and differences are made.
         limits: for names with a closed-form interval better than percentiles of the draws.
+        compared: names of `rules` whose values, biased alike, are nevertheless compared by their plain bootstrap: draws
+            for the truth are wary, and a difference of two would be taken for chance too often.
     """
 
     def __init__(
@@ -71,8 +73,9 @@ class Means(Mapping[str, float]):
         combine: Callable[[np.ndarray], Values],
         rules: Mapping[str, Rule] | None = None,
         limits: Mapping[str, Limits] | None = None,
+        compared: tuple[str, ...] = (),
     ):
-        self.columns, self.combine = columns, combine
+        self.columns, self.combine, self.compared = columns, combine, compared
         self.rules, self.limits = dict(rules or {}), dict(limits or {})
         self._values: dict[str, float] | None = None
 
@@ -89,7 +92,13 @@ class Means(Mapping[str, float]):
 
     def drawn(self, resampled: np.ndarray) -> Values:
         """Draws (R,) of every value from resampled means (R, K)."""
-        return self.combine(resampled) | {name: rule(self.means, resampled) for name, rule in self.rules.items()}
+        return self.drawn_and_plain(resampled)[0]
+
+    def drawn_and_plain(self, resampled: np.ndarray) -> tuple[Values, Values]:
+        """The draws, and the plain bootstrap of the names in `compared`."""
+        plain = self.combine(resampled)
+        drawn = plain | {name: rule(self.means, resampled) for name, rule in self.rules.items()}
+        return drawn, {name: plain[name] for name in self.compared}
 
     def _once(self) -> dict[str, float]:
         if self._values is None:

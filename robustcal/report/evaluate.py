@@ -140,9 +140,8 @@ def _group(group, metrics, resamples, details, shared, notes) -> list[Cell]:
             shared[key] = Resamples.of(records["id"], resamples)
         paired = clean if clean is not None and np.array_equal(clean["id"], records["id"]) else None
         numbers = replicates(records, _metrics_for(meta, metrics), shared[key], clean=paired)
-        small = Replicates(
-            numbers.values, {k: v.astype(np.float32) for k, v in numbers.draws.items()}, numbers.limits
-        )
+        draws, plain = ({k: v.astype(np.float32) for k, v in x.items()} for x in (numbers.draws, numbers.plain))
+        small = Replicates(numbers.values, draws, numbers.limits, plain)
         extra = details(meta, records, paired) if details else None
         axes = (names["model"], names["dataset"], names["attack"], str(meta["eps"]))
         return Cell(meta, *axes, len(records["id"]), small, dict(validity.count_flags(records)), run, extra)

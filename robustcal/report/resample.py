@@ -17,6 +17,8 @@ KEEP = 128_000_000
 
 Inputs = tuple[Records, ...]
 Function = Callable[..., Mapping[str, float]]
+#: Draws of a metric, and those its comparisons use instead.
+Pair = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 class Resamples:
@@ -79,8 +81,11 @@ class Resampled(Mapping[str, np.ndarray]):
 
 def values_and_draws(
     functions: Sequence[Function], inputs: Sequence[Inputs], resamples: Resamples
-) -> tuple[list[Mapping[str, float]], list[dict[str, np.ndarray]]]:
-    """Call each metric on its records and under every resample: its values, and {name: (R,)} draws."""
+) -> tuple[list[Mapping[str, float]], list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
+    """Call each metric on its records and under every resample: values, {name: (R,)} draws, and those for comparisons.
+
+    The last are the plain bootstrap of names whose draws are more than that, see `Means.compared`; mostly empty.
+    """
     found = [function(*given) for function, given in zip(functions, inputs)]
     dense = [i for i, value in enumerate(found) if isinstance(value, Means) and isinstance(value.columns, np.ndarray)]
     stack = _centred([found[i] for i in dense])
@@ -95,7 +100,7 @@ def values_and_draws(
     drawn = [_join(value, part) for value, part in zip(found, parts)]
     for i, draws in zip(dense, _dense_draws([found[i] for i in dense], shifts, resamples.n)):
         drawn[i] = draws
-    return found, drawn
+    return found, [pair[0] for pair in drawn], [pair[1] for pair in drawn]
 
 
 def _draw(value: Mapping[str, float], function: Function, given: Inputs, counts: np.ndarray):
@@ -105,10 +110,10 @@ def _draw(value: Mapping[str, float], function: Function, given: Inputs, counts:
     return value.draws(counts) if isinstance(value, Weighted) else _by_index(function, given, counts)
 
 
-def _join(value: Mapping[str, float], parts: list) -> dict[str, np.ndarray]:
+def _join(value: Mapping[str, float], parts: list) -> Pair:
     if isinstance(value, Means):
-        return value.drawn(np.concatenate(parts)) if parts else {}
-    return {name: np.concatenate([part[name] for part in parts] or [np.empty(0)]) for name in value}
+        return value.drawn_and_plain(np.concatenate(parts)) if parts else ({}, {})
+    return {name: np.concatenate([part[name] for part in parts] or [np.empty(0)]) for name in value}, {}
 
 
 def _centred(additive: Sequence[Means]) -> np.ndarray:
@@ -123,12 +128,12 @@ def _centred(additive: Sequence[Means]) -> np.ndarray:
     return stack
 
 
-def _dense_draws(additive: Sequence[Means], shifts: list[np.ndarray], n: int) -> Iterator[dict[str, np.ndarray]]:
+def _dense_draws(additive: Sequence[Means], shifts: list[np.ndarray], n: int) -> Iterator[Pair]:
     start = 0
     for value in additive:
         stop = start + value.columns.shape[1]
         parts = [part[:, start:stop].astype(np.float64) / n for part in shifts] or [np.empty((0, stop - start))]
-        yield value.drawn(value.means + np.concatenate(parts))
+        yield value.drawn_and_plain(value.means + np.concatenate(parts))
         start = stop
 
 

@@ -186,7 +186,8 @@ def _averages(results: Results, place) -> list[dict[str, Any]]:
             h = averages.harmonic(model, attack, eps) if kind != "clean" else None
             if mean is not None:
                 group[model] = Replicates(
-                    {**mean.values, **(h.values if h else {})}, {**mean.draws, **(h.draws if h else {})}, mean.limits
+                    {**mean.values, **(h.values if h else {})}, {**mean.draws, **(h.draws if h else {})},
+                    mean.limits, mean.plain,
                 )
         names = [*CSV_METRICS, "h"]
         ranks = {name: ranked({m: x for m, x in group.items() if name in x.values}, name) for name in names}

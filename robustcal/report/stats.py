@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -41,12 +41,14 @@ class Replicates:
 
     Draws of cells on the same samples are paired; those of other samples are independent. So averages, differences
     and functions of values carry their uncertainty along: apply the same function to the draws.
-    `limits` holds closed-form intervals, where a metric has a better one than percentiles.
+    `limits` holds closed-form intervals, where a metric has a better one than percentiles. `plain` holds the bootstrap
+    of the values themselves where draws are something else and comparisons use it, see `Means.compared`.
     """
 
     values: Mapping[str, float]
     draws: Mapping[str, np.ndarray]
     limits: Mapping[str, tuple[float, float]]
+    plain: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def interval(self, name: str, level: float = 0.95) -> Interval:
         """The value of that name with its limits."""
@@ -81,13 +83,14 @@ def replicates(
         resamples = Resamples.of(records["id"], resamples, seed) if "id" in records else Resamples(n, resamples, seed)
     metrics = [metric for metric in metrics if clean is not None or not needs_clean(metric)]
     inputs = [(records, clean) if needs_clean(metric) else (records,) for metric in metrics]
-    found, drawn = values_and_draws([metric_function(metric) for metric in metrics], inputs, resamples)
+    found, drawn, plain = values_and_draws([metric_function(metric) for metric in metrics], inputs, resamples)
     limits = {}
     for value in found:
         if isinstance(value, Means) and n:
             limits |= {name: rule(value.means, n, level) for name, rule in value.limits.items()}
     values = {name: float(number) for value in found for name, number in value.items()}
-    return Replicates(values, {name: part for draws in drawn for name, part in draws.items()}, limits)
+    drawn, plain = ({name: part for draws in several for name, part in draws.items()} for several in (drawn, plain))
+    return Replicates(values, drawn, limits, plain)
 
 
 def summarise(
@@ -107,6 +110,7 @@ def average(cells: Sequence[Replicates]) -> Replicates:
         {name: float(np.mean([cell.values[name] for cell in cells])) for name in names},
         {name: np.mean([cell.draws[name] for cell in cells], axis=0) for name in names},
         dict(cells[0].limits) if len(cells) == 1 else {},
+        {n: np.mean([c.plain[n] for c in cells], axis=0) for n in names if all(n in c.plain for c in cells)},
     )
 
 
@@ -120,11 +124,15 @@ def difference(a: Replicates, b: Replicates, name: str, level: float = 0.95) -> 
     """b - a with limits and the p-value of "equal": paired where both are on the same samples.
 
     The p-value takes the draws of the difference as normal around their mean, so it is not bounded by the number of
-    resamples and can survive a correction for many comparisons.
+    resamples and can survive a correction for many comparisons. Where both have a `plain` bootstrap of the value, it
+    is that one's spread around the difference itself; the limits stay those of the draws.
     """
     value, draws = b.values[name] - a.values[name], b.draws[name] - a.draws[name]
     found = interval(value, draws, level)
-    spread, centre = (float(draws.std(ddof=1)), float(draws.mean())) if len(draws) > 1 else (float("nan"),) * 2
+    tested, centre = draws, float(draws.mean()) if len(draws) else float("nan")
+    if name in a.plain and name in b.plain:
+        tested, centre = b.plain[name] - a.plain[name], value
+    spread = float(tested.std(ddof=1)) if len(tested) > 1 else float("nan")
     if spread == 0:
         p = 1.0 if centre == 0 else 0.0
     else:
