@@ -18,13 +18,14 @@ class UserError(Exception):
 
 
 def parse_radius(text: str | float | int) -> Fraction:
-    """Read a perturbation radius: ``1/255``, ``0.03`` or ``0``. Exact, so that equal radii have equal cells.
+    """Read a perturbation radius: ``1/255``, ``0.5/255``, ``0.03`` or ``0``. Exact, so that equal radii have equal cells.
 
     Raises:
         UserError: if `text` is not a finite number >= 0.
     """
     try:
-        value = Fraction(str(text).strip()) if not isinstance(text, float) else Fraction(repr(text))
+        above, _, below = (repr(text) if isinstance(text, float) else str(text).strip()).partition("/")
+        value = Fraction(above) / Fraction(below or 1)
     except (ValueError, ZeroDivisionError):
         raise UserError(f"eps '{text}' is not a number; write it like 1/255 or 0.0157") from None
     if value < 0:

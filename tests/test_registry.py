@@ -59,7 +59,7 @@ def test_a_radius_is_a_number_of_at_least_zero(text):
 
 
 def test_equal_radii_are_equal():
-    assert parse_radius("2/510") == parse_radius("1/255")
+    assert parse_radius("2/510") == parse_radius("1/255") == parse_radius("0.5/127.5")
     assert parse_radius(0.5) == parse_radius("1/2")
 
 

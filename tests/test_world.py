@@ -223,3 +223,16 @@ def test_a_mistake_is_answered_in_one_line(spec, says):
 def test_the_identity_names_the_stream():
     same, other = world(variant="shapes"), World("shapes", "val", 2000, 0, ("{}",))
     assert same.identity == world(variant="shapes", size=5).identity != other.identity
+
+
+@pytest.mark.parametrize("name", ["digits", "world-source"])
+def test_another_resolution_changes_the_pixels_an_attack_has(name):
+    data = datasets.build(name).read(range(8)).images
+    large = datasets.build(f"{name}:resolution=96").read(range(8)).images
+    assert large.shape == (8, 3, 96, 96)
+    assert torch.allclose(torch.nn.functional.avg_pool2d(large, 3), data, atol=1e-6)
+    small = datasets.build(f"{name}:resolution=16")
+    assert small.resolution == 16
+    assert torch.allclose(small.read(range(8)).images, torch.nn.functional.avg_pool2d(data, 2), atol=1e-6)
+    with pytest.raises(UserError, match=f"'{name}' has no resolution=24"):
+        datasets.build(f"{name}:resolution=24")

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..registry import register
 from ..types import Batch, UserError
+from .sides import at_side, check_side
 
 CLASSNAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 RESOLUTION = 32
@@ -16,28 +17,31 @@ FACTOR, BORDER = 3, 4  # 8 pixels -> 24, then a black border of 4, so that strok
 
 
 @register.dataset
-def digits(*, card: dict | None = None, split: str = "test") -> "Digits":
+def digits(*, card: dict | None = None, split: str = "test", resolution: int = RESOLUTION) -> "Digits":
     """All 1,797 scans as one split, `test`. No model of this package is ever trained on any of them.
 
+    Args:
+        resolution: side in pixels at which an attack may change the images; 32, or a multiple or divisor of it.
+
     Raises:
-        UserError: if a split other than `test` is asked for.
+        UserError: a split other than `test`, or a resolution that cannot be made.
     """
     if split != "test":
         raise UserError(f"'digits' has no split '{split}'; all of it is split=test")
-    return Digits(tuple((card or {}).get("templates", ("This is a photo of the digit {}",))))
+    return Digits(tuple((card or {}).get("templates", ("This is a photo of the digit {}",))), check_side("digits", resolution, RESOLUTION))
 
 
 class Digits:
     """White strokes on black, grey levels 0..16 of the scans read as 0..1."""
 
-    name, task, resolution, split = "digits", "single", RESOLUTION, "test"
+    name, task, split = "digits", "single", "test"
     classnames = CLASSNAMES
 
-    def __init__(self, templates: Sequence[str]):
+    def __init__(self, templates: Sequence[str], resolution: int = RESOLUTION):
         from sklearn.datasets import load_digits
 
         scans = load_digits()
-        self.templates = templates
+        self.templates, self.resolution = templates, resolution
         self.scans = (scans.images / 16).astype(np.float32)
         self.labels = scans.target.astype(np.int64)
         self.ids = [f"digits/test/{index:05d}" for index in range(len(self.labels))]
@@ -48,12 +52,13 @@ class Digits:
         return len(self.labels)
 
     def read(self, indices: Sequence[int]) -> Batch:
-        """Enlarge these scans: images (n, 3, 32, 32) float32 in [0, 1], three equal channels."""
+        """Enlarge these scans: images (n, 3, S, S) float32 in [0, 1], three equal channels."""
         import torch
 
         rows = np.asarray(indices, dtype=np.int64).reshape(-1)
         pixels = np.repeat(enlarge(self.scans[rows])[:, None], 3, axis=1)
-        return Batch(tuple(self.ids[i] for i in rows), torch.from_numpy(pixels), torch.from_numpy(self.labels[rows]))
+        images = at_side(torch.from_numpy(pixels), self.resolution)
+        return Batch(tuple(self.ids[i] for i in rows), images, torch.from_numpy(self.labels[rows]))
 
 
 def enlarge(scans: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from ..registry import register
 from ..types import Batch, UserError
 from . import world_atlas as atlas
+from .sides import at_side, check_side
 from .world_attributes import (
     COLORS, DIGITS, HELD_OUT_PAIRS, LETTERS, SHAPES, SIZES, SOURCE_PAIRS, TEXTURES, pair_names,
 )  # fmt: skip
@@ -62,15 +63,20 @@ SUBSETS = {
 
 @register.dataset
 def world(
-    *, variant: str | None = None, card: dict | None = None, split: str = "test", size: int = 2000, seed: int = 0
-) -> "World":
+    *, variant: str | None = None, card: dict | None = None, split: str = "test", size: int = 2000, seed: int = 0,
+    resolution: int = RESOLUTION,
+) -> "World":  # fmt: skip
     """The rendered world under one of its labellings: ``world:letters`` or the card ``world-letters``.
 
     The splits train, val and test are disjoint random streams; so are the pre-training captions. A stream is endless,
     `size` only says how much of it is used, and label and pixels of sample i do not depend on `size`.
 
+    Args:
+        resolution: side in pixels at which an attack may change the images; 32, or a multiple or divisor of it.
+
     Raises:
-        UserError: unknown subset or split, a subset beside a card that has one, or a size below 1.
+        UserError: unknown subset or split, a subset beside a card that has one, a size below 1, or a resolution
+            that cannot be made.
     """
     subset = (card or {}).get("subset") or variant
     if variant and variant != subset:
@@ -85,7 +91,8 @@ def world(
     if size < 1:
         raise UserError(f"'world-{subset}' with size={size} has no samples; give size=1 or more")
     templates = tuple((card or {}).get("templates", (SUBSETS[subset].template,)))
-    return World(subset, split, int(size), int(seed), templates)
+    side = check_side(f"world-{subset}", resolution, RESOLUTION)
+    return World(subset, split, int(size), int(seed), templates, resolution=side)
 
 
 @dataclass
@@ -119,12 +126,12 @@ class World:
         return draw_scenes(sample_keys(self.stream, indices), subset.kind, subset.fixed(self.labels[indices]))
 
     def read(self, indices: Sequence[int], difficulty: float = 1.0) -> Batch:
-        """Render these samples: images (n, 3, 32, 32) float32 in [0, 1], multiples of 1/255."""
+        """Render these samples: images (n, 3, S, S) float32 in [0, 1]; at 32 pixels, multiples of 1/255."""
         import torch
 
         rows = np.asarray(indices, dtype=np.int64).reshape(-1)
         pixels = render(self.scenes(rows)[0], difficulty)
-        images = torch.from_numpy(pixels).float().div_(255)
+        images = at_side(torch.from_numpy(pixels).float().div_(255), self.resolution)
         return Batch(tuple(self.ids[i] for i in rows), images, torch.from_numpy(self.labels[rows]))
 
 
