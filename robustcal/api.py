@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 SUITES = Path(__file__).parent / "suites"
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ENGINES = ("local", "ray")
 LISTS = ("models", "attacks", "datasets", "eps")
 
@@ -75,7 +76,8 @@ def read_suite(name: str | Path) -> dict[str, Any]:
     for block in (suite, *blocks):
         for key in block:
             if not _suits(key, block[key]):
-                raise UserError(f"suite '{path}': {key} is not {'a list of texts' if key in LISTS else 'a whole number'}")
+                wanted = {"precision": f"one of {', '.join(PRECISIONS)}", **dict.fromkeys(LISTS, "a list of texts")}
+                raise UserError(f"suite '{path}': {key} is not {wanted.get(key, 'a whole number')}")
     return suite
 
 
@@ -83,7 +85,7 @@ def _suits(key: str, value: Any) -> bool:
     """Whether a suite's entry has the type its key asks for."""
     if key in LISTS:
         return isinstance(value, list) and all(isinstance(item, (str, int, float)) for item in value)
-    return key not in ("limit", "seed") or isinstance(value, int)
+    return value in PRECISIONS if key == "precision" else key not in ("limit", "seed") or isinstance(value, int)
 
 
 def sweeps_of(suite: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -132,7 +134,8 @@ def bench(
     engine = pick_engine(engine)
     report = progress or (lambda event: None)
     request, plugins = plan_request(models, attacks, datasets, eps, suite, limit, seed, plugins)
-    device, request["precision"], hardware = engine.pick(device, precision)
+    wanted = request["precision"] if precision == "auto" else precision
+    device, request["precision"], hardware = engine.pick(device, wanted)
     if skip_unreadable:
         request["skip_unreadable"] = True
     plan = make_plan(**request)
@@ -214,7 +217,7 @@ def plan_request(
     seed = chosen.get("seed", 0) if seed is None else seed
     if not 0 <= seed < 2**63:
         raise UserError(f"seed {seed} cannot be used; a seed is a whole number from 0")
-    return {"sweeps": sweeps_of(chosen, given), "seed": seed}, paths
+    return {"sweeps": sweeps_of(chosen, given), "seed": seed, "precision": chosen.get("precision", "auto")}, paths
 
 
 def _texts(values: Any) -> list[str]:

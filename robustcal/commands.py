@@ -63,11 +63,12 @@ def dry_run(options: argparse.Namespace, chosen: Mapping[str, Any], batch_size: 
     from .engine.plan import make_plan
     from .engine.worker import pick
 
-    device, precision, hardware = pick(options.device, options.precision)
     request, _ = plan_request(*(chosen[k] for k in ("models", "attacks", "datasets", "eps", "suite", "limit", "seed")), options.plugin)
+    wanted = request["precision"] if options.precision == "auto" else options.precision
+    device, request["precision"], hardware = pick(options.device, wanted)
     outline = Outline()
     plan = make_plan(
-        **request, precision=precision, skip_unreadable=options.skip_unreadable,
+        **request, skip_unreadable=options.skip_unreadable,
         open_source=outline.open_source, identify=outline.identify,
     )  # fmt: skip
     for cell in plan.cells:
@@ -88,22 +89,39 @@ def dry_run(options: argparse.Namespace, chosen: Mapping[str, Any], batch_size: 
 def report(options: argparse.Namespace) -> int:
     """``robustcal report``."""
     from .report import report as reporting
+    from .store import Run
 
-    if options.explain:
+    for path in options.plugin:
+        registry.load_plugin_file(path)
+    wanted, layout, compare = pieces(options.metrics), options.layout, options.compare
+    formats = pieces(options.format or ([] if options.images else ["text"]))
+    out = Path(options.out) if options.out else Path(options.runs[0]) / "report"
+    reporting.check_request(formats, layout, compare, wanted, out)
+    runs = [Run.open(path) for path in options.runs]
+    if options.explain is not None:
         from .report.explain import explain
-        from .store import Run
 
-        print(explain([Run.open(path) for path in options.runs], options.explain))
+        print(explain(runs, options.explain, wanted))
         return 0
-    formats = [piece for item in options.format for piece in item.split(",") if piece]
+    if options.images is not None:
+        draw_images(runs, options.images, positive(options.top, "--top") or 1, out)
+    if not formats:
+        return 0
+    if layout is None and wanted and "text" in formats:
+        layout = "metrics"
+    shown = layout or ("main" if formats == ["text"] else None)
     files = [name for name in formats if name != "text"]
+    results = reporting.gather(runs, metrics=reporting.metrics_for(shown), details=bool(files), wanted=wanted)
     if "text" in formats:
-        print(reporting.text_report(options.runs, layout=options.layout or "main", compare=options.compare))
-    if files:
-        out = Path(options.out) if options.out else Path(options.runs[0]) / "report"
-        for path in reporting.write_report(options.runs, files, out, layout=options.layout, compare=options.compare):
-            print(path)
+        print(reporting.text_report(results, layout=layout or "main", compare=compare))
+    for path in reporting.write_report(results, files, out, layout=layout, compare=compare) if files else []:
+        print(path)
     return 0
+
+
+def pieces(words: list[str]) -> list[str]:
+    """``["a,b", "c"]`` -> ``["a", "b", "c"]``."""
+    return [piece for word in words for piece in word.split(",") if piece]
 
 
 def ls(options: argparse.Namespace) -> int:

@@ -1,0 +1,48 @@
+"""Suites: every bundled one names things that exist, and each of its entries is obeyed."""
+
+import pytest
+
+from robustcal import registry
+from robustcal.api import SUITES, plan_request, read_suite, sweeps_of
+from robustcal.cli import main
+from robustcal.store import Run
+from robustcal.types import UserError
+
+NAMES = sorted(path.stem for path in SUITES.glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundled_suite_names_attacks_datasets_and_models_that_exist(name):
+    for sweep in sweeps_of(read_suite(name), {}):
+        for family in ("attacks", "datasets", "models"):
+            for spec in sweep[family]:
+                getattr(registry, family).arguments(getattr(registry, family).spec(spec))
+
+
+def write(tmp_path, text: str):
+    path = tmp_path / "mine.toml"
+    path.write_text('models = ["clip"]\nattacks = ["clean", "fgsm"]\ndatasets = ["digits"]\nlimit = 8\n' + text)
+    return path
+
+
+@pytest.mark.parametrize("given, used", [("auto", "fp16"), ("fp32", "fp32")])
+def test_the_precision_of_a_suite_holds_unless_another_is_given(tmp_path, given, used):
+    path = write(tmp_path, 'precision = "fp16"\n')
+    command = ["bench", "--suite", str(path), "--out", str(tmp_path / "run"), "--no-report", "--workers", "1"]
+    assert main([*command, "--precision", given, "--device", "cpu"]) == 0
+    assert {cell["precision"] for cell in Run.open(tmp_path / "run").cells()} == {used}
+
+
+def test_the_seed_of_a_suite_holds_unless_another_is_given(tmp_path):
+    path = write(tmp_path, "seed = 5\n")
+    assert plan_request(None, None, None, None, path, None, None, ())[0]["seed"] == 5
+    assert plan_request(None, None, None, None, path, None, 7, ())[0]["seed"] == 7
+
+
+@pytest.mark.parametrize("text, hint", [
+    ('precision = "fp8"', "precision is not one of auto, fp32"), ('limt = 3', "unknown keys: limt"), ('seed = "a"', "whole number"),
+    ("this is not TOML", "not valid TOML"), ("[sweep]\nlimit = 3", r"\[\[sweep\]\]"),
+])  # fmt: skip
+def test_a_suite_with_a_fault_is_refused(tmp_path, text, hint):
+    with pytest.raises(UserError, match=hint):
+        read_suite(write(tmp_path, text))
