@@ -1,0 +1,132 @@
+"""Figures and tables of the protocol study: one question, one figure, from the runs' cells.
+
+Called by `python benchmarks/study.py protocol`. Bars are 95 % intervals.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+import robustcal
+from robustcal import registry
+from robustcal.report.style import label_percent, look, panels, save, styled
+
+#: What is asked of the images that an attack hands back, in words.
+RULES = {
+    "pgd:steps=20:return=best": "PGD-20, highest loss",
+    "pgd:steps=20:return=last": "PGD-20, last iterate",
+    "torchattacks:PGD:steps=20": "torchattacks PGD-20, last",
+    "cw:steps=20": "CW-20, highest loss",
+    "apgd": "APGD-100, highest loss",
+    "autoattack:paper": "AutoAttack (paper), else clean",
+    "autoattack": "AutoAttack (standard), else clean",
+    "square:queries=1000": "Square, 1000 queries",
+    "confidence:goal=max": "maximum miscalibration",
+}
+NUMBERS = (("accuracy", "accuracy %"), ("ece", "calibration error (ECE) %"))
+
+
+def draw(runs: Sequence[Path], out: Path) -> None:
+    """Write ``figures/return-rule``, ``figures/resolution`` and ``figures/precision`` as PNG, and ``precision.csv``."""
+    fp32, fp16 = (cells(run) for run in runs)
+    with styled():
+        save(by_rule(fp32[fp32.side.isna()]), out / "figures" / "return-rule", ("png",))
+        save(by_side(fp32[fp32.rule == "pgd:steps=20:return=best"]), out / "figures" / "resolution", ("png",))
+        both = fp32.merge(fp16, on=["model", "dataset", "rule", "side"], suffixes=("_fp32", "_fp16"))
+        save(by_precision(both), out / "figures" / "precision", ("png",))
+    columns = [f"{name}_{kind}" for name, _ in NUMBERS for kind in ("fp32", "fp16")]
+    flags = ["flags_fp32", "flags_fp16"]
+    both[["model", "dataset", "rule", *columns, *flags]].to_csv(out / "precision.csv", index=False, float_format="%.4f")
+
+
+def cells(run: Path) -> pd.DataFrame:
+    """The cells of a run; `rule` is the attack as the suite writes it, `side` the resolution where it is not 32."""
+    frame = robustcal.frame(run)
+    specs = {str(registry.attacks.spec(text)): text for text in [*RULES, "clean"]}
+    frame["rule"] = frame.attack_spec.map(specs)
+    frame["side"] = frame.dataset_spec.str.extract(r"resolution=(\d+)")[0].astype(float).where(lambda side: side != 32)
+    frame["dataset"] = frame.dataset_spec.str.partition(":")[0]
+    frame["model"] = frame.model_spec.str.partition(":")[0]
+    return frame
+
+
+def by_rule(frame: pd.DataFrame):
+    """Accuracy and ECE of the images each attack hands back: a column of panels per data set."""
+    sets, models = list(frame.dataset.unique()), list(frame.model.unique())
+    rules = [rule for rule in RULES if rule in set(frame.rule)]
+    figure, axes = panels(len(sets), 2, 2.5, 2.5, sharey=True)
+    for row, (name, title) in enumerate(NUMBERS):
+        for column, dataset in enumerate(sets):
+            ax = axes[row * len(sets) + column]
+            for i, model in enumerate(models):
+                here = frame[(frame.dataset == dataset) & (frame.model == model)].set_index("rule").reindex(rules)
+                place = np.arange(len(rules)) + (i - (len(models) - 1) / 2) * 0.22
+                points(ax, here, name, place, model, i, across=False)
+            ax.set_yticks(range(len(rules)), [RULES[rule] for rule in rules])
+            ax.grid(axis="x")
+            ax.set_xlabel(title)
+            ax.set_title(dataset if row == 0 else "")
+            label_percent(ax, x=True, y=False, limit=False)
+            ax.set_xlim(left=0)
+    axes[0].invert_yaxis()
+    return legend(figure, axes)
+
+
+def by_side(frame: pd.DataFrame):
+    """Accuracy and ECE against the resolution at which the attack may change the image."""
+    frame = frame.assign(side=frame.side.fillna(32)).sort_values("side")
+    sets = list(frame.dataset.unique())
+    figure, axes = panels(len(sets), 2, 2.5, 2.2, sharex=True)
+    for row, (name, title) in enumerate(NUMBERS):
+        for column, dataset in enumerate(sets):
+            ax = axes[row * len(sets) + column]
+            for i, (model, here) in enumerate(frame[frame.dataset == dataset].groupby("model", sort=False)):
+                points(ax, here, name, np.log2(here.side) + 0.06 * (i - 1), model, i, across=True)
+            sides = sorted(frame.side.unique())
+            ax.set_xticks(np.log2(sides), [f"{side:g}" for side in sides])
+            ax.set_title(dataset if row == 0 else "")
+            ax.set_xlabel("attacked at, pixels a side" if row else "")
+            ax.set_ylabel(title if column == 0 else "")
+            ax.grid(axis="y")
+            label_percent(ax, limit=False)
+            ax.set_ylim(bottom=0)
+    return legend(figure, axes)
+
+
+def by_precision(both: pd.DataFrame):
+    """What changes when the search runs in fp16: fp16 minus fp32, in points; the verdict is fp32's in both."""
+    both = both[both.rule != "clean"]
+    rules = list(dict.fromkeys(both.rule))
+    figure, axes = panels(2, 1, 3.2, 2.2, sharey=True)
+    for ax, (name, title) in zip(axes, NUMBERS):
+        for i, (model, here) in enumerate(both.groupby("model", sort=False)):
+            change = 100 * (here[f"{name}_fp16"] - here[f"{name}_fp32"])
+            place = here.rule.map(rules.index) + (i - 1) * 0.2
+            ax.plot(change, place, linestyle="none", **{k: v for k, v in look(i).items() if k != "linestyle"}, label=model, markersize=4)
+        ax.set_yticks(range(len(rules)), [RULES[rule] for rule in rules])
+        ax.axvline(0, linewidth=0.6, color="black")
+        ax.set_xlabel(f"fp16 minus fp32: {title.replace(' %', '')}, points")
+        ax.grid(axis="x")
+    axes[0].invert_yaxis()
+    return legend(figure, axes)
+
+
+def points(ax, here: pd.DataFrame, name: str, place, model: str, i: int, across: bool) -> None:
+    """Values with their intervals at these places of the other axis."""
+    value = here[name].to_numpy()
+    bars = np.abs([value - here[f"{name}_lo"], here[f"{name}_hi"] - value])
+    style = {**look(i), "markersize": 3.5, "elinewidth": 0.7, "label": model}
+    if across:
+        ax.errorbar(place, value, bars, **style)
+    else:
+        ax.errorbar(value, place, xerr=bars, **{**style, "linestyle": "none"})
+
+
+def legend(figure, axes):
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure

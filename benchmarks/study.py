@@ -1,0 +1,132 @@
+"""Rebuild one folder of results/: train what it needs and lacks, run its sweeps, write its tables, figures and page.
+
+    python benchmarks/study.py main        # any of: python benchmarks/study.py --help
+
+Runs go to runs/ and continue where they stopped; the folder gets cells.csv, run.json, table.md, table.tex, figures and,
+where it says so, index.html. Nothing is written by hand but its README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = ("tecoa", "pmg-aft", "fare", "tga-zsr", "ucat", "ucat-scaled")
+DIALS = (("0.162", "1000"), ("0.07", "1000"), ("0.162", "10000"), ("0.07", "10000"))
+
+
+@dataclass(frozen=True)
+class Study:
+    """One folder of results/.
+
+    Attributes:
+        runs: run directory -> the suite that fills it.
+        layouts: tables to write.
+        figures: which to draw: "figures" (those of `robustcal report`), "protocol", or "MODEL/ATTACK", a reliability diagram.
+        train: training run -> arguments of `robustcal train`; only what is missing is trained.
+        random: open_clip architectures to write to runs/random/ with random weights.
+    """
+
+    runs: dict[str, str]
+    layouts: str = "main,calibration"
+    figures: tuple[str, ...] = ("figures",)
+    page: bool = True
+    train: dict[str, str] | None = None
+    random: tuple[str, ...] = ()
+
+
+SEEDS = {
+    f"runs/zoo{'' if seed == 0 else f'-seed-{seed}'}/{method}": f"tiny/{method} --seed {seed}"
+    for seed in range(3)
+    for method in METHODS
+}
+SWEEP = {
+    f"runs/ucat-sweep/tau-{tau}-weight-{weight}": f"tiny/ucat --objective ucat:tau={tau}:weight={weight}:evidence=matched"
+    for tau, weight in DIALS
+}
+DIAGRAMS = tuple(f"{model}/{attack}" for model in ("clip", "tecoa", "ucat") for attack in ("pgd", "confidence:goal=max"))
+STUDIES = {
+    "tiny": Study({"runs/tiny": "tiny"}, "main,by-eps,calibration,transfer", ("clip/pgd", "tecoa/pgd", "ucat/pgd"), page=False),
+    "main": Study({"runs/main": "tiny-main"}, "main,ablation"),
+    "calibration": Study({"runs/main": "tiny-main"}, "calibration,temperature", ("figures", *DIAGRAMS), page=False),
+    "radius": Study({"runs/radius": "tiny-radius"}, "by-eps"),
+    "ablation": Study({"runs/ablation": "tiny-ablation"}, "main,ablation,calibration,temperature"),
+    "seeds": Study({"runs/seeds": "results/seeds/suite.toml"}, "seeds", (), page=False, train=SEEDS),
+    "sweep": Study({"runs/sweep": "results/sweep/suite.toml"}, "ablation", train=SWEEP),
+    "protocol": Study(
+        {"runs/protocol": "tiny-protocol", "runs/protocol-fp16": "tiny-protocol-fp16"}, "main", ("protocol",), page=False
+    ),
+    "full-size": Study(
+        {"runs/full-size": "results/full-size/suite.toml"}, "main,calibration", (), page=False, random=("ViT-B-32",)
+    ),
+}
+
+
+def command(*words: str) -> None:
+    """Run `robustcal` with these words, shown first."""
+    print("robustcal", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "robustcal.cli", *words], check=True, cwd=ROOT)
+
+
+def rebuild(name: str) -> None:
+    """Everything from training to figures of one folder."""
+    study, out = STUDIES[name], ROOT / "results" / name
+    for run, arguments in (study.train or {}).items():
+        if not (ROOT / run / "card.json").is_file():
+            command("train", *arguments.split(), "--out", run)
+    for name in study.random:
+        folder = ROOT / "runs" / "random" / name
+        if not folder.is_dir():
+            subprocess.run([sys.executable, str(ROOT / "benchmarks" / "random_clip.py"), name, str(folder)], check=True)
+    for run, suite in study.runs.items():
+        command("bench", "--suite", suite, "--out", run, "--no-report")
+    write(study, out)
+
+
+def write(study: Study, out: Path) -> None:
+    """The folder's files from its runs' records."""
+    from robustcal.report import figures, plots
+    from robustcal.report.frame import csv_text
+    from robustcal.report.report import gather, metrics_for, write_report
+    from robustcal.report.style import save, styled
+
+    results = gather([ROOT / run for run in study.runs], metrics=metrics_for(study.layouts))
+    write_report(results, ["md", "tex", *(["html"] if study.page else [])], out, layout=study.layouts)
+    if study.page:
+        (out / "index.html").rename(out / "page.html")  # the documentation site has the folder's text at index.html
+    (out / "cells.csv").write_text(csv_text(results))
+    for run in study.runs:
+        name = "run.json" if run == next(iter(study.runs)) else f"{Path(run).name}.json"
+        (out / name).write_bytes((ROOT / run / "run.json").read_bytes())
+    for wanted in study.figures:
+        if wanted == "figures":
+            figures.write_figures(results, out, ("png",))
+        elif wanted == "protocol":
+            from protocol_figures import draw
+
+            draw([ROOT / run for run in study.runs], out)
+        else:
+            model, _, attack = wanted.partition("/")
+            labels = {axis: {text: spec for spec, text in results.labels[axis].items()} for axis in ("model", "attack")}
+            with styled():
+                figure = plots.reliability_figure(results, labels["model"][model], labels["attack"][attack])
+                save(figure, out / "reliability" / figures.file_name(f"{model}-{attack}"), ("png",))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--only-write", action="store_true", help="from the records that are there")
+    options = parser.parse_args()
+    if options.only_write:
+        write(STUDIES[options.study], ROOT / "results" / options.study)
+    else:
+        rebuild(options.study)
+
+
+if __name__ == "__main__":
+    main()
