@@ -119,6 +119,27 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
+def draw_images(runs: list[Any], name: str, count: int, out: Path) -> None:
+    """``robustcal report --images``: attack a cell's worst samples again and draw them."""
+    from .engine.replay import replay
+    from .report.explain import the_source
+    from .report.images import worst_rows, write_images
+    from .report.merge import merge
+
+    source = the_source(merge(runs)[0], name)
+    if not source.cell["id"].startswith(name):
+        raise UserError(f"cell '{name}' is a worst case over attacks and has no images of its own; name one of its members, such as {source.cell['id']}")
+    rows = worst_rows(source, count)
+    found = replay(source.cell, [row.id for row in rows])
+    for path in write_images(source, rows, found.clean, found.attacked, out):
+        print(path)
+    unlike = [row.id for row, now in zip(rows, found.predictions) if row.prediction != source.cell["classnames"][now]]
+    said = "all predictions are those of the record"
+    if unlike:
+        said = f"{len(unlike)} of {len(rows)} predictions are not those of the record, such as {unlike[0]}: the attack depends on its batch, or hardware or versions differ"
+    print(f"{len(rows)} images attacked again; {said}; the page shows them when it is made again: --format html", file=sys.stderr if unlike else sys.stdout)
+
+
 def pieces(words: list[str]) -> list[str]:
     """``["a,b", "c"]`` -> ``["a", "b", "c"]``."""
     return [piece for word in words for piece in word.split(",") if piece]

@@ -46,3 +46,25 @@ def test_each_member_stands_beside_its_own_attack(run):
 def test_an_unknown_cell_is_one_line(run):
     with pytest.raises(UserError, match="no cell"):
         explain([run], "nope")
+
+
+def test_every_interval_says_how_it_was_made(run):
+    from robustcal.report.evaluate import evaluate
+
+    results = evaluate([run], resamples=1000)
+    cell = results.get("clip", "digits", "pgd", "2/255")
+    lines = explain([run], cell.id).splitlines()
+    how = {line.split()[0]: line for line in lines if line.startswith("  ") and "]  " in line}
+    assert how["accuracy"].endswith("score") and "percentiles" in how["confidence"]
+    for name in ("ece", "ece_debiased", "mce", "overconfidence"):
+        assert "inverted test" in how[name], name
+    assert {line.split()[0] for line in lines if "]  " in line} == set(cell.numbers.values) - {"n"}
+    about = "\n".join(lines)
+    assert "can lie above its own interval" in about and "Wilson" in about and "two estimates of the same true error" in about
+
+
+def test_a_number_above_its_own_interval_says_so():
+    from robustcal.report.explain import outside
+
+    assert outside(0.5, 0.4, 0.6) == "" and outside(0.0, 0.0, 0.0) == ""
+    assert "above" in outside(0.5, 0.1, 0.4) and "below" in outside(0.05, 0.1, 0.4)

@@ -163,6 +163,13 @@ def test_transfer_rows_are_sources_and_columns_targets(results):
     assert found.rows[0].labels == ("clip",) and [c.title for c in found.columns] == ["clip", "tecoa", "ucat"]
 
 
+def test_a_run_of_clean_images_alone_has_a_table(tmp_path):
+    clean = gather([make_run(tmp_path / "run", attacks=("clean",), n=40).path], resamples=50)
+    (found,) = layouts.by_eps(clean)
+    assert [column.title for column in found.columns] == ["clean", "clean"]
+    assert found.rows and all(0 <= entry.value <= 1 for row in found.rows for entry in row.entries)
+
+
 def test_by_eps_runs_from_clean_to_the_largest_radius(results):
     (found,) = layouts.build("by-eps", results)
     assert [c.title for c in found.columns] == ["clean", "1/255", "2/255"] * 2

@@ -53,6 +53,7 @@ def make_plan(
     checked = [_check(sweep) for sweep in sweeps]  # every spelling mistake is found before any dataset is opened
     everything = list(dict.fromkeys(model for sweep in checked for model in sweep["models"]))
     weights = {model: (identify or model_identity)(model) for model in everything}
+    trained = {model: model_training(model) for model in everything}
     open_source = open_source or make_source
     opened: dict[tuple[Spec, int | None], Source] = {}
     cells: dict[str, dict[str, Any]] = {}
@@ -65,6 +66,8 @@ def make_plan(
                 for eps in radii_of(attack, sweep["eps"]):
                     cell = make_cell(model, weights[model], source, attack, eps, precision, seed, skip_unreadable)
                     cell["order"].insert(0, everything.index(model))
+                    if trained[model]:
+                        cell["training"] = trained[model]
                     cells.setdefault(cell["id"], cell)
                     sources.setdefault(cell["id"], source)
     return Plan(list(cells.values()), sources)
@@ -97,6 +100,18 @@ def model_identity(spec: Spec) -> str:
     identity = plugin.meta.get("identity")
     text = identity(**arguments) if identity else str(spec)
     return f"{text}+{plugin.source_sha256}" if plugin.source_sha256 else str(text)
+
+
+def model_training(spec: Spec) -> Mapping[str, Any] | None:
+    """How a model was trained, its seed among it, as its plugin's `training` says; None where nothing is known.
+
+    No part of a cell's identity: the hash of the weights says more. It tells which models differ in their seed alone.
+    """
+    plugin, arguments = registry.models.arguments(spec)
+    try:
+        return plugin.meta["training"](**arguments) if "training" in plugin.meta else None
+    except UserError:  # planned, not here: `identify` has said so
+        return None
 
 
 def make_cell(

@@ -23,7 +23,8 @@ def wilson(means: np.ndarray, n: int, level: float) -> tuple[float, float]:
     rate, z = float(means[0]), NormalDist().inv_cdf((1 + level) / 2)
     centre, width = rate + z**2 / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     scale = 1 + z**2 / n
-    return max(0.0, float((centre - width) / scale)), min(1.0, float((centre + width) / scale))
+    low, high = float((centre - width) / scale), float((centre + width) / scale)
+    return 0.0 if rate == 0 else low, 1.0 if rate == 1 else high  # exact at the ends, where rounding leaves 1e-16
 
 
 def harmonic_mean(clean: np.ndarray | float, attacked: np.ndarray | float) -> np.ndarray:

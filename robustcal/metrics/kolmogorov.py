@@ -42,7 +42,7 @@ def kolmogorov(records: Records, *, reading: str = "softmax") -> Weighted | dict
         resampled = np.add.reduceat(ordered, starts, axis=1) / weights.sum(1, keepdims=True)
         return {f"{prefix}ks": truth_draws(observed, resampled, float(_largest(observed)), _largest)}
 
-    return Weighted(evaluate, len(gap), draws)
+    return Weighted(evaluate, len(gap), draws, (f"{prefix}ks",))
 
 
 def _largest(steps: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ def smooth(records: Records, *, reading: str = "softmax") -> Weighted | dict[str
         found = truth_draws(whole[0], residuals(weights), observed, lambda moved: smoothed_norm(moved, width))
         return {f"{prefix}smooth_ece": found}
 
-    return Weighted(evaluate, n, draws)
+    return Weighted(evaluate, n, draws, (f"{prefix}smooth_ece",))
 
 
 def smoothed_norm(residuals: np.ndarray, width: np.ndarray) -> np.ndarray:

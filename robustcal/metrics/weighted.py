@@ -25,12 +25,14 @@ class Weighted(Mapping[str, float]):
         n: number of samples N.
         draws: like `evaluate`, for values whose plain bootstrap is biased: draws whose percentiles are an interval
             for the truth. Names it leaves out are those of `evaluate`.
+        tested: names whose draws are those of an inverted test, see `metrics.debias`.
     """
 
     def __init__(
-        self, evaluate: Callable[[np.ndarray], Values], n: int, draws: Callable[[np.ndarray], Values] | None = None
-    ):
-        self.evaluate, self.n, self.draws = evaluate, n, draws or evaluate
+        self, evaluate: Callable[[np.ndarray], Values], n: int, draws: Callable[[np.ndarray], Values] | None = None,
+        tested: tuple[str, ...] = (),
+    ):  # fmt: skip
+        self.evaluate, self.n, self.draws, self.tested = evaluate, n, draws or evaluate, tested
         self._values: dict[str, float] | None = None
 
     def _once(self) -> dict[str, float]:
@@ -82,6 +84,11 @@ class Means(Mapping[str, float]):
     @property
     def n(self) -> int:
         return self.columns.shape[0]
+
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """Names whose draws are those of an inverted test, see `metrics.debias`."""
+        return tuple(self.rules)
 
     @property
     def means(self) -> np.ndarray:

@@ -40,7 +40,7 @@ def identity(
     return weights.digest(under, base, weights.sha256(file), activation, normalise, entry)
 
 
-@register.model(identity=identity)
+@register.model(identity=identity, training=source.training)
 def checkpoint(
     *, variant: str | None = None, card: dict | None = None, base: str | None = None, activation: str | None = None,
     normalise: str | None = None, entry: str | None = None,

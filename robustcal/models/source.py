@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..registry import models, normalise, parse_spec
 from ..types import Spec, UserError
+from ..weights import digest
 from . import blueprint
 from .open_clip import FORMS, HUB, LOCAL, split_tag
 
@@ -59,6 +60,34 @@ def identity(variant: str, *, base: str | None = None, activation: str | None = 
         return checkpoint.identity(variant=variant, base=base, activation=activation)
     _no_base(variant, base)
     return open_clip.identity(variant=as_open_clip(variant), activation=activation)
+
+
+#: What a card says about a training besides its seed: two models that agree in all of it differ in the seed alone.
+TRAINING = ("method", "objective", "steps", "source_data")
+#: Settings of a recipe that are names or paths, or said elsewhere.
+NO_SETTING = {"name", "title", "model", "seed", "recipes", "results_only"}
+
+
+def training(*, variant: str | None = None, card: dict | None = None, **_: object) -> dict | None:
+    """How a model was trained: its seed, and what must be equal in a model of another seed. None where no card says.
+
+    A run folder also tells its base (the identity of its weights) and a hash of all settings; bundled cards do not.
+    """
+    from . import checkpoint
+
+    facts = card or {}
+    if variant is not None:
+        if not is_checkpoint(variant) or not Path(variant).expanduser().is_dir():
+            return None
+        facts = checkpoint.read_card(Path(variant).expanduser())
+    recipe = facts.get("recipe", {})
+    if "seed" not in facts:
+        return None
+    found = {"seed": facts["seed"]} | {key: facts.get(key, recipe.get(key)) for key in TRAINING}
+    if recipe:
+        settings = sorted((key, value) for key, value in recipe.items() if key not in NO_SETTING)
+        found |= {"base": spec_identity(facts["base"]), "settings": digest(repr(settings))}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _no_base(variant: str, base: str | None) -> None:

@@ -26,7 +26,7 @@ def identity(
     return weights.digest(blueprint.folder_identity(FOLDER), weights.sha256(tower) if tower else None)
 
 
-@register.model(identity=identity)
+@register.model(identity=identity, training=source.training)
 def tiny(
     *, variant: str | None = None, card: dict | None = None, base: str | None = None, activation: str | None = None
 ) -> "ClipModel":

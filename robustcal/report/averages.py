@@ -8,7 +8,7 @@ from ..metrics.accuracy import harmonic_mean
 from .evaluate import Cell, Results
 from .stats import Replicates, average, mark
 from .tables import Entry, Row
-from .words import METRICS
+from .words import word
 
 SINGLE, MULTI = "single", "multi"
 
@@ -65,10 +65,10 @@ def fill(models: Sequence[str], columns: Sequence[tuple[str, Pick]]) -> dict[str
 
 def ranked(numbers: Mapping[str, Replicates], name: str) -> dict[str, str]:
     """Model -> "best" (and significantly so) or "second"; nothing where the best value is shared by several."""
-    if len(numbers) < 2 or METRICS[name].better == "none":
+    if len(numbers) < 2 or word(name).better == "none":
         return {}
     values = {model: round(x.values[name], 12) for model, x in numbers.items()}
-    marks = mark(numbers, name, direction=METRICS[name].better)
+    marks = mark(numbers, name, direction=word(name).better)
     top = [values[model] for model, found in marks.items() if found.startswith("best")]
     second = [values[model] for model, found in marks.items() if found == "second"]
     if not top or top == second:

@@ -66,11 +66,20 @@ def compare_with(name: str, results: Results, chosen: Sequence[str]) -> list[Tab
         UserError: no published table belongs to any of the layouts.
     """
     published = read_published(name)
-    numbers = [number for layout in chosen for number in published.card["layouts"].get(layout, [])]
+    return [Comparison(published, number, results).table() for number in numbers_of(name, chosen)]
+
+
+def numbers_of(name: str, chosen: Sequence[str]) -> list[int]:
+    """The numbers of the published tables that belong to the chosen layouts.
+
+    Raises:
+        UserError: unknown comparison, or no table belongs to any of the layouts.
+    """
+    known = read_published(name).card["layouts"]
+    numbers = list(dict.fromkeys(number for layout in chosen for number in known.get(layout, [])))
     if not numbers:
-        known = ", ".join(published.card["layouts"])
-        raise UserError(f"no published table belongs to layout {', '.join(chosen)}; --compare {name} knows: {known}")
-    return [Comparison(published, number, results).table() for number in dict.fromkeys(numbers)]
+        raise UserError(f"no published table belongs to layout {', '.join(chosen)}; --compare {name} knows: {', '.join(known)}")
+    return numbers
 
 
 class Comparison:

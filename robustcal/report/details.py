@@ -75,11 +75,11 @@ def curve(records: Records) -> tuple[np.ndarray, np.ndarray]:
     return coverage, risk[np.minimum(np.searchsorted(known, coverage - 1e-9), len(risk) - 1)]
 
 
-def shown(names: Sequence[str], records: Records, clean: Records | None) -> list[Shown]:
-    """The most confident mistakes; where there are fewer than `SAMPLES`, the least confident hits after them."""
+def shown(names: Sequence[str], records: Records, clean: Records | None, count: int = SAMPLES) -> list[Shown]:
+    """The most confident mistakes; where there are fewer than `count`, the least confident hits after them."""
     correct = np.asarray(records["correct"], dtype=bool)
     confidence = np.asarray(records["confidence"], dtype=np.float64)
-    order = np.lexsort((np.arange(len(correct)), np.where(correct, confidence, -confidence), correct))[:SAMPLES]
+    order = np.lexsort((np.arange(len(correct)), np.where(correct, confidence, -confidence), correct))[:count]
     labels = records.get("labels")
     result = []
     for i in order:

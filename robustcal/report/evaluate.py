@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -43,6 +43,7 @@ class Cell:
     flags: dict[str, int | None]  # flag -> samples that carry it; None for a flag of the whole cell
     run: Run
     details: Any = None  # whatever `evaluate(details=...)` made of the records
+    asked: Mapping[str, Replicates] = field(default_factory=dict)  # metric spec -> the numbers it returned
 
     @property
     def id(self) -> str:
@@ -101,8 +102,25 @@ class Results:
         if len(found) == 1:
             return found[0]
         near = found or [cell for cell in self.cells if name in f"{cell.model} {cell.dataset} {cell.attack}"]
-        hint = f"did you mean {', '.join(c.id for c in near[:3])}?" if near else "ids stand in cells.csv"
-        raise UserError(f"{'several cells' if found else 'no cell'} of the run start with '{name}'; {hint}")
+        raise not_one(name, [cell.id for cell in found], [cell.id for cell in near])
+
+
+def not_one(name: str, found: Sequence[str], near: Sequence[str]) -> UserError:
+    """The one-line error of an id that names no cell or several."""
+    hint = f"did you mean {', '.join(near[:3])}?" if near else "ids stand in cells.csv"
+    return UserError(f"{'several cells' if found else 'no cell'} of the run start{'' if found else 's'} with '{name}'; {hint}")
+
+
+def worst_ids(sources: Iterable[Source]) -> dict[str, Source]:
+    """The ids that worst cases will have, each with one of its members; from what defines cells, nothing is read."""
+    groups: dict[tuple, list[Source]] = {}
+    for source in sources:
+        cell = source.cell
+        if _counts_for_worst(cell):
+            key = (source.names["model"], source.names["dataset"], str(cell["eps"]), cell["threat"]["norm"])
+            groups.setdefault(key, []).append(source)
+    several = [group for group in groups.values() if len({source.cell["attack"] for source in group}) > 1]
+    return {_worst_meta([source.cell for source in group])["id"]: group[0] for group in several}
 
 
 Details = Callable[[Mapping[str, Any], Records, "Records | None"], Any]
@@ -110,7 +128,7 @@ Details = Callable[[Mapping[str, Any], Records, "Records | None"], Any]
 
 def evaluate(
     runs: Iterable[Run], metrics: Sequence[Any] = CELL_METRICS, *, resamples: int = 1000,
-    details: Details | None = None, only: Callable[[Source], bool] | None = None,
+    details: Details | None = None, only: Callable[[Source], bool] | None = None, wanted: Sequence[str] = (),
 ) -> Results:  # fmt: skip
     """Read every cell of the runs once and compute its numbers; `worst` cells are added where attacks allow.
 
@@ -118,6 +136,7 @@ def evaluate(
         metrics: specs or functions; multi-label cells get `MULTI_METRICS` too.
         only: which cells to look at; all by default.
         details: called with (cell, records, clean records or None); its result is kept as `Cell.details`.
+        wanted: specs of further metrics, kept apart in `Cell.asked`: their names may be those of others.
     """
     runs = list(runs)
     sources, notes = merge(runs)
@@ -127,11 +146,11 @@ def evaluate(
         groups.setdefault((source.names["model"], source.names["dataset"]), []).append(source)
     cells: list[Cell] = []
     for group in groups.values():
-        cells += _group(group, metrics, resamples, details, shared, notes)
+        cells += _group(group, metrics, resamples, details, shared, notes, wanted)
     return Results(cells, _condensed(notes), runs)
 
 
-def _group(group, metrics, resamples, details, shared, notes) -> list[Cell]:
+def _group(group, metrics, resamples, details, shared, notes, wanted) -> list[Cell]:
     """The cells of one model on one dataset, their worst cases, and the flags that follow from them together."""
 
     def measure(meta: Mapping[str, Any], names: Mapping[str, str], records: Records, run: Run) -> Cell:
@@ -139,18 +158,17 @@ def _group(group, metrics, resamples, details, shared, notes) -> list[Cell]:
         if key not in shared:
             shared[key] = Resamples.of(records["id"], resamples)
         paired = clean if clean is not None and np.array_equal(clean["id"], records["id"]) else None
-        numbers = replicates(records, _metrics_for(meta, metrics), shared[key], clean=paired)
-        draws, plain = ({k: v.astype(np.float32) for k, v in x.items()} for x in (numbers.draws, numbers.plain))
-        small = Replicates(numbers.values, draws, numbers.limits, plain)
+        numbers = _small(replicates(records, _metrics_for(meta, metrics), shared[key], clean=paired))
+        asked = {spec: _small(replicates(records, [spec], shared[key], clean=paired)) for spec in wanted}
         extra = details(meta, records, paired) if details else None
         axes = (names["model"], names["dataset"], names["attack"], str(meta["eps"]))
-        return Cell(meta, *axes, len(records["id"]), small, dict(validity.count_flags(records)), run, extra)
+        return Cell(meta, *axes, len(records["id"]), numbers, dict(validity.count_flags(records)), run, extra, asked)
 
     clean: Records | None = None
     cells: list[Cell] = []
     kept: dict[tuple, list[tuple[Source, Records]]] = {}
     for source in sorted(group, key=lambda s: s.cell["attack_meta"]["kind"] != "clean"):  # stable: clean ones first
-        records = source.run.read(source.cell["id"], _columns_for(source.cell, metrics))
+        records = source.run.read(source.cell["id"], _columns_for(source.cell, (*metrics, *wanted)))
         if not _complete(source, records, notes):
             continue
         if clean is None and source.cell["attack_meta"]["kind"] == "clean":
@@ -174,6 +192,12 @@ def _group(group, metrics, resamples, details, shared, notes) -> list[Cell]:
         flags = found[cell.id] if cell.id in found else validity.own_flags(cell.meta)
         cell.flags.update({flag: None for flag in flags if flag not in cell.flags})
     return cells
+
+
+def _small(numbers: Replicates) -> Replicates:
+    """The same with draws of half the size."""
+    draws, plain = ({k: v.astype(np.float32) for k, v in x.items()} for x in (numbers.draws, numbers.plain))
+    return replace(numbers, draws=draws, plain=plain)
 
 
 def _complete(source: Source, records: Records, notes: list[str]) -> bool:

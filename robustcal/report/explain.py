@@ -7,32 +7,57 @@ from typing import Any, Mapping, Sequence
 
 from ..store import Run
 from .captions import NORMS, RETURNS
-from .evaluate import Cell, evaluate
-from .merge import merge
-from .words import METRICS, flag_meanings
+from .evaluate import Cell, evaluate, not_one, worst_ids
+from .merge import Source, merge
+from .words import flag_meanings, word
 
 Section = tuple[str, list[tuple[str, str]]]
+#: How an interval was made, by the names of `Replicates.method`.
+METHODS = {
+    "score": "Wilson's score interval of a proportion: of positive width at 0 % and 100 % too",
+    "percentiles": "2.5 and 97.5 % of the values of bootstrap resamples of the samples",
+    "inverted test": "the true errors under which a number like this one is neither too rare nor too common; the number itself is"
+    " too large on average, since noise in the bins adds to it, so it can lie above its own interval",
+}  # fmt: skip
+SHARED = "ece and ece_debiased are two estimates of the same true error; the interval is that error's, and so the same"
 
 
-def explain(runs: Sequence[Run], name: str) -> str:
+def explain(runs: Sequence[Run], name: str, wanted: Sequence[str] = ()) -> str:
     """Everything that made the cell whose id starts with `name`, as text; only its model and dataset are read.
 
+    Args:
+        wanted: specs of further metrics.
+
     Raises:
-        UserError: no such cell, or several.
+        UserError: no such cell, or several; said before any record is read.
     """
     sources, _ = merge(runs)
-    groups = {(s.names["model"], s.names["dataset"]) for s in sources if name and s.cell["id"].startswith(name)}
-    chosen = (
-        (lambda s: (s.names["model"], s.names["dataset"]) in groups) if groups else None
-    )  # a worst case: look at all
-    return text(sections_of(evaluate(runs, only=chosen).find(name)))
+    source = the_source(sources, name)
+    pair = source.names["model"], source.names["dataset"]
+    results = evaluate(runs, only=lambda s: (s.names["model"], s.names["dataset"]) == pair, wanted=wanted)
+    return text(sections_of(results.find(name)))
+
+
+def the_source(sources: Sequence[Source], name: str) -> Source:
+    """The cell whose id starts with `name`, or a member of the worst case that does.
+
+    Raises:
+        UserError: none, or several.
+    """
+    known = {source.cell["id"]: source for source in sources} | worst_ids(sources)
+    found = [id for id in known if name and id.startswith(name)]
+    if len(found) != 1:
+        alike = [s.cell["id"] for s in sources if name and name in " ".join(s.names.values())]
+        raise not_one(name, found, found or alike)
+    return known[found[0]]
 
 
 def sections_of(cell: Cell) -> list[Section]:
     """Sections of (name, value) pairs: the number, its protocol, its identity, its flags and its commands."""
     sections = [
         ("Cell", what(cell)),
-        ("Numbers", numbers(cell)),
+        ("Numbers [95 % interval]", numbers(cell)),
+        ("How intervals were made", intervals(cell)),
         ("Protocol", list(protocol_facts(cell.meta).items())),
     ]
     sections.append(("Prompts", prompts(cell.meta)))
@@ -62,15 +87,31 @@ def what(cell: Cell) -> list[tuple[str, str]]:
 
 
 def numbers(cell: Cell) -> list[tuple[str, str]]:
-    """Each number with its 95 % limits, in its own unit."""
+    """Each number with its 95 % limits, how they were made, and whether the number lies outside them."""
     rows = [("n", str(cell.n))]
-    for name in cell.numbers.values:
-        value, low, high = cell.interval(name)
-        unit = METRICS[name].unit if name in METRICS else ""
-        scale, sign = (100, " %") if unit == "fraction" else (1, f" {unit}" if unit else "")
-        bounds = f"  [{low * scale:.6g}, {high * scale:.6g}]" if low == low else ""
-        rows.append((name, f"{value * scale:.6g}{sign}{bounds}"))
+    for spec, numbers in {"": cell.numbers, **cell.asked}.items():
+        for name in numbers.values:
+            value, low, high = numbers.interval(name)
+            unit = word(name).unit
+            scale, sign = (100, " %") if unit == "fraction" else (1, f" {unit}" if unit else "")
+            how = numbers.method(name) + outside(value, low, high)
+            bounds = f"  [{low * scale:.6g}, {high * scale:.6g}]  {how}" if low == low else "  no interval"
+            rows.append((f"{name} ({spec})" if spec else name, f"{value * scale:.6g}{sign}{bounds}"))
     return rows
+
+
+def outside(value: float, low: float, high: float) -> str:
+    """A remark on a number outside its own interval."""
+    slack = 1e-6 * max(abs(value), 1e-12)
+    return "; the number lies above: noise adds to it" if value > high + slack else "; the number lies below" if value < low - slack else ""
+
+
+def intervals(cell: Cell) -> list[tuple[str, str]]:
+    """What the methods named beside the numbers of a cell are."""
+    used = {n.method(name) for n in (cell.numbers, *cell.asked.values()) for name in n.values}
+    rows = [(method, about) for method, about in METHODS.items() if method in used]
+    shared = {"ece", "ece_debiased"} <= set(cell.numbers.values)
+    return rows + ([("one interval for two", SHARED)] if shared else [])
 
 
 def protocol_facts(meta: Mapping[str, Any]) -> dict[str, str]:

@@ -9,10 +9,13 @@ from typing import Any
 import pandas as pd
 
 from ..store import Run, write_atomically
+from .asked import column_names
 from .evaluate import SCALAR_COLUMNS, Results, evaluate
 from .labels import short_labels
 from .merge import AXES, merge
+from .stats import Replicates
 
+NOTHING = Replicates({}, {}, {})
 #: The metrics that cells.csv carries, in its order; each with ``_lo`` and ``_hi``.
 CSV_METRICS = ("accuracy", "ece", "confidence", "entropy", "nll", "brier", "au", "eu")
 
@@ -21,10 +24,10 @@ def cells_frame(source: Results | Iterable[Run]) -> pd.DataFrame:
     """One row per cell: cell, model, dataset, attack, norm, eps, n, metrics with ``_lo`` and ``_hi``, flags, specs.
 
     `model`, `dataset` and `attack` are the shortest labels that tell the cells apart; ``*_spec`` are the whole specs.
-    Values are fractions and nats, never percentages. Ordered by model, dataset, attack and radius.
+    Metrics that were asked for besides stand before the flags. Values are fractions and nats, never percentages. Ordered by model, dataset, attack and radius.
     """
     results = source if isinstance(source, Results) else evaluate(source)
-    rows = []
+    rows, asked = [], column_names(results, CSV_METRICS)
     for cell in results.cells:
         row: dict[str, Any] = {
             "cell": cell.id, **dict(zip(AXES, results.labelled(cell))),
@@ -32,10 +35,14 @@ def cells_frame(source: Results | Iterable[Run]) -> pd.DataFrame:
         }  # fmt: skip
         for name in CSV_METRICS:
             row |= dict(zip((name, f"{name}_lo", f"{name}_hi"), cell.interval(name)))
+        for (spec, name), title in asked.items():
+            found = cell.asked[spec].interval(name) if name in cell.asked.get(spec, NOTHING).values else (None,) * 3
+            row |= dict(zip((title, f"{title}_lo", f"{title}_hi"), found))
         row["flags"] = ";".join(cell.flags)
         rows.append(row | {f"{axis}_spec": getattr(cell, axis) for axis in AXES})
     names = ["cell", "model", "dataset", "attack", "norm", "eps", "n"]
     names += [name + end for name in CSV_METRICS for end in ("", "_lo", "_hi")]
+    names += [title + end for title in asked.values() for end in ("", "_lo", "_hi")]
     names += ["flags", *(f"{axis}_spec" for axis in AXES)]
     return pd.DataFrame(rows, columns=names)
 

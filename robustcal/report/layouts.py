@@ -6,11 +6,13 @@ from typing import Callable, Iterable, Mapping, Sequence
 
 from ..registry import parse_spec
 from ..types import UserError
+from .asked import metric_tables
 from .averages import MULTI, SINGLE, Averages, block
 from .captions import marks_note, protocol
 from .evaluate import Cell, Results
 from .labels import sentence
 from .posthoc import temperature_tables
+from .seeds import seed_tables
 from .tables import Column, Entry, Row, Table
 from .words import METRICS, flag_meanings
 
@@ -142,9 +144,8 @@ def by_eps(results: Results) -> list[Table]:
         _column(m, "clean" if e == "0" else e, METRICS[m].title) for m in ("accuracy", "ece") for e in ["0", *steps]
     ]
     rows, cells = [], []
-    for attack in (
-        a for a in results.values("attack") if any(c.attack == a and c.kind != "clean" for c in results.cells)
-    ):
+    attacked = {c.attack for c in results.cells if c.kind != "clean"}
+    for attack in [a for a in results.values("attack") if a in attacked] or results.values("attack")[:1]:
         picks = [
             (metric, (lambda m: averages.clean(m)) if eps == "0" else (lambda m, e=eps: averages.get(m, attack, e)))
             for metric in ("accuracy", "ece") for eps in ["0", *steps]
@@ -214,7 +215,8 @@ def _over(averages: Averages) -> str:
 
 LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
     "main": main, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer,
-    "coco": coco, "temperature": temperature_tables,
+    "coco": coco, "temperature": temperature_tables, "metrics": metric_tables,
+    "seeds": seed_tables,
 }  # fmt: skip
 
 
@@ -224,6 +226,11 @@ def build(name: str, results: Results) -> list[Table]:
     Raises:
         UserError: unknown layout.
     """
+    check(name)
+    return LAYOUTS[name](results)
+
+
+def check(name: str) -> None:
+    """Raise `UserError` for a layout that does not exist."""
     if name not in LAYOUTS:
         raise UserError(f"unknown layout '{name}'; there are: {', '.join(LAYOUTS)}")
-    return LAYOUTS[name](results)

@@ -66,7 +66,7 @@ def latex(table: Table) -> str:
         body = f"${body}$" if body[0] in "+-" else body
         body = {"best": rf"\textbf{{{body}}}", "second": rf"\underline{{{body}}}", "": body}[entry.rank]
         flags = rf"\textsuperscript{{{table.mark(entry)}}}" if entry.flags else ""
-        bounds = interval(entry, column).replace("-", "$-$")
+        bounds = interval(entry, column).replace("-", "$-$").replace("±", r"$\pm$")
         return body + flags + (rf" {{\scriptsize {bounds}}}" if bounds else "")
 
     count = len(table.labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Sequence
 
 import numpy as np
@@ -211,25 +212,25 @@ def image_figure(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], eps: float)
     """Worst images with their perturbation: clean, attacked, and the change, stretched to the whole range.
 
     Args:
-        rows: (caption, clean image, attacked image), images (3, H, W) or (H, W, 3) in [0, 1].
+        rows: (caption, clean image, attacked image), images (3, H, W) or (H, W, 3) in [0, 1]. More than four stand in
+            two columns.
         eps: radius, in [0, 1].
     """
-    figure, axes = panels(3, len(rows), 1.35, 1.5)
+    across = 1 if len(rows) <= 4 else 2
+    figure, axes = panels(3 * across, -(-len(rows) // across), 1.25 if across == 1 else 1.2, 1.08)
+    for ax in axes:
+        ax.set_axis_off()
     for i, (caption, clean, attacked) in enumerate(rows):
         clean, attacked = (
             np.moveaxis(x, 0, -1) if x.shape[0] == 3 else x for x in (np.asarray(clean), np.asarray(attacked))
         )
         change = 0.5 + (attacked - clean) / (2 * eps) if eps > 0 else np.full_like(clean, 0.5)
-        for ax, picture, title in zip(
-            axes[3 * i :], (clean, attacked, change), ("clean", "attacked", "change, stretched")
-        ):
+        for ax, picture, title in zip(axes[3 * i :], (clean, attacked, change), ("clean", "attacked", "change, stretched")):
             ax.imshow(np.clip(picture, 0, 1), interpolation="nearest")
-            ax.set_xticks([])
-            ax.set_yticks([])
-            ax.spines[:].set_visible(False)
-            if i == 0:
-                ax.set_title(title)
-        axes[3 * i].set_ylabel(caption, fontsize=6.5)
+            if i < across:
+                ax.set_title(title, fontsize=7.5)
+        text = "\n".join(part for line in caption.splitlines() for part in textwrap.wrap(line, 14) or [""])
+        axes[3 * i].text(-0.06, 0.5, text, fontsize=6.5, ha="right", va="center", transform=axes[3 * i].transAxes)
     return figure
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
-from typing import Callable, Iterable, Mapping, Sequence
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
+from ..registry import register
 from ..store import Run, write_atomically
 from ..types import UserError
 from . import layouts, markup, tables
-from .compare import compare_with
+from .compare import compare_with, numbers_of
 from .details import describe
 from .evaluate import REPORT_METRICS, Results, evaluate
 from .frame import csv_text
 from .tables import Table
 
 #: Written without being asked for a layout: those that have cells.
-DEFAULT_LAYOUTS = ("main", "calibration", "by-eps", "transfer", "coco")
+DEFAULT_LAYOUTS = ("main", "calibration", "by-eps", "transfer", "coco", "metrics")
 #: For the layout `calibration` when it is asked for: slower, so not in every report.
 FULL_METRICS = (*REPORT_METRICS, "selective", "adaptive", "kolmogorov", "detection", "classwise")
 LATEX_HEAD = "% Needs \\usepackage{booktabs,graphicx}. Made by robustcal; \\input this file.\n"
@@ -28,18 +30,20 @@ def gather(
     metrics: Sequence[str] = REPORT_METRICS,
     details: bool = True,
     resamples: int = 1000,
+    wanted: Sequence[str] = (),
 ) -> Results:
     """Open run directories, merge them and compute every number once; what all the functions below start from.
 
     Args:
         metrics: what to compute; `FULL_METRICS` has everything the layout `calibration` can show.
         details: keep what diagrams and the page need.
+        wanted: specs of further metrics, for the layout `metrics` and cells.csv.
 
     Raises:
         UserError: a path that is no run, or runs without a finished cell.
     """
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
-    results = evaluate(opened, metrics, details=describe if details else None, resamples=resamples)
+    results = evaluate(opened, metrics, details=describe if details else None, resamples=resamples, wanted=wanted)
     if not results.cells:
         names = ", ".join(f"'{run.path}'" for run in opened)
         raise UserError(f"{names} has no finished cell to report on; run the same bench command again")
@@ -48,7 +52,40 @@ def gather(
 
 def metrics_for(layout: str | None) -> tuple[str, ...]:
     """The metrics that a layout wants."""
-    return FULL_METRICS if layout == "all" or "calibration" in (layout or "").split(",") else REPORT_METRICS
+    return FULL_METRICS if layout == "all" or layout and "calibration" in layout_names(layout) else REPORT_METRICS
+
+
+def layout_names(layout: str | None) -> list[str]:
+    """The layouts that a text names: several joined by commas, "all", or None for the default ones."""
+    if layout is None:
+        return list(DEFAULT_LAYOUTS)
+    return list(layouts.LAYOUTS) if layout == "all" else [name.strip() for name in layout.split(",")]
+
+
+def check_request(
+    formats: Iterable[str] = (), layout: str | None = None, compare: str | None = None, wanted: Sequence[str] = (),
+    out: str | Path | None = None,
+) -> None:  # fmt: skip
+    """Refuse a report that cannot be made, before anything is computed.
+
+    Raises:
+        UserError: unknown format, layout, comparison or metric; a layout without a published table; an `out` that is
+            a file or cannot be written.
+    """
+    for name in formats:
+        if name not in ("text", *WRITERS):
+            raise UserError(f"unknown format '{name}'; there are: text, {', '.join(WRITERS)}")
+    for name in layout_names(layout):
+        layouts.check(name)
+    if layout and "metrics" in layout_names(layout) and layout != "all" and not wanted:
+        raise UserError("layout 'metrics' shows the metrics you name with --metrics SPEC; see: robustcal ls metrics")
+    for spec in wanted:
+        register.metrics.spec(spec)
+    if compare is not None:
+        numbers_of(compare, layout_names(layout))
+    above = next((path for path in [Path(out), *Path(out).parents] if path.exists()), None) if out else None
+    if above is not None and not (above.is_dir() and os.access(above, os.W_OK)):
+        raise UserError(f"cannot write to '{out}': '{above}' is {'not writable' if above.is_dir() else 'a file'}; choose another --out")
 
 
 def chosen_tables(results: Results, layout: str | None = None, compare: str | None = None) -> list[Table]:
@@ -57,12 +94,10 @@ def chosen_tables(results: Results, layout: str | None = None, compare: str | No
     Args:
         compare: "paper" sets the published numbers beside the measured ones.
     """
-    names = (
-        list(DEFAULT_LAYOUTS) if layout is None else list(layouts.LAYOUTS) if layout == "all" else layout.split(",")
-    )
+    names = layout_names(layout)
     if compare is not None:
         return compare_with(compare, results, names)
-    found = [table for name in names for table in layouts.build(name.strip(), results)]
+    found = [table for name in names for table in layouts.build(name, results)]
     return [table for table in found if table.rows] if layout is None else found
 
 
@@ -108,10 +143,9 @@ def write_report(
     Raises:
         UserError: unknown format, layout or comparison; a path that cannot be written.
     """
-    order = [name for name in WRITERS if name in set(formats)]
-    unknown = [name for name in formats if name not in WRITERS]
-    if unknown:
-        raise UserError(f"unknown format '{unknown[0]}'; there are: text, {', '.join(WRITERS)}")
+    formats = set(formats) - {"text"}
+    check_request(formats, layout, compare, _asked(runs), out)
+    order = [name for name in WRITERS if name in formats]
     results = runs if isinstance(runs, Results) else gather(runs, metrics=metrics_for(layout))
     out, paths = Path(out), []
     try:
@@ -121,6 +155,10 @@ def write_report(
     except OSError as error:
         raise UserError(f"cannot write to '{out}': {error.strerror or error}; choose another --out") from None
     return paths
+
+
+def _asked(runs: Any) -> list[str]:
+    return list(dict.fromkeys(spec for cell in runs.cells for spec in cell.asked)) if isinstance(runs, Results) else []
 
 
 def _write(path: Path, text: str) -> list[Path]:
@@ -165,6 +203,7 @@ def _cells(results: Results, out: Path, layout: str | None, compare: str | None)
 
 
 def _html(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+    from .images import images_beside
     from .site import page
 
     # The page names what lies beside it already; it is written last, so that it finds what this call wrote.
@@ -176,7 +215,7 @@ def _html(results: Results, out: Path, layout: str | None, compare: str | None) 
     files = [(path.relative_to(out).as_posix(), path.relative_to(out).as_posix()) for path in known]
     if (out.parent / "cells.csv").exists():
         files.insert(0, ("../cells.csv", "cells.csv: every number with its interval"))
-    return _write(out / "index.html", page(results, files))
+    return _write(out / "index.html", page(results, files, images_beside(out)))
 
 
 #: Format -> what writes it, in the order of writing.

@@ -42,13 +42,19 @@ class Replicates:
     Draws of cells on the same samples are paired; those of other samples are independent. So averages, differences
     and functions of values carry their uncertainty along: apply the same function to the draws.
     `limits` holds closed-form intervals, where a metric has a better one than percentiles. `plain` holds the bootstrap
-    of the values themselves where draws are something else and comparisons use it, see `Means.compared`.
+    of the values themselves where draws are something else and comparisons use it, see `Means.compared`. `tested` names
+    the values whose draws are those of an inverted test.
     """
 
     values: Mapping[str, float]
     draws: Mapping[str, np.ndarray]
     limits: Mapping[str, tuple[float, float]]
     plain: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tested: frozenset[str] = frozenset()
+
+    def method(self, name: str) -> str:
+        """How the interval of that name was made: "score", "inverted test" or "percentiles"."""
+        return "score" if name in self.limits else "inverted test" if name in self.tested else "percentiles"
 
     def interval(self, name: str, level: float = 0.95) -> Interval:
         """The value of that name with its limits."""
@@ -90,7 +96,8 @@ def replicates(
             limits |= {name: rule(value.means, n, level) for name, rule in value.limits.items()}
     values = {name: float(number) for value in found for name, number in value.items()}
     drawn, plain = ({name: part for draws in several for name, part in draws.items()} for several in (drawn, plain))
-    return Replicates(values, drawn, limits, plain)
+    tested = frozenset(name for value in found for name in getattr(value, "tested", ()))
+    return Replicates(values, drawn, limits, plain, tested)
 
 
 def summarise(

@@ -22,6 +22,7 @@ class Entry:
     flags: tuple[str, ...] = ()
     rank: str = ""  # "best" (and significantly so), "second" or ""
     signed: bool = False  # a difference: always written with its sign
+    deviation: float | None = None  # standard deviation over training seeds, printed behind ±
 
     @property
     def empty(self) -> bool:
@@ -38,6 +39,7 @@ class Column:
     better: str = ""  # "higher", "lower" or "" where neither is better
     interval: bool = False  # print [lo, hi] beside the value
     digits: int = 2
+    deviation: bool = False  # entries are means over training seeds
 
     @property
     def arrow(self) -> str:
@@ -91,7 +93,9 @@ def number(value: float, column: Column, signed: bool = False) -> str:
 
 
 def interval(entry: Entry, column: Column) -> str:
-    """The bounds of an entry as ``[lo, hi]``, empty where there are none or the column shows none."""
+    """The bounds of an entry as ``[lo, hi]``, its deviation as ``± sd``; empty where it has none or the column shows none."""
+    if entry.deviation is not None:
+        return f"± {number(entry.deviation, column)}"
     if not column.interval or entry.lo is None or entry.hi is None or math.isnan(entry.lo) or math.isnan(entry.hi):
         return ""
     return f"[{number(entry.lo, column)}, {number(entry.hi, column)}]"
@@ -189,12 +193,13 @@ def comma_separated(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [" ".join(filter(None, [c.group, c.title])) for c in table.columns]
-    head = [[name, f"{name} lo", f"{name} hi"] if c.interval else [name] for name, c in zip(names, table.columns)]
+    ends = [("", " lo", " hi") if c.interval else ("", " sd") if c.deviation else ("",) for c in table.columns]
+    head = [[name + end for end in group] for name, group in zip(names, ends)]
     writer.writerow([*table.labels, *(name for group in head for name in group)])
     for row in table.rows:
         line: list[str] = list(row.labels)
         for entry, column in zip(row.entries, table.columns):
-            values = (entry.value, entry.lo, entry.hi) if column.interval else (entry.value,)
+            values = (entry.value, *((entry.lo, entry.hi) if column.interval else (entry.deviation,) if column.deviation else ()))
             line += ["" if v is None or math.isnan(v) else f"{v:.6g}" for v in values]
         writer.writerow(line)
     return out.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..metrics.validity import FLAGS
+from .catalogue import direction_of, unit_of
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,11 @@ METRICS: dict[str, Word] = {
     ),
     "f1_at_3": Word("F1 at 3", "F1@3", "fraction", "higher", "Harmonic mean of precision and recall at 3."),
 }
+
+
+def word(name: str) -> Word:
+    """The words for a number; what its metric declares, where it is not one of `METRICS`."""
+    return METRICS.get(name) or Word(name, name, unit_of(name), direction_of(name), "")
 
 
 def flag_meanings() -> dict[str, str]:
