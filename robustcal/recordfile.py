@@ -83,8 +83,16 @@ def write(path: Path, records: Records, stamp: Mapping[str, str], skipped: Seque
     table = pa.table({name: _column(values) for name, values in records.items()})
     said = {SKIPPED: json.dumps(list(skipped))} if skipped else {}
     sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({**stamp, **said, SUM: ZEROS}), sink, compression="zstd")
+    table = table.replace_schema_metadata({**stamp, **said, SUM: ZEROS})
+    pq.write_table(table, sink, compression=_compression(table.schema), use_dictionary=False, write_statistics=False)
     write_atomically(path, seal(sink.getvalue().to_pybytes()))
+
+
+def _compression(schema: pa.Schema) -> dict[str, str]:
+    """The logits, most of the bytes and seldom read, as small as possible; everything else fast to read."""
+    leaf = {True: ".list.element", False: ""}
+    lists = {field.name: pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type) for field in schema}
+    return {f"{name}{leaf[is_list]}": "zstd" if is_list else "lz4" for name, is_list in lists.items()}
 
 
 def seal(data: bytes) -> bytes:

@@ -32,6 +32,8 @@ __all__ = ["DamagedShard", "Run", "claim_name", "write_atomically"]
 FORMAT = 1
 #: Threads that read the shards of a cell: most of the time is spent outside Python, decompressing.
 READERS = min(8, os.cpu_count() or 1)
+#: Threads that look at footers when a run continues: they wait for the file system, not for a core.
+LOOKERS = 4
 
 
 class Run:
@@ -147,14 +149,16 @@ class Run:
 
     def discard_damaged(self, cell: Mapping[str, Any]) -> list[str]:
         """Move shards aside whose footer cannot be trusted, remove what killed workers left. One line for each shard."""
-        lines = []
-        for shard in sorted(self.present(cell["id"])):
-            try:
-                recordfile.check(self.shard_path(cell["id"], shard), _stamp(cell["id"], shard))
-            except DamagedShard as damage:
-                lines.append(self.set_aside(damage))
+        with ThreadPoolExecutor(LOOKERS) as pool:
+            found = list(pool.map(lambda shard: self._damage(cell["id"], shard), sorted(self.present(cell["id"]))))
         self._remove_leftovers(cell["id"])
-        return lines
+        return [self.set_aside(damage) for damage in found if damage]
+
+    def _damage(self, cell: str, shard: int) -> DamagedShard | None:
+        try:
+            return recordfile.check(self.shard_path(cell, shard), _stamp(cell, shard))
+        except DamagedShard as damage:
+            return damage
 
     def set_aside(self, damage: DamagedShard) -> str:
         """Rename a damaged shard, so that it is missing and computed again. Returns a line that says so."""
