@@ -128,7 +128,7 @@ def bench(
         UserError: anything the caller can mend, before anything is computed where possible.
     """
     from .engine.plan import make_plan
-    from .engine.preflight import preflight
+    from .engine.preflight import preflight, try_attacks
     from .store import DamagedShard, Run
 
     engine = pick_engine(engine)
@@ -139,6 +139,7 @@ def bench(
     if skip_unreadable:
         request["skip_unreadable"] = True
     plan = make_plan(**request)
+    try_attacks(plan)
     finished_before = (Path(out) / "run.json").is_file() and not engine.missing_shards(plan, Run.open(out))
     if not finished_before:
         preflight({cell["model"] for cell in plan.cells})

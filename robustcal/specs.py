@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from fractions import Fraction
+from math import isfinite
 
 from .types import Param, Spec, UserError
 
@@ -40,11 +41,18 @@ def parse_spec(text: str) -> Spec:
     return Spec(name, ":".join(variant) or None, params)
 
 
+#: How an error names the type of a parameter.
+KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
+
+
 def convert(text: Param, parameter: inspect.Parameter, where: str) -> Param:
     """Turn the text of a parameter into the type of its default (or annotation).
 
+    Args:
+        where: how an error calls it, such as ``steps=ten in 'pgd:steps=ten'``.
+
     Raises:
-        UserError: naming the spec and the expected type.
+        UserError: naming the spec and the expected type; nan and infinities are no numbers.
     """
     if not isinstance(text, str):
         return text
@@ -61,8 +69,14 @@ def convert(text: Param, parameter: inspect.Parameter, where: str) -> Param:
             if kind == "int":
                 return int(text)
             if kind == "float":
-                return float(Fraction(text)) if "/" in text else float(text)
+                return _finite(float(Fraction(text)) if "/" in text else float(text))
             return text
-        except (KeyError, ValueError, ZeroDivisionError):
+        except (KeyError, ValueError, ZeroDivisionError, OverflowError):
             continue
-    raise UserError(f"'{where}' is not a valid {' or '.join(kinds)}")
+    raise UserError(f"{where} is not {' or '.join(KINDS[kind] for kind in kinds)}")
+
+
+def _finite(value: float) -> float:
+    if not isfinite(value):
+        raise ValueError
+    return value

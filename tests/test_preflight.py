@@ -1,12 +1,17 @@
 """A sweep's models are loaded once before anything is computed."""
 
 import os
+import re
 
+import numpy as np
 import pytest
 import torch
 from tiny_clip import write_model
 
+from robustcal import registry
+from robustcal.cli import main
 from robustcal.engine import preflight as module
+from robustcal.engine.plan import make_plan
 from robustcal.engine.preflight import leaves, preflight
 from robustcal.types import UserError
 
@@ -47,3 +52,53 @@ def test_bundled_models_are_not_loaded_again(monkeypatch):
 def test_parts_of_models_made_of_models_are_found():
     assert [leaf.partition(":")[0] for leaf in leaves("interpolate:a=tecoa:b=ttc")] == ["tecoa", "clip"]
     assert list(leaves("ttc:model=ucat:reference=ViT-B-32/openai")) == ["ucat", "open-clip:ViT-B-32/openai"]
+
+
+OUT_OF_RANGE = [
+    "pgd:steps=0", "pgd:steps=-1", "pgd:step=0", "pgd:restarts=0", "pgd:momentum=-1", "pgd:norm=l7", "pgd:loss=bogus",
+    "pgd:return=first", "cw:kappa=-1", "cw:step=nan", "cw:step=inf", "fgsm:step=-1/255", "fgsm:start=there",
+    "apgd:targets=0", "apgd:loss=bogus", "square:queries=0", "square:p_init=0", "square:p_init=2", "noise:draw=bell",
+    "autoattack:steps=0", "autoattack:queries=-5", "autoattack:norm=l3", "autoattack:strong", "eot:draws=0", "a3:budget=0",
+    "a3:rounds=0", "confidence:goal=sideways", "confidence:steps=0", "composite:components=taste", "composite:steps=0",
+    "transfer:from=clip:steps=0", "torchattacks:PGD:steps=0", "torchattacks:PGD:step=-1", "torchattacks:Square:norm=l7",
+    "torchattacks:Square:loss=bogus", "torchattacks:NoSuch", "pgd:steps=ten", "pgd:steps=1.5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", OUT_OF_RANGE)
+def test_a_parameter_out_of_range_is_refused_before_anything_is_written(spec, tmp_path, capsys):
+    out = tmp_path / "run"
+    where = ["--datasets", "digits", "--limit", "8", "--device", "cpu", "--out", str(out)]
+    assert main(["bench", "--models", "clip", "--attacks", "clean", spec, *where]) == 2
+    error = capsys.readouterr().err
+    name, _, rest = spec.partition(":")
+    assert error.startswith("robustcal: ") and error.count("\n") == 1 and (name in error or rest in error)
+    assert not out.exists() and not re.search(r"'[^' ]*'[^', ;:]*'[^' ]*'", error), error
+
+
+@pytest.mark.parametrize("spec", ["temperature:model=clip:t=0", "temperature:model=clip:samples=0", "ttc:steps=0", "ttc:eps=-1",
+                                  "interpolate:a=clip:b=ucat:t=2"])  # fmt: skip
+def test_a_model_setting_out_of_range_is_refused_before_anything_is_written(spec, tmp_path, capsys):
+    out = tmp_path / "run"
+    where = ["--datasets", "digits", "--limit", "8", "--device", "cpu", "--out", str(out)]
+    assert main(["bench", "--models", spec, "--attacks", "clean", *where]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not out.exists()
+
+
+def test_an_attack_that_the_labels_do_not_suit_is_refused_before_anything_is_written(monkeypatch):
+    plan = make_plan([{"models": ["clip"], "attacks": ["apgd:loss=targeted", "clean"], "datasets": ["digits"], "limit": 8}])
+    module.try_attacks(plan)
+    source = plan.sources[plan.cells[0]["id"]]
+    monkeypatch.setattr(source.dataset, "labels", np.eye(10)[source.dataset.labels], raising=False)
+    multi = make_plan([{"models": ["clip"], "attacks": ["autoattack"], "datasets": ["digits"], "limit": 8}],
+                      open_source=lambda *_: source)  # fmt: skip
+    with pytest.raises(UserError, match="'autoattack' on 'digits.*one label per image"):
+        module.try_attacks(multi)
+
+
+def test_the_trial_of_an_attack_asks_no_model(monkeypatch):
+    monkeypatch.setattr(module.registry.models, "build", lambda spec: pytest.fail(f"built {spec}"))
+    attacks = ["clean", "pgd", "cw", "apgd", "square", "autoattack", "eot", "a3", "confidence", "composite", "fgsm", "noise",
+               "radii", "transfer:from=ucat", "torchattacks:DIFGSM"]  # fmt: skip
+    known = [name for name in attacks if name.partition(":")[0] in registry.attacks.names()]
+    module.try_attacks(make_plan([{"models": ["clip"], "attacks": known, "datasets": ["digits"], "limit": 8}]))

@@ -38,7 +38,7 @@ def test_the_canonical_spec_has_every_default_and_rebuilds_itself():
     [
         ("pdg", "did you mean"),
         ("pgd:stesp=3", "did you mean .step"),
-        ("pgd:steps=ten", "not a valid int"),
+        ("pgd:steps=ten", "steps=ten in 'pgd:steps=ten' is not a whole number"),
         ("pgd:steps=", "no value"),
         ("pgd:steps=1:steps=2", "twice"),
         ("pgd::steps=1", "malformed"),

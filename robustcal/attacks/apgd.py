@@ -43,6 +43,8 @@ def apgd(
     """
     check_choice("return", return_, ("best", "success-else-clean"))
     check_positive(steps=steps, restarts=restarts, targets=targets)
+    if loss != "targeted":
+        find_loss(loss)
     ball = make_ball(images, threat, norm)
     with torch.no_grad():
         clean = classifier(images)

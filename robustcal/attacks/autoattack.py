@@ -14,6 +14,7 @@ from ..registry import register
 from ..types import Classifier, Threat, UserError
 from .apgd import apgd
 from .borrowed import borrowed_rng, draw_seed, need_single_labels
+from .pgd import check_positive
 
 #: Attacks of each version where there are classes enough. `paper` is what robust CLIP papers call AutoAttack.
 VERSIONS = {
@@ -56,6 +57,7 @@ def autoattack(
         near = difflib.get_close_matches(version, VERSIONS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(VERSIONS)}"
         raise UserError(f"autoattack has no version '{version}'; {hint}")
+    check_positive(steps=steps, queries=queries)
     need_single_labels(labels, "autoattack")
     seed, count = draw_seed(noise), classifier.num_classes
     with borrowed_rng(seed), kept_trace(), torch.enable_grad():

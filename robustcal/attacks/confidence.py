@@ -13,7 +13,7 @@ from ..registry import register
 from ..types import Classifier, Threat, UserError
 from .balls import make_ball, pick
 from .losses import margin
-from .pgd import check_choice, check_positive
+from .pgd import check_choice, check_positive, check_size
 
 GOALS = {"down": "confidence-down", "up": "confidence-up", "max": "miscalibration", "random": "random-confidence"}
 
@@ -44,6 +44,7 @@ def confidence(
     check_choice("goal", goal, tuple(GOALS))
     check_choice("start", start, ("clean", "uniform"))
     check_positive(steps=steps)
+    check_size(step)
     if labels.ndim != 1:
         raise UserError("confidence attacks need one label per image; this data set is multi-label")
     ball = make_ball(images, threat, norm)

@@ -9,7 +9,7 @@ from ..registry import register
 from ..types import Classifier, Threat
 from .balls import keep_better, make_ball
 from .losses import margin
-from .pgd import ascend, check_choice, check_positive, default_step
+from .pgd import ascend, check_choice, check_not_negative, check_positive, check_size, default_step
 
 
 @register.attack(kind="white-box", version=1)
@@ -31,6 +31,8 @@ def cw(
     """
     check_choice("return", return_, ("best", "last"))
     check_positive(steps=steps, restarts=restarts)
+    check_size(step)
+    check_not_negative(kappa=kappa)
     ball = make_ball(images, threat, norm)
     size = default_step(threat.eps, steps, norm) if step is None else step
 

@@ -12,7 +12,7 @@ from ..registry import register
 from ..types import Classifier, Threat
 from .balls import make_ball
 from .losses import find_loss
-from .pgd import ascend, check_choice, check_positive, default_step
+from .pgd import ascend, check_choice, check_not_negative, check_positive, check_size, default_step
 
 
 @register.attack(kind="white-box", version=1)
@@ -32,6 +32,8 @@ def eot(
     """
     check_choice("return", return_, ("best", "last"))
     check_positive(draws=draws, steps=steps)
+    check_size(step)
+    check_not_negative(momentum=momentum)
     count = draws if getattr(classifier, "randomised", False) else 1
     one, ball = find_loss(loss), make_ball(images, threat, norm)
 

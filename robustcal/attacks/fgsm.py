@@ -9,7 +9,7 @@ from ..registry import register
 from ..types import Classifier, Threat
 from .balls import make_ball
 from .losses import find_loss
-from .pgd import check_choice, gradient_of
+from .pgd import check_choice, check_size, gradient_of
 
 
 @register.attack(kind="white-box", returns="last", version=1)
@@ -24,6 +24,7 @@ def fgsm(
         start: "clean", or "uniform" in the ball.
     """
     check_choice("start", start, ("clean", "uniform"))
+    check_size(step)
     ball = make_ball(images, threat, norm)
     first = ball.random(noise) if start == "uniform" else ball.clean
     gradient, _ = gradient_of(classifier, first, labels, find_loss(loss))

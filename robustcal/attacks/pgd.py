@@ -37,6 +37,8 @@ def pgd(
     check_choice("start", start, ("uniform", "clean"))
     check_choice("return", return_, ("best", "last"))
     check_positive(steps=steps, restarts=restarts)
+    check_size(step)
+    check_not_negative(momentum=momentum)
     objective, ball = find_loss(loss), make_ball(images, threat, norm)
     size = default_step(threat.eps, steps, norm) if step is None else step
     best = None
@@ -93,8 +95,21 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise UserError(f"{name}={value} is not valid; there are: {', '.join(choices)}")
 
 
-def check_positive(**counts: int) -> None:
-    """Raise `UserError` unless every count is at least 1."""
+def check_positive(**counts: int | None) -> None:
+    """Raise `UserError` unless every count that is given is at least 1."""
     for name, value in counts.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise UserError(f"{name}={value} must be 1 or more")
+
+
+def check_size(step: float | None) -> None:
+    """Raise `UserError` for a step, in pixel units, that leads nowhere: it must be above 0. None: the default."""
+    if step is not None and not 0 < step < float("inf"):
+        raise UserError(f"step={step} must be a number above 0, like step=1/255")
+
+
+def check_not_negative(**numbers: float | None) -> None:
+    """Raise `UserError` unless every number that is given is at least 0."""
+    for name, value in numbers.items():
+        if value is not None and not 0 <= value < float("inf"):
+            raise UserError(f"{name}={value} must be 0 or more")

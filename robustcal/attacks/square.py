@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..noise import Noise
 from ..registry import register
-from ..types import Classifier, Threat
+from ..types import Classifier, Threat, UserError
 from .balls import LinfBall, pick
 from .losses import find_loss, margin
 from .pgd import check_choice, check_positive
@@ -41,6 +41,8 @@ def square(
     """
     check_choice("return", return_, ("best", "success-else-clean"))
     check_positive(queries=queries, restarts=restarts)
+    if not 0 < p_init <= 1:
+        raise UserError(f"p_init={p_init} is not a share of the image; it is above 0 and at most 1")
     ball, stop = LinfBall(images.detach(), threat), return_ == "success-else-clean"
     result, value = images.clone(), torch.full_like(images[:, 0, 0, 0], -torch.inf)
     active = torch.arange(len(images), device=images.device)

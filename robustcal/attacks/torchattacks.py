@@ -15,6 +15,7 @@ from ..registry import register
 from ..types import Classifier, Threat, UserError
 from .balls import BALLS, make_ball
 from .borrowed import borrowed_rng, draw_seed, need_single_labels
+from .pgd import check_positive, check_size
 
 #: What the library's own names are here; `step` is handled apart.
 RENAMED = {
@@ -69,6 +70,8 @@ def torchattacks(
         norm: for the classes that have the choice (APGD, APGDT, FAB, Square, AutoAttack): linf or l2.
     """
     name = find_class(variant)
+    check_positive(steps=steps, restarts=restarts, queries=queries)
+    check_size(step)
     need_single_labels(labels, f"torchattacks:{name}")
     seed = draw_seed(noise)
     asked = {"steps": steps, "step": step, "restarts": restarts, "queries": queries, "loss": loss, "norm": norm}
@@ -80,7 +83,11 @@ def torchattacks(
         attack.set_device(images.device)
         if name == "JSMA":  # its target is (label + 1) mod 10 whatever the number of classes
             attack.set_mode_targeted_by_function(lambda x, y: (y + 1) % classifier.num_classes, quiet=True)
-        found = attack(images.detach().clone(), labels).detach()
+        try:
+            found = attack(images.detach().clone(), labels).detach()
+        except AssertionError as error:  # how the library refuses a norm or a loss
+            refused = " ".join(f"{key}={value}" for key, value in asked.items() if value is not None)
+            raise UserError(f"torchattacks:{name} does not take {refused or 'these images'} {error}".rstrip()) from None
     ball = NORMS.get(name, "linf")
     if "eps" not in settings and "max_epsilon" not in settings and ball in BALLS:
         found = make_ball(images, threat, ball).project(found)

@@ -1,11 +1,17 @@
-"""Load every model of a sweep once before anything is computed, so that a bad checkpoint does not end it half-way."""
+"""What is tried before anything is computed or written: that models load, and that attacks take their parameters."""
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+from typing import Any, Iterable, Iterator, Mapping
+
+import torch
 
 from .. import registry
 from ..models.source import is_spec
+from ..noise import Noise
+from ..types import Threat, UserError
+from .plan import Plan
+from .run import make_attack
 
 
 def preflight(specs: Iterable[str]) -> None:
@@ -45,3 +51,51 @@ def is_bundled(text: str) -> bool:
     spec = registry.models.spec(text)
     card = registry.models.cards().get(spec.name, {})
     return spec.variant is None and card.get("source", spec.name) == "tiny"
+
+
+class Untouched(torch.nn.Module):
+    """A classifier that ends an attack at its first look: whatever it checks before that has passed."""
+
+    class Looked(Exception):
+        """The attack has come as far as to ask for logits."""
+
+    fingerprint, scale, bias = "untouched", torch.ones(()), torch.zeros(())
+
+    def __init__(self, classnames: Any):
+        super().__init__()
+        self.classnames, self.num_classes = classnames, len(classnames)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise self.Looked
+
+
+def try_attacks(plan: Plan) -> None:
+    """Start every attack of the plan on one grey image of each data set, up to its first look at the classifier.
+
+    So that a parameter out of range, or an attack that this number or kind of labels does not suit, is refused before a
+    folder is made and a model loaded. Attacks check their parameters before they look.
+
+    Raises:
+        UserError: what the first such attack says, and the spec of the attack.
+    """
+    cells = {(cell["attack"], cell["dataset"], cell["threat"]["norm"]): cell for cell in plan.cells}
+    for cell in cells.values():
+        source = plan.sources[cell["id"]]
+        label = torch.from_numpy(source.dataset.labels[source.indices[:1]])
+        try:
+            start(cell, label.float() if label.ndim == 2 else label)
+        except UserError as error:
+            raise UserError(f"attack '{cell['attack'].partition(':')[0]}' on '{cell['dataset']}': {error}") from None
+        except Exception:  # a user's own attack may want what only a real classifier has; the sweep will tell
+            continue
+
+
+def start(cell: Mapping[str, Any], label: torch.Tensor) -> None:
+    """Start a cell's attack on one grey image with this label."""
+    classifier = Untouched(cell["classnames"]).eval()
+    image = torch.full((1, 3, cell["resolution"], cell["resolution"]), 0.5)
+    attack = make_attack(cell["attack"], lambda spec: classifier)
+    try:
+        attack(classifier, image, label, Threat(**cell["threat"]), Noise(cell["seed"], ["untouched"]))
+    except Untouched.Looked:
+        return

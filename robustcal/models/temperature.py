@@ -30,6 +30,8 @@ def identity(
     below = source.spec_identity(model)
     if t is not None:
         return weights.digest("temperature", below, check_temperature(t))
+    if samples < 1:
+        raise UserError(f"temperature: samples={samples} leaves nothing to fit on; give 1 or more")
     spec = source_data(model, fit, data)
     content = getattr(datasets.build(spec), "identity", "")
     return weights.digest("temperature", below, fit, datasets.spec(spec), content, samples, seed)

@@ -19,6 +19,7 @@ from . import source
 
 def identity(*, model: str = "clip", reference: str | None = None, **settings: Any) -> str:
     """Identity of the model below, of the reference tower, and of every setting."""
+    check_settings(**settings)
     other = source.spec_identity(reference) if reference else None
     return weights.digest("ttc", source.spec_identity(model), other, sorted(settings.items()))
 
@@ -42,12 +43,17 @@ def ttc(
     Raises:
         UserError: if eps or step is not positive, or steps is below 1.
     """
+    settings = {"eps": eps, "step": step, "steps": steps, "beta": beta, "threshold": threshold, "seed": seed}
+    check_settings(**settings)
+    deployed = source.load_base(model)
+    return CounterattackModel(deployed, source.load_base(reference) if reference else None, settings)
+
+
+def check_settings(*, eps: float = 4 / 255, step: float = 1 / 255, steps: int = 2, **_: float) -> None:
+    """Raise `UserError` for a counterattack that goes nowhere."""
     if not (eps > 0 and step > 0 and steps >= 1):
         given = f"eps={eps} step={step} steps={steps}"
         raise UserError(f"ttc needs eps and step above 0 and steps of 1 or more, not {given}")
-    settings = {"eps": eps, "step": step, "steps": steps, "beta": beta, "threshold": threshold, "seed": seed}
-    deployed = source.load_base(model)
-    return CounterattackModel(deployed, source.load_base(reference) if reference else None, settings)
 
 
 class CounterattackModel:
