@@ -55,34 +55,22 @@ def positive(text: str | int | None, option: str) -> int | None:
 
 
 def dry_run(options: argparse.Namespace, chosen: Mapping[str, Any], batch_size: int | None) -> int:
-    """``robustcal bench --dry-run``: the plan, nothing computed, nothing written."""
-    from .api import plan_request
-    from .engine.estimate import estimate
-    from .engine.local import workers_for
-    from .engine.outline import Outline
-    from .engine.plan import make_plan
-    from .engine.worker import pick
+    """``robustcal bench --dry-run``: the plan and its cost; nothing computed, nothing fetched, nothing written."""
+    from importlib import import_module
 
-    request, _ = plan_request(*(chosen[k] for k in ("models", "attacks", "datasets", "eps", "suite", "limit", "seed")), options.plugin)
-    wanted = request["precision"] if options.precision == "auto" else options.precision
-    device, request["precision"], hardware = pick(options.device, wanted)
-    outline = Outline()
-    plan = make_plan(
-        **request, skip_unreadable=options.skip_unreadable,
-        open_source=outline.open_source, identify=outline.identify,
-    )  # fmt: skip
-    for cell in plan.cells:
-        name = "not here yet    " if {cell["model"], cell["dataset"]} & set(outline.absent) else cell["id"]
-        print(f"{name}  {cell['model']}  {cell['dataset']}  {cell['attack']}  eps={cell['eps']}  n={cell['n']}")
-    for spec, reason in outline.absent.items():
-        print(f"not here: {reason}")
-    shards = sum(cell["shards"] for cell in plan.cells)
-    cost = estimate(plan, device, batch_size, len(workers_for(device, shards, options.workers)), outline)
-    print(
-        f"\n{cost['cells']} cells, {cost['samples']} samples, {cost['shards']} shards, {cost['bytes'] / 1e9:.2g} GB of records;"
-        f" {cost['forwards']:,} forward passes, {cost['backwards']:,} input gradients;"
-        f" about {duration(cost['seconds'])} on {cost['workers']} {device} worker(s) ({hardware}), timed just now"
-    )
+    from .api import pick_engine, plan_request
+    from .dry_run import screen
+
+    pick_engine(options.engine)
+    names = ("models", "attacks", "datasets", "eps", "suite", "limit", "seed")
+    request, plugins = plan_request(*(chosen[name] for name in names), options.plugin)
+    request |= {"skip_unreadable": options.skip_unreadable, "plugins": [str(path) for path in plugins]}
+    precision = request["precision"] if options.precision == "auto" else options.precision
+    engine = import_module(f".engine.{'ray' if options.engine == 'ray' else 'estimate'}", __package__)
+    print(screen(engine.outlook(
+        request, device=options.device, precision=precision, batch_size=batch_size,
+        workers=positive(options.workers, "--workers"),
+    )))  # fmt: skip
     return 0
 
 
@@ -219,18 +207,12 @@ def print_training(event: Mapping[str, Any]) -> None:
     print("  ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in event.items()), flush=True)
 
 
-def duration(seconds: float) -> str:
-    """``75`` -> ``1 min 15 s``."""
-    minutes, rest = divmod(int(round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 class Progress:
     """A bar with time left on a terminal; plain lines, at most one every ten seconds, elsewhere."""
 
     def __init__(self) -> None:
-        self.bar, self.done, self.total, self.start, self.last = None, 0, 0, time.monotonic(), 0.0
+        self.bar, self.done, self.total, self.last = None, 0, 0, 0.0
+        self.start: float | None = None  # when the first shard was begun: not the loading of models before it
 
     def __enter__(self) -> "Progress":
         return self
@@ -241,22 +223,38 @@ class Progress:
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         if event["event"] == "plan":
-            for line in event["warnings"]:
-                print(f"robustcal: {line}", file=sys.stderr)
-            self.total, self.start = event["pending"], time.monotonic()
-            kept = event["shards"] - event["pending"]
-            print(f"{event['cells']} cells, {event['samples']} samples; {event['pending']} shards to compute, {kept} already there", flush=True)
-            if sys.stderr.isatty() and self.total:
-                from tqdm import tqdm
-
-                self.bar = tqdm(total=self.total, unit="shard", smoothing=0.1)
+            self.planned(event)
         elif event["event"] == "shard":
-            self.done += 1
-            if self.bar is not None:
-                self.bar.update()
-            elif time.monotonic() - self.last > 10 or self.done == self.total:
-                self.last = time.monotonic()
-                left = (self.last - self.start) / self.done * (self.total - self.done)
-                print(f"{self.done}/{self.total} shards, about {duration(left)} left", flush=True)
+            self.finished(event)
         elif event["event"] == "restart":
             print(f"robustcal: a worker died (status {event['exitcode']}) and was started again", file=sys.stderr)
+
+    def planned(self, event: Mapping[str, Any]) -> None:
+        """Say what there is to do."""
+        for line in event["warnings"]:
+            print(f"robustcal: {line}", file=sys.stderr)
+        self.total, self.done, self.start = event["pending"], 0, None
+        kept = event["shards"] - event["pending"]
+        print(f"{event['cells']} cells, {event['samples']} samples; {event['pending']} shards to compute, {kept} already there", flush=True)
+        if sys.stderr.isatty() and self.total:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=self.total, unit="shard", bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} shards [{elapsed}{postfix}]")
+
+    def finished(self, event: Mapping[str, Any]) -> None:
+        """Count a shard."""
+        now = time.monotonic()
+        self.start = now - event["seconds"] if self.start is None else self.start
+        self.done += 1
+        if self.bar is not None:
+            self.bar.set_postfix_str(self.left(now), refresh=False)
+            self.bar.update()
+        elif now - self.last > 10 or self.done == self.total:
+            self.last = now
+            print(f"{self.done}/{self.total} shards, {self.left(now)}", flush=True)
+
+    def left(self, now: float) -> str:
+        """The time left if the shards to come take as long as those that are done."""
+        from .dry_run import hours
+
+        return f"about {hours((now - self.start) / self.done * (self.total - self.done))} left"

@@ -199,7 +199,7 @@ def test_dry_run_computes_and_writes_nothing(plugin, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(arguments(plugin, out, "--dry-run")) == 0
     text = capsys.readouterr().out
-    assert "10 cells, 1500 samples" in text and "forward passes" in text and "about" in text
+    assert "10 cells: 1 model x 3 attacks x 2 datasets" in text and "1,500 in 20 shards" in text and "forward passes" in text and "about" in text
     assert not out.exists()
 
 

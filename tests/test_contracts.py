@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "engine": ROOMS | set(FAMILIES),
     "report": {"types", "store", "registry", "metrics"},
     "api": ROOMS | set(FAMILIES) | {"engine", "report"},
-    "commands": ROOMS | set(FAMILIES) | {"engine", "report", "api", "cli"},
+    "dry_run": ROOMS,
+    "commands": ROOMS | set(FAMILIES) | {"engine", "report", "api", "cli", "dry_run"},
     "cli": ROOMS | {"api", "commands"},
 }
 

@@ -163,9 +163,9 @@ def _worker_main(
         events.put({"event": "error", "message": one_line(error)})
 
 
-def plan_again(request: Mapping[str, Any]) -> Plan:
+def plan_again(request: Mapping[str, Any], **more: Any) -> Plan:
     """The plan of a request, in another process: `request` is `make_plan`'s keyword arguments and `plugins`."""
-    arguments = dict(request)
+    arguments = {**request, **more}
     for file in arguments.pop("plugins", ()):
         load_plugin_file(file)
     return make_plan(**arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 import numpy as np
@@ -10,13 +12,17 @@ import torch.nn.functional as F
 
 from .. import registry
 from ..classifier import ClipClassifier, ClipModel
-from ..datasets.presence import availability
+from ..datasets.presence import advice, availability
+from ..models.hub import reachable
 from ..types import Batch, Spec, UserError
 from .plan import model_identity
+from .preflight import leaves
 from .samples import Source, balanced_subset, make_source
 
 #: Timed in the place of a model that is not here and whose spec names no architecture.
 USUAL = "ViT-B-32"
+#: The folder in which ``robustcal train RECIPE`` leaves a model.
+TRAINED, RECIPES = re.compile(r"runs/(.+)-seed-(\d+)"), registry.ROOT / registry.SUITE_FOLDERS["recipes"]
 
 
 class CardDataset:
@@ -39,10 +45,14 @@ class CardDataset:
 
 
 class Outline:
-    """Stand-ins for `make_plan`. `absent`: spec -> why it is not here, for everything that had to be stood in for."""
+    """Stand-ins for `make_plan`. `absent`: spec -> how to get it, for everything that had to be stood in for.
+
+    `timed` keeps what the stand-ins of models took, by architecture and resolution.
+    """
 
     def __init__(self) -> None:
         self.absent: dict[str, str] = {}
+        self.timed: dict[Any, tuple[float, float]] = {}
 
     def open_source(self, spec: Spec, limit: int | None, seed: int) -> Source:
         """The dataset; or, if it is not here, what its card says about it. Nothing is fetched.
@@ -56,27 +66,52 @@ class Outline:
         size = card.get("splits", {}).get(name, {}).get("size", card.get("size"))
         if present or not size or "classes" not in card:
             return make_source(spec, limit, seed)
-        self.absent[str(spec)] = f"dataset '{spec.name}', planned from its card: {hint}"
+        if "download" in card and reachable():
+            hint = "fetched on first use"
+        self.absent[str(spec)] = advice(card) if hint.startswith("missing ") else hint
         dataset = CardDataset(spec.name, card, size)
         return Source(str(spec), dataset, balanced_subset(dataset.labels, limit, seed), "absent")
 
     def identify(self, spec: Spec) -> str:
-        """What identifies a model's weights, or that they are not here."""
-        try:
-            return model_identity(spec)
-        except UserError as error:
-            self.absent[str(spec)] = f"{error} (timed as {USUAL})"
-            return "absent"
+        """What identifies a model's weights, or that they are not here. Nothing is fetched.
+
+        Raises:
+            UserError: a setting of the model is out of range, or it is no model at all.
+        """
+        parts = [part for part in leaves(str(spec)) if (hint := how_to_get(part)) and not self.absent.update({str(spec): hint})]
+        return "absent" if parts else model_identity(spec)
 
     def architecture(self, spec: str) -> str | None:
         """The open_clip architecture that costs as much as a model; None for one that is here and has to be built.
 
-        A spec may name it (``clip:ViT-L-14/openai``), whether or not the weights are here; else it is `USUAL`.
+        What is not here may name it (``clip:ViT-L-14/openai``, ``fare2-vit-l-14``); else it is `USUAL`.
         """
         from ..models.open_clip import architectures
 
-        named = (registry.parse_spec(spec).variant or "").partition("/")[0]
-        return named if named in architectures() else USUAL if spec in self.absent else None
+        if spec not in self.absent:
+            return None
+        named = [arch for arch in architectures() if arch.lower() in spec.lower()]
+        return max(named, key=len, default=USUAL)
+
+
+def how_to_get(spec: str) -> str | None:
+    """What to do for the weights that a model's spec names; None if they are here.
+
+    Raises:
+        UserError: it names nothing that there could be.
+    """
+    from ..models.open_clip import published
+
+    parsed = registry.models.spec(spec)
+    source = parsed.variant or str(registry.models.cards().get(parsed.name, {}).get("variant", ""))
+    recipe = TRAINED.fullmatch(source)
+    if recipe and not Path(source).exists() and (RECIPES / f"{recipe[1]}.toml").is_file():
+        return f"robustcal train {recipe[1]}{f' --seed {recipe[2]}' if recipe[2] != '0' else ''}"
+    here, repository = published(source)
+    if here:
+        model_identity(parsed)
+        return None
+    return "fetched on first use" if reachable() else f"fetch {repository} elsewhere, then {parsed.name}:local-dir:PATH"
 
 
 def random_classifier(arch: str, classes: int) -> torch.nn.Module:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable, Iterator, Mapping
 
 from ..store import Run, claim_name
@@ -60,6 +61,25 @@ def _needs(device: str) -> dict[str, Any]:
     return {"num_cpus": 1, "num_gpus": 1 if device.startswith("cuda") else 0}
 
 
+def outlook(
+    request: Mapping[str, Any], *, device: str, precision: str, batch_size: int | None = None, workers: int | None = None
+) -> dict[str, Any]:
+    """`estimate.outlook` as a worker of the cluster sees it: its data, its device; by default as many as fit there."""
+    from .estimate import outlook as outlook_here
+
+    device, precision, hardware = pick(device, precision)
+    needs = _needs(device)
+    how = {"device": device, "precision": precision, "batch_size": batch_size, "workers": workers or _fit(needs), "threads": 1}
+    task = ray.remote(**needs)(_guarded).remote(partial(outlook_here, dict(request), **how))
+    return _unwrap(ray.get(task)) | {"hardware": f"Ray, {hardware}"}
+
+
+def _fit(needs: Mapping[str, Any]) -> int:
+    """How many workers the cluster has room for."""
+    resources = ray.cluster_resources()
+    return max(1, int(resources.get("GPU", 0) if needs["num_gpus"] else resources.get("CPU", 1)))
+
+
 def execute(
     plan: Plan, run: Run, request: Mapping[str, Any], *, device: str, batch_size: int | None = None, workers: int | None = None
 ) -> Iterator[Mapping[str, Any]]:
@@ -69,12 +89,11 @@ def execute(
         UserError: what went wrong in a worker, in one line; or workers that are lost again and again.
     """
     connect()
-    resources, needs = ray.cluster_resources(), _needs(device)
-    fit = int(resources.get("GPU", 0) if needs["num_gpus"] else resources.get("CPU", 1))
+    needs = _needs(device)
     make = ray.remote(**needs)(Remote)
     pool = Pool(plan, run, lambda: make.remote(dict(request), device, batch_size))
     try:
-        yield from pool.work(min(workers or max(1, fit), missing_shards(plan, run)))
+        yield from pool.work(min(workers or _fit(needs), missing_shards(plan, run)))
     finally:
         pool.close()
 
@@ -90,7 +109,7 @@ class Remote:
         return _guarded(lambda: _unwrap(self.worker) and None)
 
     def compute(self, cell: str, shard: int) -> tuple[str, Any]:
-        """("done", (records, skipped)) of a shard, or ("unreadable" | "error", text)."""
+        """("done", (records, skipped, seconds)) of a shard, or ("unreadable" | "error", text)."""
         return _guarded(self._compute, cell, shard)
 
     def _compute(self, cell: str, shard: int) -> Any:
@@ -98,7 +117,7 @@ class Remote:
         found = next((c for c in worker.plan.cells if c["id"] == cell), None)
         if found is None:
             raise UserError("a node of the Ray cluster has other data, weights or another version than the driver")
-        return worker.compute(found, shard)
+        return *worker.compute(found, shard), worker.spent
 
 
 def _guarded(function: Any, *arguments: Any) -> tuple[str, Any]:
@@ -211,8 +230,9 @@ class Pool:
             if task and kind == "unreadable":
                 yield self._unreadable(self.cells[task.cell], value)
             elif task:
-                self.run.write_shard(task.cell, task.shard, *value)
-                yield shard_event(self.cells[task.cell], task.shard, *value)
+                records, skipped, seconds = value
+                self.run.write_shard(task.cell, task.shard, records, skipped)
+                yield shard_event(self.cells[task.cell], task.shard, records, skipped, seconds)
 
     def _lost(self, task: Task | None, error: Exception) -> Mapping[str, Any]:
         self.losses += 1

@@ -28,6 +28,7 @@ class Worker:
     Args:
         first: where in the plan to start, so that several workers begin with different models.
         alive: asked before every shard; False ends the work (the driver is gone).
+        spent: seconds that the last shard took, models and images already loaded.
     """
 
     plan: Plan
@@ -36,6 +37,7 @@ class Worker:
     batch_size: int | None = None
     first: int = 0
     alive: Callable[[], bool] = lambda: True
+    spent: float = 0.0
     _kept: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def work(self) -> Iterator[Mapping[str, Any]]:
@@ -72,7 +74,7 @@ class Worker:
                 with self.run.claims.renewing(claim_name(cell["id"], shard)) as sign_of_life:
                     records, skipped = self.compute(cell, shard, sign_of_life)
                     self.run.write_shard(cell["id"], shard, records, skipped)
-                yield shard_event(cell, shard, records, skipped)
+                yield shard_event(cell, shard, records, skipped, self.spent)
 
     def _cells_in_work(self) -> set[str]:
         return {name.rpartition("-")[0] for name in self.run.claims.held()}
@@ -100,8 +102,11 @@ class Worker:
         classifier = self.classifier(cell["model"], cell)
         attack = make_attack(cell["attack"], lambda spec: self.classifier(spec, cell, slot="surrogate"))
         batch_size = self.batch_size or auto_batch(images.images, self.device)
+        start = time.monotonic()
         with watched(classifier, sign_of_life):
-            return run_shard(cell, images, classifier, attack, batch_size), skipped
+            records = run_shard(cell, images, classifier, attack, batch_size)
+        self.spent = time.monotonic() - start
+        return records, skipped
 
     def classifier(self, spec: str, cell: Mapping[str, Any], slot: str = "model") -> torch.nn.Module:
         """The classifier of a model for a cell's classes and prompts; weights and text head are built once."""
@@ -131,9 +136,12 @@ def watched(classifier: Any, sign_of_life: Callable[[], None]) -> Iterator[None]
         hook.remove()
 
 
-def shard_event(cell: Mapping[str, Any], shard: int, records: Mapping[str, Any], skipped: Sequence[str]) -> dict[str, Any]:
+def shard_event(
+    cell: Mapping[str, Any], shard: int, records: Mapping[str, Any], skipped: Sequence[str], seconds: float
+) -> dict[str, Any]:
     """What an engine tells its caller about a finished shard."""
-    return {"event": "shard", "cell": cell["id"], "shard": shard, "n": len(records["id"]), "skipped": len(skipped)}
+    counts = {"n": len(records["id"]), "skipped": len(skipped)}
+    return {"event": "shard", "cell": cell["id"], "shard": shard, **counts, "seconds": seconds}
 
 
 def on_device(model: Any, device: str) -> Any:

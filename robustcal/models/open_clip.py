@@ -134,6 +134,27 @@ def _published(arch: str, tag: str, published: Mapping[str, Any]) -> Path:
         raise UserError(text) from None
 
 
+def published(source: str) -> tuple[bool, str]:
+    """Whether the weights of ``ARCH/TAG`` or ``hf-hub:ORG/NAME`` are on this machine, and where they are published.
+
+    Anything else is not published, so it is here or nowhere: (True, "").
+    """
+    from open_clip.pretrained import get_pretrained_cfg
+
+    if source.startswith(HUB):
+        name = hub_name(source)
+        return hub.cached(name, blueprint.WEIGHT_NAMES) is not None, name
+    arch, tag = source.partition("/")[::2]
+    facts = get_pretrained_cfg(arch, tag) if tag and arch in architectures() else None
+    if not facts:
+        return True, ""
+    repository, _, file = facts.get("hf_hub", "").rpartition("/")
+    if repository:
+        return hub.cached(repository, [file] if file else blueprint.WEIGHT_NAMES) is not None, repository
+    address = str(facts.get("url", ""))
+    return (Path("~/.cache/clip").expanduser() / Path(address).name).is_file(), address
+
+
 def split_tag(source: str) -> tuple[str, str | None]:
     """``ARCH/TAG`` or ``ARCH`` in two. Raises `UserError` if open_clip has no such architecture (needs no torch)."""
     arch, _, tag = source.partition("/")
