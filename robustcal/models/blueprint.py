@@ -128,6 +128,8 @@ def build(
         state = weights.load_state_dict(blueprint.weights)
         fingerprint = fingerprint or weights.digest(weights.sha256(blueprint.weights), trained_with)
     where = str(blueprint.weights or blueprint.name)
+    import open_clip  # noqa: F401 - not for the first time under "meta": torch 2.6 cannot import its compiler there
+
     with torch.device("meta"):  # shapes only: a file of another architecture is refused before memory is taken
         sketch = make_module(config, blueprint.name)
         state = as_open_clip(sketch, state)
