@@ -1,10 +1,11 @@
 """What a run of up to a million shards costs before and after the attacks: the real planner and store, invented records.
 
-    python benchmarks/scale_simulation.py 1000 10000 100000 [1000000] --folder /tmp/scale --out results/scale/simulation.csv
+    python benchmarks/scale_simulation.py 1000 10000 100000 1000000 --rows 32 --folder FOLDER --out results/scale/simulation.csv
 
 Each size runs in a process of its own, so that its peak memory is its own. Cells have 168 shards, as the sixteen test
 sets have on average (344 128 images / 128 / 16). Shards are written by the store once and then copied with another cell
-and index in their footers: a million fsyncs would measure the disk. Measured are
+and index in their footers: a million fsyncs would measure the disk. A sweep's shards have 128 rows; with fewer, what
+grows with the number of shards is the same, and what grows with the samples (bytes, reading, metrics) is less. Measured are
 
     plan      make_plan: specs -> cells with their content hashes
     add       Run.add_cell: cell.json of every cell, flushed to disk
@@ -30,6 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robustcal.engine import plan as planning, samples
 from robustcal.engine.local import missing_shards
 from robustcal.engine.plan import make_plan
 from robustcal.recordfile import seal
@@ -37,7 +39,7 @@ from robustcal.registry import register
 from robustcal.report.frame import SCALAR_COLUMNS, write_cells_csv
 from robustcal.store import Run
 
-SHARDS, ROWS, CLASSES = 168, 128, 10
+SHARDS, CLASSES = 168, 10
 #: Shards of a run -> how many data sets and models; six attacks each.
 SHAPES = {1_000: (1, 1), 10_000: (2, 5), 100_000: (10, 10), 1_000_000: (16, 62)}
 ATTACKS = ["clean", "noise", "pgd", "cw", "apgd", "square"]
@@ -51,8 +53,9 @@ class Invented:
 
     def __init__(self, number: int):
         self.name = self.identity = f"invented-{number}"
-        self.labels = np.arange(SHARDS * ROWS) % CLASSES
-        self.ids = [f"{self.name}/test/{index:05d}" for index in range(SHARDS * ROWS)]
+        size = SHARDS * samples.SHARD
+        self.labels = np.arange(size) % CLASSES
+        self.ids = [f"{self.name}/test/{index:05d}" for index in range(size)]
 
 
 @register.dataset
@@ -98,10 +101,10 @@ def stamped(data: bytes, origin: tuple[str, int], cell: str, shard: int) -> byte
 
 def fill(run: Run, plan) -> float:
     """Give every cell all its shards; returns seconds per shard of the store's own writing, measured on some."""
-    first = plan.cells[0]["id"]
+    first, rows = plan.cells[0]["id"], samples.SHARD
     start = time.perf_counter()
     for shard in range(SHARDS):
-        run.write_shard(first, shard, columns(plan.sources[first].ids[shard * ROWS : (shard + 1) * ROWS], shard))
+        run.write_shard(first, shard, columns(plan.sources[first].ids[shard * rows : (shard + 1) * rows], shard))
     own = (time.perf_counter() - start) / SHARDS
     whole = [run.shard_path(first, shard).read_bytes() for shard in range(SHARDS)]
     for cell in plan.cells[1:]:
@@ -113,7 +116,7 @@ def fill(run: Run, plan) -> float:
 
 def measure(size: int, folder: Path, read: bool, frame: bool) -> dict[str, float]:
     """All phases at one size: seconds and peak memory in MB after each."""
-    found: dict[str, float] = {"shards": 0}
+    found: dict[str, float] = {"shards": 0, "rows": samples.SHARD}
 
     def timed(name, work):
         start = time.perf_counter()
@@ -144,7 +147,7 @@ def measure(size: int, folder: Path, read: bool, frame: bool) -> dict[str, float
     found["bytes"] = sum(run.shard_path(plan.cells[0]["id"], shard).stat().st_size for shard in range(SHARDS)) / SHARDS
     if read:
         rows = timed("read", lambda: sum(len(run.read(cell["id"], SCALAR_COLUMNS)["id"]) for cell in plan.cells))
-        assert rows == found["shards"] * ROWS
+        assert rows == found["shards"] * samples.SHARD
     if frame:
         timed("frame", lambda: write_cells_csv(run))
     shutil.rmtree(folder)
@@ -156,17 +159,19 @@ def main() -> None:
     arguments.add_argument("sizes", nargs="+", type=int, choices=sorted(SHAPES))
     arguments.add_argument("--folder", type=Path, default=Path("/tmp/robustcal-scale"))
     arguments.add_argument("--out", type=Path)
+    arguments.add_argument("--rows", type=int, default=samples.SHARD, help="samples of a shard (default: a sweep's)")
     arguments.add_argument("--read-up-to", type=int, default=10**6, help="sizes at which every cell is read, too")
-    arguments.add_argument("--frame-up-to", type=int, default=10**4, help="sizes at which cells.csv is made, too")
+    arguments.add_argument("--frame-up-to", type=int, default=10**6, help="sizes at which cells.csv is made, too")
     arguments.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = arguments.parse_args()
+    samples.SHARD = planning.SHARD = options.rows
     if options.one:
         size = options.sizes[0]
         print(json.dumps(measure(size, options.folder, size <= options.read_up_to, size <= options.frame_up_to)))
         return
     rows = []
     for size in options.sizes:
-        limits = ["--read-up-to", str(options.read_up_to), "--frame-up-to", str(options.frame_up_to)]
+        limits = ["--rows", str(options.rows), "--read-up-to", str(options.read_up_to), "--frame-up-to", str(options.frame_up_to)]
         more = ["--one", "--folder", str(options.folder), *limits]
         done = subprocess.run([sys.executable, __file__, str(size), *more], check=True, stdout=subprocess.PIPE, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
