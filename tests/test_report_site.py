@@ -105,6 +105,35 @@ def test_clicking_a_heading_sorts_both_ways_and_says_so(board):
     assert column(board, "board", 0) == ["clip", "tecoa", "ucat"]
 
 
+@pytest.mark.parametrize("width, mobile", [(1280, False), (390, True)])
+def test_a_hint_in_a_search_field_fits_into_it(browser, address, width, mobile):
+    browser.resize(width, 844, mobile=mobile)
+    browser.open(address)
+    spare = """[...document.querySelectorAll('input[type=search]')].map(field => {
+      const pen = document.createElement('canvas').getContext('2d'), style = getComputedStyle(field);
+      pen.font = style.font;
+      return field.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - pen.measureText(field.placeholder).width;
+    })"""
+    found = browser.run(spare)
+    assert len(found) == 2 and min(found) >= 0, found
+    browser.resize(1280, 900)
+
+
+def test_pictures_of_samples_stand_in_their_cell(browser, results, tmp_path):
+    cell = results.get("ucat", "digits", "pgd", "2/255")
+    sample = cell.details.samples[0].id
+    dot = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    (tmp_path / "index.html").write_text(page(results, (), {(cell.id, sample): dot}))
+    browser.open(f"{(tmp_path / 'index.html').as_uri()}#cell={cell.id}")
+    rows = "[...document.querySelectorAll('#cell .samples tbody tr')]"
+    assert browser.run(f"{rows}.map(r => [r.querySelectorAll('img').length, r.querySelector('.id').textContent])")[0] == [1, sample]
+    assert browser.run("document.querySelectorAll('#cell .samples img').length") == 1
+    assert browser.run("document.querySelector('#cell .samples img').alt").startswith(sample)
+    other = results.get("ucat", "digits", "cw", "2/255")
+    browser.open(f"{(tmp_path / 'index.html').as_uri()}?2#cell={other.id}")
+    assert f"--images {other.id}" in browser.run("document.querySelector('#cell').textContent")
+
+
 def test_choosing_metric_attack_and_radius_changes_the_numbers(board, results):
     board.run(
         "(() => { const s = document.querySelector('#c-metric'); s.value = 'ece'; s.dispatchEvent(new Event('change')); })()"

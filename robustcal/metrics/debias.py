@@ -23,7 +23,7 @@ STEPS, DRAW_STEPS = 26, 14
 #: How far the patterns of `wary_draws` go from the observed gaps to the extremes, and what makes a gap certain.
 WARINESS, CERTAIN = 0.5, 2.0
 #: Quantile of pure noise below which an observed error counts as luck.
-LUCKY = 0.16
+LUCKY = 0.05
 
 
 def truth_draws(gaps: np.ndarray, resampled: np.ndarray, observed: float, norm: Norm) -> np.ndarray:

@@ -201,7 +201,7 @@ def risk_figure(results: Results, attack: str, eps: str) -> Figure | None:
         ax.set_xlabel("coverage %")
         ax.grid()
         label_percent(ax, x=True, limit=True)
-    axes[0].set_ylabel("risk: errors among those answered, %")
+    axes[0].set_ylabel("errors among those answered, %")
     handles, labels = axes[1].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))

@@ -39,7 +39,7 @@ function select(name, label, options, chosen, change) {
 }
 
 function search(name, label, placeholder, change) {
-  const field = make("input", { type: "search", id: `c-${name}`, name, placeholder, oninput: e => change(e.target.value) });
+  const field = make("input", { type: "search", id: `c-${name}`, name, placeholder, size: placeholder.length + 4, oninput: e => change(e.target.value) });
   return make("label", { for: `c-${name}`, class: "wide" }, label, field);
 }
 

@@ -44,7 +44,8 @@ function cellNumbers(cell, clean) {
       make("small", {}, missing(v[1]) ? "" : `[${show(v[1], m.unit)}, ${show(v[2], m.unit)}]`),
       before ? make("small", {}, `clean ${show(before[0], m.unit)}`) : null));
   });
-  return make("section", { "aria-label": "Numbers" }, make("dl", { class: "facts" }, facts));
+  return make("section", { "aria-label": "Numbers" }, make("dl", { class: "facts" }, facts), make("p", { class: "hint" },
+    "[95 % interval]. That of the calibration error is for the true error: noise in the bins makes the number itself too large, so it can lie above its interval."));
 }
 
 function cellDiagrams(cell, clean, isClean) {
@@ -61,6 +62,8 @@ function cellDiagrams(cell, clean, isClean) {
   return make("section", { "aria-label": "Diagrams" }, make("div", { class: "pair" }, figures), make("div", { class: "pair" }, more),
     make("p", { class: "hint" }, "Blue: accuracy of the samples in a confidence bin, with its exact binomial interval. Hatched: the gap to their mean confidence, which the ECE adds up."));
 }
+
+const attackKind = cell => page.attacks[cell.attack].kind;
 
 function cellFlags(cell) {
   const flags = Object.entries(cell.flags);
@@ -81,13 +84,15 @@ function cellSamples(cell, isClean) {
   const columns = ["sample", "label", "prediction", "confidence %", ...(isClean ? [] : ["clean prediction", "clean confidence %"]), "flags"];
   const pictured = cell.samples.some(one => one.image);
   const body = cell.samples.map(one => make("tr", {},
-    pictured ? make("td", {}, one.image ? make("img", { src: one.image, alt: `image of ${one.id}`, loading: "lazy" }) : "") : null,
-    make("td", {}, one.id), make("td", {}, one.label), make("td", { class: one.correct ? null : "wrong" }, `${one.prediction} ${one.correct ? "✓" : "✗"}`),
+    pictured ? make("td", {}, one.image ? make("img", { src: one.image, alt: `${one.id}: clean, attacked, and the change stretched to the whole range`, loading: "lazy" }) : "") : null,
+    make("td", { class: "id" }, one.id), make("td", {}, one.label), make("td", { class: one.correct ? null : "wrong" }, `${one.prediction} ${one.correct ? "✓" : "✗"}`),
     make("td", {}, show(one.confidence, "fraction")), isClean ? [] : [make("td", {}, one.before || "–"), make("td", {}, show(one.trust, "fraction"))],
     make("td", {}, one.flags)));
   return make("section", {}, make("h3", {}, "Samples: the most confident mistakes first"), make("div", { class: "scroll" },
-    make("table", { class: "samples" }, make("thead", {}, make("tr", {}, pictured ? make("th", { class: "text" }, "image") : null,
-      columns.map(name => make("th", { class: "text", scope: "col" }, name)))), make("tbody", {}, body))));
+    make("table", { class: "samples" }, make("thead", {}, make("tr", {}, pictured ? make("th", { class: "text" }, "clean, attacked, change") : null,
+      columns.map(name => make("th", { class: "text", scope: "col" }, name)))), make("tbody", {}, body))),
+    pictured || isClean || attackKind(cell) === "worst" ? null : make("p", { class: "hint" }, "Records keep no images. To see these attacked again: ",
+      make("code", {}, `robustcal report RUN --images ${cell.id} --format html`)));
 }
 
 dialog.addEventListener("close", () => {

@@ -8,7 +8,7 @@ function drawAbout() {
   if (flags.length) parts.push(block("Validity flags", make("dl", { class: "protocol" }, flags.flatMap(([flag, text]) => [make("dt", {}, flag), make("dd", {}, text)]))));
   parts.push(block("Numbers", make("dl", { class: "protocol" }, page.metrics.flatMap(m => [make("dt", {}, m.title), make("dd", {}, m.about)]))));
   for (const run of page.runs) parts.push(block(`Run ${run.name}`, make("pre", { class: "code" }, run.commands.join("\n")), make("p", { class: "hint" }, run.versions)));
-  if (page.files.length) parts.push(block("Files", items(page.files, file => make("a", { href: file.href }, file.text))));
+  if (page.files.length) parts.push(block("Files", make("div", { class: "files" }, items(page.files, file => make("a", { href: file.href }, file.text)))));
   $("about").replaceChildren(...parts);
 }
 
