@@ -1,10 +1,11 @@
 # make bench: set up and run the main job.  make test: set up and run the tests.  make zoo: train the bundled models again.
+# make lowest: run a part of the tests with the oldest versions that pyproject.toml allows (6 GB, in .venv-lowest).
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    ?= runs/tiny
 
-.PHONY: bench test zoo clean
+.PHONY: bench test zoo lowest clean
 
 bench: $(VENV)/.installed
 	$(BIN)/robustcal bench --suite tiny --out $(RUN)
@@ -16,6 +17,17 @@ zoo: $(VENV)/.installed
 	$(BIN)/robustcal train tiny/zoo --out runs/zoo
 	cp runs/zoo/bundle/weights/* robustcal/models/weights/tiny/
 	cp runs/zoo/bundle/cards/* robustcal/models/cards/
+
+LOWEST_TESTS ?= $(addprefix tests/test_,attacks.py bench.py engine.py metrics_calibration.py models.py objectives.py \
+	report_frame.py store.py train.py weights.py)
+
+lowest:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "the lowest versions need Python 3.11; set PYTHON=")'
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt . pytest hypothesis mpmath
+	.venv-lowest/bin/python -m pip uninstall --quiet --yes robustcal
+	PYTHONPATH=. .venv-lowest/bin/python -m pytest $(LOWEST_TESTS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "robustcal needs Python 3.11 or newer; set PYTHON=")'
@@ -31,4 +43,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-lowest build *.egg-info
