@@ -39,10 +39,22 @@ LOST = (
 
 
 def connect() -> None:
-    """Join the cluster that ``RAY_ADDRESS`` or this machine knows, else start Ray on this machine alone."""
+    """Join the cluster that ``RAY_ADDRESS`` or this machine knows, else start Ray on this machine alone.
+
+    Raises:
+        UserError: the cluster does not answer.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="ERROR")
+    if ray.is_initialized():
+        return
+    try:  # its loggers tell of a lost node whenever they hear of it: `Pool` says so once
+        ray.init(log_to_driver=False, logging_level="CRITICAL")
+    except (ConnectionError, RuntimeError, TimeoutError) as error:
+        where = os.environ.get("RAY_ADDRESS") or "that was last started on this machine"
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(
+            f"the Ray cluster {where} does not answer ({reason}); give RAY_ADDRESS=host:port, or RAY_ADDRESS=local to start one"
+        ) from None
 
 
 def pick(device: str, precision: str) -> tuple[str, str, str]:
