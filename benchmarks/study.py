@@ -25,14 +25,14 @@ class Study:
 
     Attributes:
         runs: run directory -> the suite that fills it.
-        layouts: tables to write.
+        layouts: tables to write; None: those that `robustcal bench` writes.
         figures: which to draw: "figures" (those of `robustcal report`), "protocol", or "MODEL/ATTACK", a reliability diagram.
         train: training run -> arguments of `robustcal train`; only what is missing is trained.
         random: open_clip architectures to write to runs/random/ with random weights.
     """
 
     runs: dict[str, str]
-    layouts: str = "main,calibration"
+    layouts: str | None = "main,calibration"
     figures: tuple[str, ...] = ("figures",)
     page: bool = True
     train: dict[str, str] | None = None
@@ -50,7 +50,7 @@ SWEEP = {
 }
 DIAGRAMS = tuple(f"{model}/{attack}" for model in ("clip", "tecoa", "ucat") for attack in ("pgd", "confidence:goal=max"))
 STUDIES = {
-    "tiny": Study({"runs/tiny": "tiny"}, "main,by-eps,calibration,transfer", ("clip/pgd", "tecoa/pgd", "ucat/pgd"), page=False),
+    "tiny": Study({"runs/tiny": "tiny"}, None, ("clip/pgd", "tecoa/pgd", "ucat/pgd"), page=False),
     "main": Study({"runs/main": "tiny-main"}, "main,ablation"),
     "calibration": Study({"runs/main": "tiny-main"}, "calibration,temperature", ("figures", *DIAGRAMS), page=False),
     "radius": Study({"runs/radius": "tiny-radius"}, "by-eps"),

@@ -114,3 +114,15 @@ def test_file_names_are_safe():
     assert figures.file_name("../../etc/passwd") == "etc-passwd"
     assert figures.file_name("clip:ViT-B-32/openai-pgd steps=20") == "clip-ViT-B-32-openai-pgd-steps=20"
     assert figures.file_name("///") == "cell"
+
+
+def test_figures_show_an_attack_whose_calibration_means_something():
+    from types import SimpleNamespace
+
+    def cell(attack, *flags):
+        return SimpleNamespace(attack=attack, eps="1/255", flags=dict.fromkeys(flags))
+
+    one = SimpleNamespace(cells=[cell("apgd"), cell("autoattack", "accuracy-only"), cell("worst", "accuracy-only")])
+    assert figures.shown_attack(one, ["apgd", "autoattack", "worst"], "1/255") == "apgd"
+    assert figures.shown_attack(one, ["autoattack", "worst"], "1/255") == "worst"
+    assert figures.shown_attack(one, [], "1/255") is None

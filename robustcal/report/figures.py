@@ -37,7 +37,7 @@ def write_figures(results: Results, out: Path, formats: Sequence[str] = ("pdf", 
     if not steps or not harmful:
         return []
     eps = steps[min(1, len(steps) - 1)]
-    attack = next((a for a in reversed(attacks_at(results, eps)) if a in harmful), None)
+    attack = shown_attack(results, [a for a in attacks_at(results, eps) if a in harmful], eps)
     if attack is None:
         return []
     with styled():
@@ -54,6 +54,12 @@ def write_figures(results: Results, out: Path, formats: Sequence[str] = ("pdf", 
             if figure
             for path in save(figure, out / "figures" / name, formats)
         ]
+
+
+def shown_attack(results: Results, attacks: Sequence[str], eps: str) -> str | None:
+    """The last of these attacks, the worst case if there is one, whose calibration means something."""
+    invalid = {c.attack for c in results.cells if c.eps == eps and "accuracy-only" in c.flags}
+    return next(reversed([a for a in attacks if a not in invalid] or list(attacks)), None)
 
 
 def write_cell_diagrams(results: Results, out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
