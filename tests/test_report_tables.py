@@ -163,6 +163,14 @@ def test_transfer_rows_are_sources_and_columns_targets(results):
     assert found.rows[0].labels == ("clip",) and [c.title for c in found.columns] == ["clip", "tecoa", "ucat"]
 
 
+@pytest.mark.parametrize("value, signed, shown", [
+    (-0.004, False, "-0.004"), (-0.0004, False, "0.000"), (0.0004, True, "+0.000"), (-0.0004, True, "+0.000"), (-0.0073, True, "-0.007"),
+    (1.5, True, "+1.500"),
+])  # fmt: skip
+def test_a_small_negative_number_keeps_its_sign(value, signed, shown):
+    assert tables.number(value, Column("Δ entropy", percent=False, digits=3), signed) == shown
+
+
 def test_a_run_of_clean_images_alone_has_a_table(tmp_path):
     clean = gather([make_run(tmp_path / "run", attacks=("clean",), n=40).path], resamples=50)
     (found,) = layouts.by_eps(clean)

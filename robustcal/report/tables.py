@@ -88,8 +88,7 @@ def letter(index: int) -> str:
 
 def number(value: float, column: Column, signed: bool = False) -> str:
     """A number as it is printed: percent of a fraction, or as it stands; a fixed count of decimals, no minus zero."""
-    text = f"{value * (100 if column.percent else 1):{'+' if signed else ''}.{column.digits}f}"
-    return text.replace("-", "") if float(text) == 0 and not signed else text.replace("-0.00", "+0.00")
+    return f"{value * (100 if column.percent else 1):{'+' if signed else '-'}z.{column.digits}f}"
 
 
 def interval(entry: Entry, column: Column) -> str:
