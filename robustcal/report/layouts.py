@@ -233,4 +233,4 @@ def build(name: str, results: Results) -> list[Table]:
 def check(name: str) -> None:
     """Raise `UserError` for a layout that does not exist."""
     if name not in LAYOUTS:
-        raise UserError(f"unknown layout '{name}'; there are: {', '.join(LAYOUTS)}")
+        raise UserError(f"unknown layout '{name}'; there are: {', '.join(LAYOUTS)}, all")

@@ -100,8 +100,8 @@ def caption(results: Results, averages: Averages, groups: Sequence[Group], cells
     seeds = sorted({seed for group in groups for seed in group.seeds})
     count = len(averages.datasets)
     text = (
-        f"Accuracy and expected calibration error (in %), mean ± standard deviation over training seeds (of {sentence(map(str, seeds))});"
-        " without ± there is one seed. Models of a row differ in their training seed alone, the samples and the attack's noise are"
+        f"Accuracy and expected calibration error (in %), mean ± standard deviation over models trained with seed {sentence(map(str, seeds))};"
+        " without ± there is one. Models of a row differ in their training seed alone, the samples and the attack's noise are"
         f" the same for all. {f'Each value is an average over {count} data sets.' if count > 1 else 'One data set.'}"
     )
     doubles = [results.labels["model"][model] for group in groups for model in group.doubles]
