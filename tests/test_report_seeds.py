@@ -49,7 +49,7 @@ def test_mean_and_deviation_of_models_that_differ_in_their_seed(results):
     assert row[("", "Seeds")].value == 3
     alone = found.numbers()[("pgd", "tecoa")]
     assert alone[("", "Seeds")].value == 1 and alone[("Accuracy", "clean")].deviation is None
-    assert "over training seeds (of 0, 1 and 2)" in found.caption and "no training known: clip" in found.caption
+    assert "over models trained with seed 0, 1 and 2" in found.caption and "no training known: clip" in found.caption
     assert "1/255" in found.caption and "n = 60" in found.caption
 
 
