@@ -42,7 +42,7 @@ def parse_spec(text: str) -> Spec:
 
 
 #: How an error names the type of a parameter.
-KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
+KINDS = {"bool": "true or false", "int": "a whole number", "float": "a finite number", "str": "a text"}
 
 
 def convert(text: Param, parameter: inspect.Parameter, where: str) -> Param:

@@ -117,6 +117,12 @@ def test_an_attack_that_leaves_training_mode_is_refused(network, batch):
     network.eval()
 
 
+@pytest.mark.parametrize("spec", ["torchattacks:PGD:steps=2", "torchattacks:DIFGSM:steps=2", "autoattack:paper"])
+def test_attacks_of_libraries_leave_the_mode_of_the_classifier_alone(network, batch, spec):
+    columns = run_shard(cell(spec), Batch(batch.ids[:6], batch.images[:6], batch.labels[:6]), network, make_attack(spec), 6)
+    assert not network.training and columns["forwards"].min() > 0
+
+
 def test_the_meter_counts_passes(network, batch):
     columns = attack_and_judge(make_attack("pgd:steps=5:return=last"), network, batch, Threat(0.1))[1]
     assert set(columns["backwards"]) == {5.0}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
+import io
 from typing import Any, Mapping
 
-import torch
 import torch
 from torch import Tensor
 
@@ -79,7 +80,8 @@ def torchattacks(
         raise UserError(f"torchattacks:{name} needs {FEW_CLASSES[name]} classes; use autoattack, which adapts")
     with borrowed_rng(seed), torch.enable_grad():
         settings = arguments_of(name, threat.eps, classifier.num_classes, seed, asked)
-        attack = _library(name)(classifier, **settings)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it found no device; it is told the device below
+            attack = _library(name)(classifier, **settings)
         attack.set_device(images.device)
         if name == "JSMA":  # its target is (label + 1) mod 10 whatever the number of classes
             attack.set_mode_targeted_by_function(lambda x, y: (y + 1) % classifier.num_classes, quiet=True)

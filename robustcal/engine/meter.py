@@ -20,6 +20,8 @@ class Meter(nn.Module):
     def __init__(self, classifier: nn.Module, count: int, search: torch.dtype = torch.float32):
         super().__init__()
         self.classifier, self.count, self.search = classifier, count, search
+        # A library that puts the model back into the mode it found must find the classifier's own.
+        self.training = getattr(classifier, "training", False)
         self.counts = {name: torch.zeros(count) for name in ("forwards", "backwards", "zero_gradients")}
 
     def __getattr__(self, name: str):
