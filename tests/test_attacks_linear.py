@@ -8,7 +8,9 @@ import torch
 from linear_model import linear_classifier, noise, prepare, samples, specs
 
 from robustcal import registry
+from robustcal.engine.run import attack_and_judge
 from robustcal.engine.verify import sample_flags
+from robustcal.types import Batch
 
 #: Attacks whose own rule keeps them from the nearest corner of a linear model, and why.
 NOT_NEAREST = {
@@ -67,6 +69,17 @@ def test_proposal_keeps_the_rules(spec):
     assert not {name: mask for name, mask in sample_flags(images, adversarial, threat).items() if mask.any()}
     with torch.no_grad():  # whatever the caller's mode, the attack takes its gradients
         assert torch.equal(adversarial, attack(classifier, images, labels, noise(5)))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_passes_the_judge(spec):
+    """As a sweep runs it: through the meter, then projected, predicted anew and recorded."""
+    images, labels, distance = samples(5)
+    attack, threat, meta = prepare(spec, distance["linf"] * 1.01, quick=True)
+    batch = Batch(tuple(f"sample/{i}" for i in range(5)), images, labels)
+    judged, columns = attack_and_judge(lambda *given: attack(*given[:3], given[4]), linear_classifier(), batch, threat)
+    assert (columns["forwards"] > 0).all() or meta["kind"] in ("clean", "control")
+    assert judged.shape == images.shape and not any("outside" in flags for flags in columns["flags"])
 
 
 @pytest.mark.parametrize("spec", [spec for spec in SPECS if not spec.startswith(("torchattacks", "autoattack"))])
