@@ -51,7 +51,7 @@ def reliability(axes: Axes, bins: ReliabilityBins, title: str = "", note: str | 
         PolyCollection(gaps, facecolor=GAP_FILL, edgecolor=GAP, linewidth=0.5, hatch="/////", alpha=0.85)
     )
     bounds = [[(x, a), (x, b)] for x, a, b in zip(middle, bins.lower[used], bins.upper[used])]
-    axes.add_collection(LineCollection(bounds, colors=INK, linewidths=0.8))
+    axes.add_collection(LineCollection(bounds, colors=INK, linewidths=0.8, zorder=6))
     axes.plot(
         np.r_[middle, middle],
         np.r_[bins.lower[used], bins.upper[used]],
@@ -59,6 +59,7 @@ def reliability(axes: Axes, bins: ReliabilityBins, title: str = "", note: str | 
         color=INK,
         markersize=3.5,
         markeredgewidth=0.8,
+        zorder=6,  # an interval that reaches into the corner shows over the box of the ECE
     )
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=3)
     text = f"ECE {100 * bins.error():.1f} %" if note is None else note

@@ -156,6 +156,13 @@ def by_eps(results: Results) -> list[Table]:
     return [_finish(results, "by-eps", what, columns, rows, cells)]
 
 
+#: What fills a layout of which a run has nothing.
+EMPTY = {
+    "transfer": "Cells of --attacks transfer:from=MODEL fill it.",
+    "coco": "Cells of a multi-label data set, such as --datasets coco-2017, fill it.",
+}
+
+
 def transfer(results: Results) -> list[Table]:
     """Adversarial images made on one model and shown to another: rows attack, columns are attacked."""
     averages = Averages(results)
@@ -173,7 +180,7 @@ def transfer(results: Results) -> list[Table]:
             )
         what = f"Accuracy (in %) of the target on images crafted on the source at radius {eps}, {_over(averages)}."
         tables.append(_finish(results, f"transfer-{eps.replace('/', '-')}", what, columns, rows, cells, ("Source",)))
-    return tables or [_finish(results, "transfer", "Accuracy under transferred attacks.", [], [], [], ("Source",))]
+    return tables or [_finish(results, "transfer", f"Accuracy under transferred attacks. {EMPTY['transfer']}", [], [], [], ("Source",))]
 
 
 def source_of(attack: str) -> str:
@@ -205,7 +212,7 @@ def coco(results: Results) -> list[Table]:
         label, sets = results.labels["attack"][attack], [results.labels["dataset"][d] for d in averages.datasets]
         what = f"Multi-label recognition (in %) under {label} on {sentence(sets)}."
         tables.append(_finish(results, f"coco-{len(tables) + 1}", what, columns, rows, cells, ("Model",)))
-    return tables or [_finish(results, "coco", "Multi-label recognition.", [], [], [], ("Model",))]
+    return tables or [_finish(results, "coco", f"Multi-label recognition. {EMPTY['coco']}", [], [], [], ("Model",))]
 
 
 def _over(averages: Averages) -> str:
