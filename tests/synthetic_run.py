@@ -65,7 +65,7 @@ def records(n: int, classes: int, pull: float, sharpness: float, seed: int, pref
 
 def make_run(
     path: Path, *, models=("clip", "tecoa", "ucat"), attacks=("clean", "pgd", "cw"),
-    datasets=("digits", "letters"), radii=("1/255", "2/255"), n=96, classes=10, classnames=None, seed=0, weights=0, time=0.0,
+    datasets=("digits", "letters"), radii=("1/255", "2/255"), n=96, classes=10, classnames=None, seed=0, weights=0, time=0.0, precision="fp32",
 ) -> Run:  # fmt: skip
     """Write a complete run directory at `path`."""
     versions = {"robustcal": "0.1.0", "torch": "2.15.0"}
@@ -81,21 +81,21 @@ def make_run(
                     name = attack.split(":")[0]
                     strength = float(Fraction(eps) * 255)
                     pull = PULL.get(name, 0.8) * strength * (1 - MODELS.get(model, 0.3))
-                    text = f"{model}|{dataset}|{attack}|{eps}|{seed}|{n}|{classes}|{weights}"
+                    text = f"{model}|{dataset}|{attack}|{eps}|{seed}|{n}|{classes}|{weights}|{precision}"
                     cell = {
                         "id": hashlib.sha256(text.encode()).hexdigest()[:16],
                         "order": [m, d, a, float(Fraction(eps))],
                         "model": model, "dataset": dataset, "attack": attack, "eps": eps,
                         "threat": {"eps": float(Fraction(eps)), "norm": "linf", "low": 0.0, "high": 1.0,
                                    "resolution": 32, "goal": "untargeted", "returns": "best"},
-                        "precision": "fp32", "seed": seed, "n": n, "subset": f"first {n}",
+                        "precision": precision, "seed": seed, "n": n, "subset": f"first {n}",
                         "classnames": names, "templates": ["a photo of a {}"], "task": "single", "resolution": 32,
                         "attack_meta": {"kind": KINDS.get(name, "white-box"), "accuracy_only": name == "autoattack",
                                         "returns": "best", "goal": "untargeted"},
                         "identity": {"weights": f"sha256:{hashlib.sha256(f'{model}{weights}'.encode()).hexdigest()}",
                                      "data": hashlib.sha256(dataset.encode()).hexdigest()[:16], "samples": f"{n}-{seed}",
                                      "prompts": "1234abcd5678ef90", "attack": attack, "attack_version": 1, "seed": seed,
-                                     "precision": "fp32"},
+                                     "precision": precision},
                     }  # fmt: skip
                     run.add_cell(cell)
                     key = int(hashlib.sha256(dataset.encode()).hexdigest()[:6], 16) + seed

@@ -165,6 +165,14 @@ def test_one_name_for_two_models_is_told_apart(tmp_path):
     assert any("ucat" in note and "weights" in note for note in results.notes)
 
 
+def test_one_attack_at_two_precisions_is_told_apart_by_them(tmp_path):
+    how = {"models": ("ucat",), "attacks": ("clean", "pgd"), "datasets": ("digits",), "n": 20}
+    runs = [make_run(tmp_path / precision, **how, precision=precision) for precision in ("fp32", "fp16")]
+    results = evaluate(runs, resamples=20)
+    attacks = [results.labels["attack"][name] for name in results.values("attack")]
+    assert {"pgd #fp32", "pgd #fp16"} <= set(attacks) and not {"pgd", "pgd #1"} & set(attacks)
+
+
 def test_nothing_to_report_on_is_one_line(tmp_path):
     empty = Run.create(tmp_path / "empty", {"versions": {}})
     with pytest.raises(UserError, match="no finished cell"):
@@ -210,4 +218,6 @@ def test_labels_are_short_distinct_and_keep_weights():
     assert labels["clean"] == "clean"
     assert labels["clip:ViT-B-32/openai:scale=none"] == "clip:ViT-B-32/openai"
     assert len(set(labels.values())) == 4
+    again = short_labels(["autoattack:paper", "torchattacks:PGD:steps=5:queries=none #fp16", "torchattacks:SPSA:queries=9"])
+    assert list(again.values()) == ["autoattack:paper", "torchattacks:PGD:steps=5 #fp16", "torchattacks:SPSA:queries=9"]
     assert sentence(["a", "b", "c"]) == "a, b and c" and sentence(["a"]) == "a" and sentence([]) == ""

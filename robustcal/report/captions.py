@@ -55,9 +55,15 @@ def spelled(attack: str) -> str:
         spec = parse_spec(attack.split(" #")[0])
     except UserError:
         return attack
-    told = {key: format_param(v) for key, v in spec.params.items() if key not in ("norm", "return")}
+    told = {key: _in_255(v) if key == "step" else format_param(v) for key, v in spec.params.items() if key not in ("norm", "return")}
     given = [f"{key}={text}" for key, text in told.items() if text != "none"]
     return ":".join(filter(None, [spec.name, spec.variant])) + (f" ({', '.join(given)})" if given else "")
+
+
+def _in_255(value: Any) -> str:
+    """A step size as attacks are described: ``1/255`` rather than ``0.00392156862745098``."""
+    quarters = 4 * 255 * value if isinstance(value, float) else 0.5
+    return f"{round(quarters) / 4:g}/255" if abs(quarters - round(quarters)) < 1e-6 else format_param(value)
 
 
 def marks_note(interval: bool) -> str:

@@ -11,27 +11,22 @@ from ..types import Spec, UserError, format_param
 def short_labels(specs: Iterable[str]) -> dict[str, str]:
     """The shortest distinct label of each canonical spec: its name, its variant, and the parameters that differ.
 
-    A label is itself a spec: with the defaults it leaves out it names the same thing.
+    A label is itself a spec: with the defaults it leaves out it names the same thing. What tells two things of one
+    spec apart (``pgd:steps=20 #fp16``) stays at its end.
 
     >>> short_labels(["pgd:steps=20:return=best", "pgd:steps=100:return=best", "clean"])["pgd:steps=100:return=best"]
     'pgd:steps=100'
     """
-    parsed = {text: _parse(text) for text in dict.fromkeys(specs)}
+    split = {text: text.rpartition(" #") if " #" in text else (text, "", "") for text in dict.fromkeys(specs)}
+    parsed = {text: _parse(spec) for text, (spec, _, _) in split.items()}
     labels: dict[str, str] = {}
     for text, spec in parsed.items():
         family = [other for other in parsed.values() if other.name == spec.name]
-        variant = len({other.variant for other in family}) > 1 or _is_weights(spec)
-        keys = {key for other in family for key in other.params}
-        differing = [k for k in keys if len({format_param(o.params.get(k)) for o in family}) > 1]
-        parts = [spec.name + (f":{spec.variant}" if variant and spec.variant else "")]
-        parts += [f"{k}={format_param(spec.params[k])}" for k in spec.params if k in differing]
-        labels[text] = ":".join(parts)
+        differing = {k for o in family for k in o.params if len({format_param(p.params.get(k)) for p in family}) > 1}
+        given = {key: format_param(value) for key, value in spec.params.items() if key in differing}
+        parts = [spec.name, spec.variant, *(f"{key}={value}" for key, value in given.items() if value != "none")]
+        labels[text] = ":".join(filter(None, parts)) + "".join(split[text][1:])
     return labels
-
-
-def _is_weights(spec: Spec) -> bool:
-    # A model's variant names its weights (ViT-B-32/openai, a path): never leave it out.
-    return bool(spec.variant) and ("/" in spec.variant or ":" in spec.variant)
 
 
 def _parse(text: str) -> Spec:

@@ -9,6 +9,7 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 from ..store import Run
+from .labels import sentence
 
 #: What, besides its spec, makes a model, dataset or attack what it is: (spec key, identity keys, words).
 AXES = {
@@ -73,21 +74,30 @@ def _same_records(one: Run, other: Run, cell: str) -> bool:
 def _names(cells: list[Mapping[str, Any]], axis: str, notes: list[str]) -> dict[str, str]:
     """Cell id -> name on this axis. The spec, and its identity beside it where one spec means several things."""
     keys, words = AXES[axis]
-    meanings: dict[str, dict[tuple, int]] = defaultdict(dict)
+    meaning = {cell["id"]: tuple(str(cell["identity"].get(key)) for key in keys) for cell in cells}
+    found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for cell in cells:
-        meaning = tuple(str(cell["identity"].get(key)) for key in keys)
-        meanings[cell[axis]].setdefault(meaning, len(meanings[cell[axis]]) + 1)
-    for spec, found in meanings.items():
-        if len(found) > 1:
-            notes.append(
-                f"conflict: {axis} '{spec}' appears with {len(found)} different {words}; told apart by #1, #2 ..."
-            )
+        if meaning[cell["id"]] not in found[cell[axis]]:
+            found[cell[axis]].append(meaning[cell["id"]])
+    marks = {spec: _marks(meanings, keys) for spec, meanings in found.items()}
+    for spec, told in marks.items():
+        if len(told) > 1:
+            apart = sentence(f"#{mark}" for mark in told.values())
+            notes.append(f"conflict: {axis} '{spec}' appears with {len(told)} different {words}; told apart by {apart}")
     result = {}
     for cell in cells:
-        found = meanings[cell[axis]]
-        meaning = tuple(str(cell["identity"].get(key)) for key in keys)
-        result[cell["id"]] = cell[axis] + (f" #{found[meaning]}" if len(found) > 1 else "")
+        told = marks[cell[axis]]
+        result[cell["id"]] = cell[axis] + (f" #{told[meaning[cell['id']]]}" if len(told) > 1 else "")
     return result
+
+
+def _marks(meanings: list[tuple[str, ...]], keys: Sequence[str]) -> dict[tuple[str, ...], str]:
+    """What tells meanings of one spec apart: the precision or the seed where that alone does, else a number."""
+    for key, word in (("precision", ""), ("seed", "seed=")):
+        rest = {tuple(v for k, v in zip(keys, meaning) if k != key) for meaning in meanings}
+        if key in keys and len(rest) == 1:
+            return {meaning: word + meaning[keys.index(key)] for meaning in meanings}
+    return {meaning: str(number) for number, meaning in enumerate(meanings, 1)}
 
 
 def _ordered(sources: list[Source]) -> list[Source]:
