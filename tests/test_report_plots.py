@@ -126,3 +126,27 @@ def test_figures_show_an_attack_whose_calibration_means_something():
     assert figures.shown_attack(one, ["apgd", "autoattack", "worst"], "1/255") == "apgd"
     assert figures.shown_attack(one, ["autoattack", "worst"], "1/255") == "worst"
     assert figures.shown_attack(one, [], "1/255") is None
+
+
+def test_figures_of_models_that_met_different_attacks(tmp_path):
+    """Two runs as one: a model that an attack never met is left out of that attack's figures, not fatal."""
+    runs = [
+        make_run(tmp_path / model, models=(model,), attacks=("clean", attack), datasets=("digits",), n=20)
+        for model, attack in (("clip", "pgd"), ("ucat", "fgsm"))
+    ]
+    results = gather([run.path for run in runs], resamples=20)
+    for attack in results.values("attack"):
+        plots.curve_figure(results, attack)
+    figures.write_figures(results, tmp_path / "out", ("png",))
+    assert (tmp_path / "out" / "figures" / "radius.png").is_file()
+
+
+def test_a_model_without_a_single_cell_of_the_attack_is_no_line(tmp_path):
+    runs = [
+        make_run(tmp_path / model, models=(model,), attacks=attacks, datasets=("digits",), n=20)
+        for model, attacks in (("clip", ("clean", "pgd")), ("ucat", ("fgsm",)))
+    ]
+    results = gather([run.path for run in runs], resamples=20)
+    pgd = next(name for name in results.values("attack") if name.startswith("pgd"))
+    names = [text.get_text() for text in plots.curve_figure(results, pgd).legends[0].texts]
+    assert names == ["clip"]

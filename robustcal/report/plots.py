@@ -103,6 +103,7 @@ def curve_figure(results: Results, attack: str) -> Figure | None:
         for m in averages.models
     }
     lines = {m: [(x, y) for x, y in points if y is not None] for m, points in lines.items()}
+    lines = {m: points for m, points in lines.items() if points}  # a model may lack this attack altogether
     if not any(len(points) > 1 for points in lines.values()):
         return None
     figure, axes = panels(2, 1, 3.2, 2.7)
