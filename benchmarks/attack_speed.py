@@ -165,14 +165,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--search", choices=sorted(SEARCH_DTYPES), default="fp32", help="dtype of our passes")
-    parser.add_argument("--quick", action="store_true", help="batch 8, 25 classes, 1 step, 2 rounds")
+    parser.add_argument("--quick", action="store_true", help="batch 8, 25 classes, 2 steps, 2 rounds")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall",
                         help="cpu: processor time, for busy machines; only with OMP_NUM_THREADS=1")  # fmt: skip
     parser.add_argument("--only", choices=["speed", "harness", "memory"], help="one part of the three")
     parser.add_argument("--json", action="store_true", help="print one object instead of lines")
     args = parser.parse_args()
     if args.quick:
-        args.batch, args.classes, args.steps, args.rounds = 8, 25, 1, 2
+        args.batch, args.classes, args.steps, args.rounds = 8, 25, 2, 2
     model, classnames, templates = build(args.model, args.classes, args.device)
     found: dict = {}
     if args.only in (None, "speed"):

@@ -19,6 +19,8 @@ from robustcal.report.style import label_percent, look, panels, save, styled
 RULES = {
     "pgd:steps=20:return=best": "PGD-20, highest loss",
     "pgd:steps=20:return=last": "PGD-20, last iterate",
+    "pgd:steps=20:step=2/255:return=best": "PGD-20, step = radius, highest loss",
+    "pgd:steps=20:step=2/255:return=last": "PGD-20, step = radius, last iterate",
     "torchattacks:PGD:steps=20": "torchattacks PGD-20, last",
     "cw:steps=20": "CW-20, highest loss",
     "apgd": "APGD-100, highest loss",
@@ -45,7 +47,7 @@ def draw(runs: Sequence[Path], out: Path) -> None:
 
 def cells(run: Path) -> pd.DataFrame:
     """The cells of a run; `rule` is the attack as the suite writes it, `side` the resolution where it is not 32."""
-    frame = robustcal.frame(run)
+    frame = robustcal.frame(run).query("attack_spec != 'worst'").copy()
     specs = {str(registry.attacks.spec(text)): text for text in [*RULES, "clean"]}
     frame["rule"] = frame.attack_spec.map(specs)
     frame["side"] = frame.dataset_spec.str.extract(r"resolution=(\d+)")[0].astype(float).where(lambda side: side != 32)
