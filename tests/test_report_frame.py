@@ -218,6 +218,7 @@ def test_labels_are_short_distinct_and_keep_weights():
     assert labels["clean"] == "clean"
     assert labels["clip:ViT-B-32/openai:scale=none"] == "clip:ViT-B-32/openai"
     assert len(set(labels.values())) == 4
+    assert "pgd:step=1/255" in short_labels(["pgd:step=0.00392156862745098", "pgd:step=none"]).values()
     again = short_labels(["autoattack:paper", "torchattacks:PGD:steps=5:queries=none #fp16", "torchattacks:SPSA:queries=9"])
     assert list(again.values()) == ["autoattack:paper", "torchattacks:PGD:steps=5 #fp16", "torchattacks:SPSA:queries=9"]
     assert sentence(["a", "b", "c"]) == "a, b and c" and sentence(["a"]) == "a" and sentence([]) == ""

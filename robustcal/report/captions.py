@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 from ..registry import parse_spec
-from ..types import UserError, format_param
-from .labels import sentence
+from ..types import UserError
+from .labels import sentence, written
 
 Meta = Mapping[str, Any]
 
@@ -55,15 +55,9 @@ def spelled(attack: str) -> str:
         spec = parse_spec(attack.split(" #")[0])
     except UserError:
         return attack
-    told = {key: _in_255(v) if key == "step" else format_param(v) for key, v in spec.params.items() if key not in ("norm", "return")}
+    told = {key: written(key, v) for key, v in spec.params.items() if key not in ("norm", "return")}
     given = [f"{key}={text}" for key, text in told.items() if text != "none"]
     return ":".join(filter(None, [spec.name, spec.variant])) + (f" ({', '.join(given)})" if given else "")
-
-
-def _in_255(value: Any) -> str:
-    """A step size as attacks are described: ``1/255`` rather than ``0.00392156862745098``."""
-    quarters = 4 * 255 * value if isinstance(value, float) else 0.5
-    return f"{round(quarters) / 4:g}/255" if abs(quarters - round(quarters)) < 1e-6 else format_param(value)
 
 
 def marks_note(interval: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Iterable
 
 from ..registry import parse_spec
-from ..types import Spec, UserError, format_param
+from ..types import Param, Spec, UserError, format_param
 
 
 def short_labels(specs: Iterable[str]) -> dict[str, str]:
@@ -23,10 +23,20 @@ def short_labels(specs: Iterable[str]) -> dict[str, str]:
     for text, spec in parsed.items():
         family = [other for other in parsed.values() if other.name == spec.name]
         differing = {k for o in family for k in o.params if len({format_param(p.params.get(k)) for p in family}) > 1}
-        given = {key: format_param(value) for key, value in spec.params.items() if key in differing}
+        given = {key: written(key, value) for key, value in spec.params.items() if key in differing}
         parts = [spec.name, spec.variant, *(f"{key}={value}" for key, value in given.items() if value != "none")]
         labels[text] = ":".join(filter(None, parts)) + "".join(split[text][1:])
     return labels
+
+
+def written(key: str, value: Param) -> str:
+    """The value of a parameter; a step size as attacks are described, ``1/255`` rather than ``0.00392156862745098``."""
+    text = format_param(value)
+    try:
+        quarters = 4 * 255 * float(text) if key == "step" else 0.5
+    except ValueError:  # step=none
+        return text
+    return f"{round(quarters) / 4:g}/255" if abs(quarters - round(quarters)) < 1e-6 else text
 
 
 def _parse(text: str) -> Spec:
