@@ -80,13 +80,14 @@ def by_rule(frame: pd.DataFrame):
 
 def by_side(frame: pd.DataFrame):
     """Accuracy and ECE against the resolution at which the attack may change the image."""
-    frame = frame.assign(side=frame.side.fillna(32)).sort_values("side")
-    sets = list(frame.dataset.unique())
+    frame = frame.assign(side=frame.side.fillna(32))
+    sets, models = list(frame.dataset.unique()), list(frame.model.unique())
     figure, axes = panels(len(sets), 2, 2.5, 2.2, sharex=True)
     for row, (name, title) in enumerate(NUMBERS):
         for column, dataset in enumerate(sets):
             ax = axes[row * len(sets) + column]
-            for i, (model, here) in enumerate(frame[frame.dataset == dataset].groupby("model", sort=False)):
+            for i, model in enumerate(models):
+                here = frame[(frame.dataset == dataset) & (frame.model == model)].sort_values("side")
                 points(ax, here, name, np.log2(here.side) + 0.06 * (i - 1), model, i, across=True)
             sides = sorted(frame.side.unique())
             ax.set_xticks(np.log2(sides), [f"{side:g}" for side in sides])
@@ -105,13 +106,15 @@ def by_precision(both: pd.DataFrame):
     rules = list(dict.fromkeys(both.rule))
     figure, axes = panels(2, 1, 3.2, 2.2, sharey=True)
     for ax, (name, title) in zip(axes, NUMBERS):
-        for i, (model, here) in enumerate(both.groupby("model", sort=False)):
+        for i, model in enumerate(both.model.unique()):
+            here = both[both.model == model]
             change = 100 * (here[f"{name}_fp16"] - here[f"{name}_fp32"])
             place = here.rule.map(rules.index) + (i - 1) * 0.2
-            ax.plot(change, place, linestyle="none", **{k: v for k, v in look(i).items() if k != "linestyle"}, label=model, markersize=4)
+            ax.plot(change, place, label=model, **{**look(i), "linestyle": "none", "markersize": 4})
         ax.set_yticks(range(len(rules)), [RULES[rule] for rule in rules])
         ax.axvline(0, linewidth=0.6, color="black")
-        ax.set_xlabel(f"fp16 minus fp32: {title.replace(' %', '')}, points")
+        ax.set_xlabel(f"{title.replace(' %', '')}, points")
+        ax.set_title("search in fp16 minus fp32")
         ax.grid(axis="x")
     axes[0].invert_yaxis()
     return legend(figure, axes)

@@ -103,13 +103,14 @@ def curve_figure(results: Results, attack: str) -> Figure | None:
         for m in averages.models
     }
     lines = {m: [(x, y) for x, y in points if y is not None] for m, points in lines.items()}
-    lines = {m: points for m, points in lines.items() if points}  # a model may lack this attack altogether
     if not any(len(points) > 1 for points in lines.values()):
         return None
     figure, axes = panels(2, 1, 3.2, 2.7)
     shift = 0.006 * max(x for points in lines.values() for x, _ in points)
     for ax, (name, title) in zip(axes, (("accuracy", "accuracy %"), ("ece", "calibration error (ECE) %"))):
         for i, (model, points) in enumerate(lines.items()):
+            if not points:  # the attack never met this model
+                continue
             x = np.array([p[0] for p in points]) + (i - len(lines) / 2) * shift
             y = np.array([p[1].interval(name) for p in points])
             ax.errorbar(
