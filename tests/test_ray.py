@@ -34,13 +34,18 @@ def ray_linear():
 
 @register.attack(kind="white-box", returns="last")
 def ray_noise(classifier, images, labels, threat, noise, *, folder: str):
-    """Noise; where the folder names this node as doomed, it says that it has begun and never ends."""
+    """Noise; on the node that the folder names as doomed it says that it has begun and never ends. Others wait for that."""
     classifier(images)
-    doomed = pathlib.Path(folder) / "doomed"
+    doomed, begun = pathlib.Path(folder) / "doomed", pathlib.Path(folder) / "begun"
     import ray
-    if ray.is_initialized() and doomed.exists() and doomed.read_text() == ray.get_runtime_context().get_node_id():
-        (pathlib.Path(folder) / "begun").touch()
-        time.sleep(3600)
+    if ray.is_initialized() and doomed.exists():
+        if doomed.read_text() == ray.get_runtime_context().get_node_id():
+            begun.touch()
+            time.sleep(3600)
+        for _ in range(3000):
+            if begun.exists():
+                break
+            time.sleep(0.1)
     return images + threat.eps * torch.sign(noise.uniform(images.shape[1:], -1, 1))
 
 @register.attack(kind="white-box", returns="last")
