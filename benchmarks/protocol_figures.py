@@ -6,7 +6,7 @@ Called by `python benchmarks/study.py protocol`. Bars are 95 % intervals.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Sequence
 
 import numpy as np
 import pandas as pd

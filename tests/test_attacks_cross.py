@@ -13,7 +13,7 @@ from PIL import Image
 from robust_net import digits_net
 
 from robustcal.attacks import autoattack as adapter
-from robustcal.attacks.borrowed import borrowed_rng, draw_seed
+from robustcal.attacks.borrowed import borrowed_state, draw_seed
 from robustcal.classifier import LogitClassifier
 from robustcal.engine.run import make_attack
 from robustcal.metrics.validity import exceeds
@@ -61,7 +61,7 @@ def test_apgd_agrees_with_the_authors(net, loss):
     from pyautoattack.autopgd_base import APGDAttack
 
     def theirs(classifier, images, labels, threat, noise):
-        with borrowed_rng(0):
+        with borrowed_state(0):
             attack = APGDAttack(classifier, n_iter=30, eps=threat.eps, norm="Linf", loss=loss, seed=0, device="cpu")
             return attack.perturb(images, labels)
 
@@ -73,7 +73,7 @@ def test_apgd_best_loss_agrees_with_the_authors(net):
     from pyautoattack.autopgd_base import APGDAttack
 
     classifier, images, labels = net
-    with borrowed_rng(0):
+    with borrowed_state(0):
         attack = APGDAttack(classifier, n_iter=30, eps=EPS, norm="Linf", loss="ce", seed=0, device="cpu")
         theirs = attack.perturb(images, labels, best_loss=True)
     own = make_attack("apgd:steps=30")(classifier, images, labels, Threat(EPS), noise(COUNT))
@@ -91,7 +91,7 @@ def test_square_agrees_with_the_authors(net):
     from pyautoattack.square import SquareAttack
 
     def theirs(classifier, images, labels, threat, noise):
-        with borrowed_rng(0):
+        with borrowed_state(0):
             settings = {"n_queries": 300, "seed": 0, "device": "cpu", "resc_schedule": False}
             return SquareAttack(classifier, eps=threat.eps, **settings).perturb(images, labels)
 
@@ -115,7 +115,7 @@ def test_autoattack_through_the_adapter_equals_the_direct_call(version):
         classifier, images, labels, Threat(EPS), noise(12)
     )
     seed = draw_seed(noise(12))
-    with borrowed_rng(seed):
+    with borrowed_state(seed):
         direct = AutoAttack(classifier, norm="Linf", eps=EPS, seed=seed, device="cpu",
                             version="standard" if version == "paper" else version)  # fmt: skip
         direct.apgd.n_iter = direct.apgd_targeted.n_iter = direct.fab.n_iter = steps

@@ -236,6 +236,19 @@ def test_bad_input_is_exit_2_and_one_line(case, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("classes, hint", [(1, "one class, '0'"), (2, "torchattacks:APGDT needs 4 classes")])
+def test_too_few_classes_are_refused_before_anything_is_computed(classes, hint, tmp_path, capsys):
+    from PIL import Image
+
+    for name in range(classes):
+        (tmp_path / "pictures" / str(name)).mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "pictures" / str(name) / "a.png")
+    args = ["bench", "--models", "clip", "--attacks", "torchattacks:APGDT", "--datasets", f"folder:{tmp_path / 'pictures'}"]
+    assert main([*args, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert hint in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
 def test_an_unreadable_image_is_named_before_anything_is_computed(plugin, tmp_path, capsys):
     from PIL import Image
 

@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "report": {"types", "store", "registry", "metrics"},
     "api": ROOMS | set(FAMILIES) | {"engine", "report"},
     "dry_run": ROOMS,
-    "commands": ROOMS | set(FAMILIES) | {"engine", "report", "api", "cli", "dry_run"},
+    "progress": {"dry_run"},
+    "commands": ROOMS | set(FAMILIES) | {"engine", "report", "api", "cli", "dry_run", "progress"},
     "cli": ROOMS | {"api", "commands"},
 }
 

@@ -7,7 +7,7 @@ import torch
 
 from robustcal import dry_run, registry
 from robustcal.cli import main
-from robustcal.commands import Progress
+from robustcal.progress import Progress
 from robustcal.engine import estimate
 from robustcal.models import hub, open_clip
 from robustcal.store import Run
@@ -125,7 +125,7 @@ def test_published_weights_are_looked_for_and_not_fetched(monkeypatch):
 
 def test_the_time_left_does_not_count_the_loading_of_models(capsys, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("robustcal.commands.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("robustcal.progress.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
     with Progress() as progress:
         progress({"event": "plan", "cells": 1, "samples": 12800, "pending": 100, "shards": 100, "warnings": []})

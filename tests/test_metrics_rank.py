@@ -46,7 +46,7 @@ def ranked(confidence, correct):
 def test_aurc_is_the_mean_over_random_orders_of_ties(samples):
     confidence, correct = map(np.asarray, zip(*samples))
     draw = np.random.default_rng(0)
-    areas, kept = [], []
+    areas = []
     for _ in range(400):
         order = np.lexsort((draw.random(len(correct)), -confidence))
         wrong = (~correct[order]).cumsum() / np.arange(1, len(order) + 1)

@@ -351,3 +351,13 @@ def test_bundled_file_card_and_accuracy_agree(name):
 def test_the_bundled_zoo_fits_the_repository():
     folder = Path(models.cards()["clip"]["path"]).parent.parent / "weights" / "tiny"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 30e6
+
+
+def test_the_command_names_the_run_as_a_model_that_exists(tmp_path):
+    """A method without a model of its name (AGFT) is used as a checkpoint; a zoo is no model."""
+    from robustcal.commands import model_name
+
+    for method, name in (("ucat", "ucat"), ("agft", "checkpoint"), ("clip", "clip")):
+        (tmp_path / "card.json").write_text(f'{{"method": "{method}"}}')
+        assert model_name(tmp_path) == name and name in models.names()
+    assert model_name(tmp_path / "nowhere") is None

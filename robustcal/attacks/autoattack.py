@@ -13,7 +13,7 @@ from ..noise import Noise
 from ..registry import register
 from ..types import Classifier, Threat, UserError
 from .apgd import apgd
-from .borrowed import borrowed_rng, draw_seed, need_single_labels
+from .borrowed import borrowed_state, draw_seed, need_classes, need_single_labels
 from .pgd import check_positive
 
 #: Attacks of each version where there are classes enough. `paper` is what robust CLIP papers call AutoAttack.
@@ -59,8 +59,9 @@ def autoattack(
         raise UserError(f"autoattack has no version '{version}'; {hint}")
     check_positive(steps=steps, queries=queries)
     need_single_labels(labels, "autoattack")
+    need_classes(classifier, 2, "autoattack")
     seed, count = draw_seed(noise), classifier.num_classes
-    with borrowed_rng(seed), kept_trace(), torch.enable_grad():
+    with borrowed_state(seed), kept_trace(), torch.enable_grad():
         adversary = build(classifier, threat.eps, norm, version, seed, images.device, steps, queries)
         found, _ = adversary.run_standard_evaluation(images.detach().clone(), labels, batch_size=len(images))
     if count == 2 and version in ("standard", "plus"):

@@ -1,9 +1,10 @@
-"""What every adapter of a third-party attack library needs: global random state lent and given back, and a seed."""
+"""What every adapter of a third-party attack library needs: global state lent and given back, a seed, and checks."""
 
 from __future__ import annotations
 
+import io
 import random
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Iterator
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..noise import Noise
-from ..types import UserError
+from ..types import Classifier, UserError
 
 
 def draw_seed(noise: Noise) -> int:
@@ -23,10 +24,13 @@ def draw_seed(noise: Noise) -> int:
 
 
 @contextmanager
-def borrowed_rng(seed: int) -> Iterator[None]:
-    """Seed the global generators of torch, numpy and random inside; outside they stand as before."""
+def borrowed_state(seed: int) -> Iterator[None]:
+    """Seed the global generators of torch, numpy and random inside; outside they stand as before.
+
+    What the library prints is dropped: it would stand among the lines of a sweep, once for each batch.
+    """
     python, array = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), redirect_stdout(io.StringIO()):
         try:
             random.seed(seed)
             np.random.seed(seed)
@@ -35,6 +39,13 @@ def borrowed_rng(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(array)
+
+
+def need_classes(classifier: Classifier, least: int, name: str) -> None:
+    """Raise `UserError` where the classifier has fewer classes than the attack is defined for."""
+    if classifier.num_classes < least:
+        hint = "; autoattack adapts" if 2 <= classifier.num_classes else ""
+        raise UserError(f"{name} needs {least} classes, here are {classifier.num_classes}{hint}")
 
 
 def need_single_labels(labels: Tensor, name: str) -> None:

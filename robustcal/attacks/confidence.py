@@ -60,7 +60,7 @@ def confidence(
             same = classifier(trial).argmax(1) == kept
         x = pick(same, trial, x)
     nearest, side = (probability - wanted).abs(), (wanted > probability)
-    current = x
+    current = slope = x  # both replaced in the first turn
     for turn in range(steps + 1):
         gradient, prediction, probability = _look(classifier, x, kept, side)
         gap = (probability - wanted).abs()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import inspect
-import io
 from typing import Any, Mapping
 
 import torch
@@ -15,7 +13,7 @@ from ..noise import Noise
 from ..registry import register
 from ..types import Classifier, Threat, UserError
 from .balls import BALLS, make_ball
-from .borrowed import borrowed_rng, draw_seed, need_single_labels
+from .borrowed import borrowed_state, draw_seed, need_classes, need_single_labels
 from .pgd import check_positive, check_size
 
 #: What the library's own names are here; `step` is handled apart.
@@ -76,12 +74,10 @@ def torchattacks(
     need_single_labels(labels, f"torchattacks:{name}")
     seed = draw_seed(noise)
     asked = {"steps": steps, "step": step, "restarts": restarts, "queries": queries, "loss": loss, "norm": norm}
-    if classifier.num_classes < FEW_CLASSES.get(name, 2):
-        raise UserError(f"torchattacks:{name} needs {FEW_CLASSES[name]} classes; use autoattack, which adapts")
-    with borrowed_rng(seed), torch.enable_grad():
+    need_classes(classifier, FEW_CLASSES.get(name, 2), f"torchattacks:{name}")
+    with borrowed_state(seed), torch.enable_grad():
         settings = arguments_of(name, threat.eps, classifier.num_classes, seed, asked)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints that it found no device; it is told the device below
-            attack = _library(name)(classifier, **settings)
+        attack = _library(name)(classifier, **settings)
         attack.set_device(images.device)
         if name == "JSMA":  # its target is (label + 1) mod 10 whatever the number of classes
             attack.set_mode_targeted_by_function(lambda x, y: (y + 1) % classifier.num_classes, quiet=True)

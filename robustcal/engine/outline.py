@@ -14,7 +14,7 @@ from .. import registry
 from ..classifier import ClipClassifier, ClipModel
 from ..datasets.presence import advice, availability
 from ..models.hub import reachable
-from ..types import Batch, Spec, UserError
+from ..types import Batch, Spec
 from .plan import model_identity
 from .preflight import leaves
 from .samples import Source, balanced_subset, make_source

@@ -48,11 +48,14 @@ def make_source(spec: Spec, limit: int | None, seed: int) -> Source:
     """Open a dataset and choose its samples.
 
     Raises:
-        UserError: no samples; or an image of the choice that the adapter's own `check` finds unreadable.
+        UserError: no samples, or a single class; or an image of the choice that the adapter's own `check` finds unreadable.
     """
     dataset = registry.datasets.build(spec)
     if len(dataset.ids) == 0:
         raise UserError(f"dataset '{spec}' has no samples")
+    if dataset.task == "single" and len(dataset.classnames) < 2:
+        only = ", ".join(dataset.classnames)
+        raise UserError(f"dataset '{spec}' has one class, '{only}'; a classifier needs two: is it one folder too deep?")
     indices = balanced_subset(dataset.labels, limit, seed)
     if hasattr(dataset, "check"):
         dataset.check(indices)
