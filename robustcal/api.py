@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence
 
 from . import registry
-from .types import UserError, parse_radius
+from .types import UserError
 
 if TYPE_CHECKING:
     import pandas
@@ -274,25 +274,15 @@ def attack(
 
     Args:
         spec: such as ``pgd:steps=20:return=best``.
-        classifier: images (N, 3, H, W) in [0, 1] -> logits (N, C).
+        classifier: a module in eval mode, images (N, 3, H, W) in [0, 1] -> logits (N, C); from `load_model`, or your own.
         labels: (N,) class indices, or (N, C) multi-hot.
         ids: one name per image, the key of its noise; default ``0``, ``1``, ...
+
+    Raises:
+        UserError: a spec or radius that is none, images outside [0, 1], labels that are no classes, training mode.
     """
-    import torch
+    from .engine.single import attack_once
 
-    from .engine.plan import threat_of
-    from .engine.run import make_attack
-    from .engine.verify import project
-    from .noise import Noise
-
-    if images.ndim != 4 or images.min() < 0 or images.max() > 1:
-        raise UserError("images must be (N, 3, H, W) with values in [0, 1]; normalisation belongs inside the classifier")
-    ids = [str(number) for number in range(len(images))] if ids is None else list(ids)
-    if len(ids) != len(images):
-        raise UserError(f"{len(ids)} ids for {len(images)} images")
-    plugin, arguments = registry.attacks.arguments(registry.attacks.spec(spec))
-    threat = threat_of(plugin, arguments, parse_radius(eps), images.shape[-1])
-    run = make_attack(spec, lambda model: load_model(model).classifier(classifier.classnames))
-    proposal = run(classifier, images, labels, threat, Noise(seed, ids, images.device)).detach()
-    with torch.no_grad():
-        return project(images, proposal, threat)
+    return attack_once(
+        spec, classifier, images, labels, eps, ids, seed, surrogate_of=lambda model, names: load_model(model).classifier(names)
+    )
