@@ -161,7 +161,8 @@ def test_precision_disagreement_fires_and_stays_silent():
 
         def forward(self, images):
             wide = torch.nn.functional.linear(images.flatten(1)[:, :1] * 0 + 1, torch.tensor([[1 + 1 / 4096]]))
-            return torch.cat([wide.float() - 1, torch.full_like(wide, 1e-4).float()], 1)
+            scores = torch.cat([wide.float() - 1, torch.full_like(wide, 1e-4).float()], 1)
+            return torch.nn.functional.pad(scores, (0, 2), value=-10.0)
 
     assert judged(idle, net=Rounded(), search=torch.bfloat16)["precision-disagreement"] == 6
     assert judged(idle, net=Rounded()) == {} and judged(idle, search=torch.bfloat16) == {}

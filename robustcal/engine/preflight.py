@@ -25,7 +25,13 @@ def preflight(specs: Iterable[str]) -> None:
     """
     for spec in dict.fromkeys(leaf for text in specs for leaf in leaves(str(text))):
         if not is_bundled(spec):
-            registry.models.build(spec)
+            check_model(spec, registry.models.build(spec))
+
+
+def check_model(spec: str, model: Any) -> None:
+    """Raise `UserError` unless a plugin's object is a model: `classifier(classnames, templates)` and a `fingerprint`."""
+    if not callable(getattr(model, "classifier", None)) or not isinstance(getattr(model, "fingerprint", None), str):
+        raise UserError(f"model '{spec}' is a {type(model).__name__} without .classifier(classnames, templates) or .fingerprint")
 
 
 def leaves(text: str) -> Iterator[str]:

@@ -51,12 +51,18 @@ def attack_and_judge(
         raise UserError("the classifier is in training mode; call .eval() on it before it is attacked")
     meter = Meter(classifier, len(batch), search)
     noise = Noise(seed, batch.ids, images.device)
-    proposal = attack(meter, images, labels, threat, noise).detach()
+    proposal = attack(meter, images, labels, threat, noise)
+    if not isinstance(proposal, Tensor) or proposal.shape != images.shape:
+        what = f"a tensor {tuple(proposal.shape)}" if isinstance(proposal, Tensor) else type(proposal).__name__
+        raise UserError(f"the attack returned {what}; it must return images of the shape it was given, {tuple(images.shape)}")
+    proposal = proposal.detach()
     if getattr(classifier, "training", False):
         raise UserError("the attack left the classifier in training mode: it changed the model it was to measure")
     flags = verify.sample_flags(images, proposal, threat)
     adversarial = verify.project(images, proposal, threat)
     logits = verify.predict(classifier, adversarial)
+    if logits.shape != (len(batch), classifier.num_classes):
+        raise UserError(f"the classifier returned {tuple(logits.shape)} for {len(batch)} images of {classifier.num_classes} classes")
     columns = verify.measure(logits, labels.cpu(), cosines_of(classifier, logits))
     flags["zero-gradients"] = meter.counts["zero_gradients"].cpu() > 0
     if keeps_label:

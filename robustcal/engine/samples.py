@@ -48,7 +48,8 @@ def make_source(spec: Spec, limit: int | None, seed: int) -> Source:
     """Open a dataset and choose its samples.
 
     Raises:
-        UserError: no samples, or a single class; or an image of the choice that the adapter's own `check` finds unreadable.
+        UserError: no samples, a single class, or labels that are no classes; or an image of the choice that the
+            adapter's own `check` finds unreadable.
     """
     dataset = registry.datasets.build(spec)
     if len(dataset.ids) == 0:
@@ -56,7 +57,11 @@ def make_source(spec: Spec, limit: int | None, seed: int) -> Source:
     if dataset.task == "single" and len(dataset.classnames) < 2:
         only = ", ".join(dataset.classnames)
         raise UserError(f"dataset '{spec}' has one class, '{only}'; a classifier needs two: is it one folder too deep?")
-    indices = balanced_subset(dataset.labels, limit, seed)
+    labels = np.asarray(dataset.labels)
+    if labels.shape[0] != len(dataset.ids) or labels.min() < 0 or labels.max() >= max(len(dataset.classnames), 2):
+        what = f"{labels.shape[0]} labels from {labels.min()} to {labels.max()}"
+        raise UserError(f"dataset '{spec}' has {what} for {len(dataset.ids)} samples of {len(dataset.classnames)} classes")
+    indices = balanced_subset(labels, limit, seed)
     if hasattr(dataset, "check"):
         dataset.check(indices)
     return Source(str(spec), dataset, indices, str(getattr(dataset, "identity", "")))
