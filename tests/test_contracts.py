@@ -20,6 +20,7 @@ ROOMS = {"types", "specs", "registry", "noise", "untrusted", "weights", "classif
 MAY_IMPORT = {
     "types": set(),
     "specs": {"types"},
+    "sweeps": {"types"},
     "registry": {"types", "specs"},
     "noise": {"types"},
     "untrusted": {"types"},
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     **{family: ROOMS for family in FAMILIES},
     "engine": ROOMS | set(FAMILIES),
     "report": {"types", "store", "registry", "metrics"},
-    "api": ROOMS | set(FAMILIES) | {"engine", "report"},
+    "api": ROOMS | set(FAMILIES) | {"engine", "report", "sweeps"},
     "dry_run": ROOMS,
     "progress": {"dry_run"},
     "commands": ROOMS | set(FAMILIES) | {"engine", "report", "api", "cli", "dry_run", "progress"},
