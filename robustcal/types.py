@@ -157,7 +157,7 @@ RECORD_COLUMNS: dict[str, str] = {
     "confidence": "largest softmax probability at the model's own logit scale",
     "label_probability": "softmax probability of the label",
     "entropy": "predictive entropy of the softmax, nats",
-    "top_logits": "largest logits, descending, at most 128 of them",
+    "top_logits": "largest logits, descending, at most 1024 of them",
     "top_classes": "their class indices",
     "rest_logit": "log-sum-exp of the logits not in top_logits; -inf if none",
     "brier": "sum over classes of (probability - one-hot)^2, in [0, 2]",

@@ -11,7 +11,8 @@ from torch import Tensor
 from .. import dirichlet
 from ..types import Threat
 
-TOP = 128
+#: How many logits a record keeps: all of them for every set of the literature.
+TOP = 1024
 #: Slack for floating-point rounding, in pixel units of [0, 1]: a few units in the last place of 1.0.
 TOLERANCE = 1e-6
 

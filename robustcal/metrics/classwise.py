@@ -38,14 +38,14 @@ def class_errors(logits: Logits, positives: np.ndarray, scores: np.ndarray, bins
     """
     n, stored = scores.shape
     count = logits.classes_in_all
-    cell = logits.classes.astype(np.int64) * bins + bin_index(scores, bin_edges(scores, bins))
-    rows = np.repeat(np.arange(n), stored)
+    cell = logits.classes.astype(np.int32) * bins + bin_index(scores, bin_edges(scores, bins))
+    rows = np.repeat(np.arange(n, dtype=np.int32), stored)
     shape = (n, count * bins)
     columns = csr_matrix((scores.ravel(), (rows, cell.ravel())), shape) - _hits(logits, positives, cell, bins, count)
     # The probability left over belongs to the first bin of every class that is not stored: all classes get it, in a
     # column of its own, and those that are stored give it back.
     each = np.maximum(1 - scores.sum(1), 0) / logits.hidden if logits.hidden else np.zeros(n)
-    back = csr_matrix((np.repeat(each, stored), (rows, logits.classes.ravel().astype(np.int64) * bins)), shape)
+    back = csr_matrix((np.repeat(each, stored), (rows, logits.classes.ravel().astype(np.int32) * bins)), shape)
     columns = hstack([columns - back, csr_matrix(each[:, None])], format="csr")
 
     def gaps(means: np.ndarray) -> np.ndarray:

@@ -63,10 +63,11 @@ def logits_of(records: Records) -> Logits:
     if missing:
         raise UserError(f"the records have no column '{missing[0]}', which this metric needs")
     top, rest = matrix(records["top_logits"]).astype(np.float64), np.asarray(records["rest_logit"], np.float64)
-    hidden = 0
+    classes, hidden = matrix(records["top_classes"]), 0
     if np.isfinite(rest).any():
-        hidden = max(1, class_count(records) - top.shape[1])
-    return Logits(top, matrix(records["top_classes"]), rest, hidden)
+        named = int(max(classes.max(), np.max(records["label"]))) + 1  # no more is known where eu is not recorded
+        hidden = max(1, max(class_count(records), named) - top.shape[1])
+    return Logits(top, classes, rest, hidden)
 
 
 def class_count(records: Records) -> int:

@@ -54,7 +54,7 @@ def at_temperature(records: Records, temperature: float) -> dict[str, np.ndarray
     """Records as they would be at softmax(logits / temperature): predictions stay, probabilities change.
 
     Replaces confidence, label_probability, entropy, brier, top_logits and rest_logit; the Dirichlet columns, which do
-    not depend on the logit scale, stay. Where only the largest logits were stored, the others are taken as equal.
+    not depend on the logit scale, stay. Above 1024 classes, those whose logits were not stored are taken as equal.
     """
     logits = logits_of(records)
     norm = logits.normaliser(temperature)
