@@ -1,6 +1,7 @@
 """Attacks on confidence keep the label; A3 and the composite attack keep their own promises."""
 
 import colorsys
+import math
 
 import pytest
 import torch
@@ -100,6 +101,29 @@ def test_a3_keeps_its_budget_and_beats_fgsm(net):
     assert survived.sum() < single.sum() and not (survived & ~clean).any()
     moved = (found != images).flatten(1).any(1)
     assert torch.equal(moved, clean & ~survived)
+
+
+def test_a3_attacks_the_published_share_of_the_survivors():
+    class Stubborn(torch.nn.Module):
+        """Nothing changes its mind, so that every image survives every round."""
+
+        def __init__(self):
+            super().__init__()
+            self.sizes = []
+
+        def forward(self, images):
+            self.sizes.append(len(images))
+            away = 0 * images.flatten(1).sum(1, keepdim=True)
+            return torch.cat([away + 9, away, away - 1], 1)
+
+    classifier, images = Stubborn(), torch.rand(50, 3, 4, 4)
+    make_attack("a3:budget=2000")(classifier, images, torch.zeros(50, dtype=torch.long), Threat(EPS), noise(50))
+    sizes, expected = iter(classifier.sizes[1:]), []
+    for share, directions, steps, restarts in ROUNDS:
+        for _ in range(restarts):
+            expected.append(math.ceil(share * 50))
+            assert {next(sizes) for _ in range(directions + steps + 1)} == {expected[-1]}
+    assert expected[2:5] == [50, 35, 30] and expected[-1] == 2 and next(sizes, None) is None
 
 
 def test_a3_adapts_its_directions_from_the_third_round():

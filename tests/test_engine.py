@@ -6,6 +6,7 @@ import torch
 
 from robustcal.classifier import LogitClassifier
 from robustcal.engine import plan, verify
+from robustcal.engine.exact import switches
 from robustcal.engine.meter import Meter
 from robustcal.engine.run import attack_and_judge, make_attack, run_shard
 from robustcal.noise import Noise
@@ -150,6 +151,25 @@ def test_memory_running_out_halves_the_batch(network, batch, monkeypatch):
     halved = run_shard(cell("pgd:steps=2"), batch, network, greedy, 28)
     assert sizes[:3] == [28, 14, 7]
     assert np.array_equal(plain["prediction"], halved["prediction"])
+
+
+def test_tf32_is_off_in_attack_and_judge_and_comes_back(network, batch):
+    def settings():
+        return [getattr(kind, name) for kind, name, _ in switches()]
+
+    exact = [value for _, _, value in switches()]
+    seen, before = [], settings()
+
+    def attack(classifier, images, labels, threat, noise):
+        seen.append(settings())
+        if len(seen) == 2:
+            raise ValueError("an attack that fails")
+        return images
+
+    attack_and_judge(attack, network, batch, Threat(0.01))
+    with pytest.raises(ValueError):
+        attack_and_judge(attack, network, batch, Threat(0.01))
+    assert seen == [exact, exact] and settings() == before != exact
 
 
 def test_measure_follows_the_definitions():

@@ -55,6 +55,20 @@ def test_an_attack_returns_images(returned, said):
         judge(lambda classifier, images, labels, threat, noise: returned(images))
 
 
+def test_an_attack_has_a_ball_that_is_verified():
+    from robustcal.engine.plan import threat_of
+
+    @registry.attacks(norm="l1")
+    def diamond(classifier, images, labels, threat, noise):
+        return images
+
+    try:
+        with pytest.raises(UserError, match="'diamond' has the norm l1, whose ball is not verified"):
+            threat_of(*registry.attacks.arguments(registry.attacks.spec("diamond")), 1, 8)
+    finally:
+        registry.attacks.plugins.pop("diamond")
+
+
 def test_a_classifier_returns_one_logit_for_each_class():
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5))
     with pytest.raises(UserError, match=r"returned \(4, 5\) for 4 images of 3 classes"):

@@ -58,8 +58,9 @@ OUT_OF_RANGE = [
     "pgd:steps=0", "pgd:steps=-1", "pgd:step=0", "pgd:restarts=0", "pgd:momentum=-1", "pgd:norm=l7", "pgd:loss=bogus",
     "pgd:return=first", "cw:kappa=-1", "cw:step=nan", "cw:step=inf", "fgsm:step=-1/255", "fgsm:start=there",
     "apgd:targets=0", "apgd:loss=bogus", "square:queries=0", "square:p_init=0", "square:p_init=2", "noise:draw=bell",
-    "autoattack:steps=0", "autoattack:queries=-5", "autoattack:norm=l3", "autoattack:strong", "eot:draws=0", "a3:budget=0",
-    "a3:rounds=0", "confidence:goal=sideways", "confidence:steps=0", "composite:components=taste", "composite:steps=0",
+    "autoattack:steps=0", "autoattack:queries=-5", "autoattack:norm=l3", "autoattack:norm=l1", "autoattack:strong", "eot:draws=0",
+    "a3:budget=0", "a3:rounds=0", "a3:rounds=14", "confidence:goal=sideways", "confidence:steps=0",
+    "composite:components=taste", "composite:steps=0",
     "transfer:from=clip:steps=0", "torchattacks:PGD:steps=0", "torchattacks:PGD:step=-1", "torchattacks:Square:norm=l7",
     "torchattacks:Square:loss=bogus", "torchattacks:NoSuch", "pgd:steps=ten", "pgd:steps=1.5",
 ]  # fmt: skip

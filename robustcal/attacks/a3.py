@@ -20,12 +20,12 @@ ROUNDS = (
     (0.4, 10, 40, 2), (0.3, 12, 50, 2), (0.2, 12, 50, 3), (0.1, 12, 60, 4), (0.1, 15, 60, 4), (0.065, 15, 60, 5),
     (0.03, 15, 60, 6),
 )  # fmt: skip
-FEWEST = 100  #: samples that a round attacks at least, whatever its share
+FEWEST = 0.01  #: share of the batch that a round attacks at least (theirs: 100 of 10 000 images)
 RIVALS = 9  #: most likely wrong classes among which the adapted direction picks one
 
 
 @register.attack(
-    kind="white-box", returns="success-else-clean", batch_dependent=True, accuracy_only=True, version=1
+    kind="white-box", returns="success-else-clean", batch_dependent=True, accuracy_only=True, version=2
 )  # fmt: skip
 def a3(
     classifier: Classifier, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, *, budget: int = 100,
@@ -44,6 +44,8 @@ def a3(
         rounds: at most 13.
     """
     check_positive(budget=budget, rounds=rounds)
+    if rounds > len(ROUNDS):
+        raise UserError(f"rounds={rounds} must be at most {len(ROUNDS)}")
     if labels.ndim != 1:
         raise UserError("a3 needs one label per image; for multi-label data use pgd or cw")
     ball, result, left = LinfBall(images.detach(), threat), images.clone(), budget * len(images)
@@ -57,7 +59,8 @@ def a3(
             alive = torch.nonzero(score <= 0).flatten()
             if len(alive) == 0 or left <= 0:
                 return result
-            rows = alive[score[alive].argsort(descending=True)[: max(math.ceil(share * len(alive)), FEWEST)]]
+            fewest = math.ceil(FEWEST * len(images))
+            rows = alive[score[alive].argsort(descending=True)[: max(math.ceil(share * len(alive)), fewest)]]
             streams, part = noise.select(rows), ball.select(rows)
             weights, pair = draw_directions(streams, labels[rows], rivals[rows], logits.shape[1], signs, turn >= 2)
             start, spent = part.random(streams), turns * len(rows)

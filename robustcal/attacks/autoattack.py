@@ -78,7 +78,7 @@ def build(
         from pyautoattack import AutoAttack
     except ImportError:
         raise UserError("attack 'autoattack' needs its library: pip install pyautoattack") from None
-    names = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+    names = {"linf": "Linf", "l2": "L2"}
     if norm not in names:
         raise UserError(f"autoattack has no norm '{norm}'; there are: {', '.join(names)}")
     base = "standard" if version == "paper" else version

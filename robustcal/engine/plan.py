@@ -189,6 +189,8 @@ def attack_meta(plugin: registry.Plugin, arguments: Mapping[str, Any]) -> dict[s
 def threat_of(plugin: registry.Plugin, arguments: Mapping[str, Any], eps: Fraction, resolution: int | None) -> Threat:
     """The threat model an attack declares: norm, goal and return rule."""
     meta = attack_meta(plugin, arguments)
+    if meta.get("uses_eps", True) and meta.get("norm") in ("l0", "l1"):
+        raise UserError(f"attack '{plugin.name}' has the norm {meta['norm']}, whose ball is not verified; there are: linf, l2")
     if meta.get("norm", "linf") == "linf" and eps > 1:
         raise UserError(f"eps '{eps}' is larger than the whole pixel range [0, 1]; for 8-bit units write {eps}/255")
     return Threat(

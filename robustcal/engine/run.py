@@ -12,6 +12,7 @@ from .. import registry
 from ..noise import Noise
 from ..types import Batch, Threat, UserError
 from . import verify
+from .exact import full_fp32
 from .meter import Meter
 
 SEARCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,6 +37,7 @@ def make_attack(spec: str, surrogate_of: Callable[[str], torch.nn.Module] | None
     return attack
 
 
+@full_fp32()
 def attack_and_judge(
     attack: Callable[..., Tensor], classifier: torch.nn.Module, batch: Batch, threat: Threat, *,
     seed: int = 0, search: torch.dtype = torch.float32, keeps_label: bool = False,

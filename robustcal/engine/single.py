@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import registry
 from ..noise import Noise
 from ..types import Classifier, UserError, parse_radius
+from .exact import full_fp32
 from .plan import threat_of
 from .run import make_attack
 from .verify import project
@@ -27,6 +28,7 @@ class Described(nn.Module):
         return self.module(images)
 
 
+@full_fp32()
 def attack_once(
     spec: str, classifier: nn.Module, images: Tensor, labels: Tensor, eps: str | float, ids: Sequence[str] | None,
     seed: int, surrogate_of: Callable[[str, Sequence[str]], Classifier],
