@@ -14,7 +14,8 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
 zoo: $(VENV)/.installed
-	$(BIN)/robustcal train tiny/zoo --out runs/zoo
+	$(BIN)/torchrun --nproc_per_node=2 -m robustcal.cli train tiny/clip --seed 0 --out runs/zoo/clip
+	$(BIN)/robustcal train tiny/zoo --seed 0 --out runs/zoo
 	cp runs/zoo/bundle/weights/* robustcal/models/weights/tiny/
 	cp runs/zoo/bundle/cards/* robustcal/models/cards/
 
