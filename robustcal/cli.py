@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="tables, figures and page from records; recomputes no attack")
     report.add_argument("runs", nargs="+", metavar="RUN", help="run directories; several are merged")
     report.add_argument("--format", nargs="+", action="extend", help="text, md, tex, csv, html, diagrams, figures, cells (default: text)")
-    report.add_argument("--layout", metavar="NAME", help="main, calibration, temperature, ablation, coco, by-eps, transfer, seeds, metrics, all (default: those that have cells)")
+    report.add_argument("--layout", metavar="NAME", help="main, calibration, temperature, ablation, harmonic, coco, by-eps, transfer, seeds, metrics, all (default: those that have cells)")
     report.add_argument("--compare", metavar="paper", help="published numbers beside the measured ones")
     report.add_argument("--metrics", nargs="+", action="extend", default=[], metavar="SPEC", help="further metrics, your own or of: robustcal ls metrics")
     report.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a metric of your own; the file is run")

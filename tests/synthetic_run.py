@@ -66,6 +66,7 @@ def records(n: int, classes: int, pull: float, sharpness: float, seed: int, pref
 def make_run(
     path: Path, *, models=("clip", "tecoa", "ucat"), attacks=("clean", "pgd", "cw"),
     datasets=("digits", "letters"), radii=("1/255", "2/255"), n=96, classes=10, classnames=None, seed=0, weights=0, time=0.0, precision="fp32",
+    multi=False,
 ) -> Run:  # fmt: skip
     """Write a complete run directory at `path`."""
     versions = {"robustcal": "0.1.0", "torch": "2.15.0"}
@@ -89,7 +90,7 @@ def make_run(
                         "threat": {"eps": float(Fraction(eps)), "norm": "linf", "low": 0.0, "high": 1.0,
                                    "resolution": 32, "goal": "untargeted", "returns": "best"},
                         "precision": precision, "seed": seed, "n": n, "subset": f"first {n}",
-                        "classnames": names, "templates": ["a photo of a {}"], "task": "single", "resolution": 32,
+                        "classnames": names, "templates": ["a photo of a {}"], "task": "multi" if multi else "single", "resolution": 32,
                         "attack_meta": {"kind": KINDS.get(name, "white-box"), "accuracy_only": name == "autoattack",
                                         "returns": "best", "goal": "untargeted"},
                         "identity": {"weights": f"sha256:{hashlib.sha256(f'{model}{weights}'.encode()).hexdigest()}",
@@ -100,5 +101,8 @@ def make_run(
                     run.add_cell(cell)
                     key = int(hashlib.sha256(dataset.encode()).hexdigest()[:6], 16) + seed
                     columns = records(n, len(names), pull, 60 + 10 * m, key, dataset, float(Fraction(eps)))
+                    if multi:  # the label and the class after it are true of an image
+                        columns["labels"] = [[int(k), int(k + 1) % len(names)] for k in columns["label"]]
+                        columns["label"] = np.full(n, -1)
                     run.write_shard(cell["id"], 0, columns)
     return run

@@ -172,6 +172,8 @@ def test_label_ece_equals_the_loop(reading):
             inside = (p[:, k] > low) & (p[:, k] <= low + 1 / 15 + 1e-12)
             total += abs((p[inside, k] - truth[inside, k]).sum()) / 120
     assert label_calibration(data, reading=reading)["label_ece"] == pytest.approx(total / 7, abs=1e-9)
+    if reading == "centred":
+        assert label_calibration(data) == label_calibration(data, reading=reading)
 
 
 def test_multilabel_metrics_say_nothing_about_single_labels_and_the_other_way_round():
@@ -179,6 +181,11 @@ def test_multilabel_metrics_say_nothing_about_single_labels_and_the_other_way_ro
     assert not multilabel(single) and not top_labels(single) and not label_calibration(single)
     assert not scores({**multi, "label_probability": np.zeros(120), "brier": np.zeros(120)})
     assert padded(np.array([[1, 2], []], dtype=object)).tolist() == [[1, 2], [-1, -1]]
+    hidden = {**multi, "rest_logit": np.zeros(120), "log_eu": np.full(120, np.nan)}
+    assert not label_calibration(hidden) and label_calibration(hidden, reading="softmax")
+    for k in (0, -1):
+        with pytest.raises(UserError, match=f"k={k} must be 1 or more"):
+            top_labels(multi, k=k)
     with pytest.raises(UserError, match="no column 'labels'"):
         multilabel({name: column for name, column in multi.items() if name != "labels"})
 

@@ -1,11 +1,16 @@
 """Post-hoc temperatures of a whole run: fitted where they say, judged on samples they have not seen."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from synthetic_run import make_run
 
 from robustcal.metrics.temperature import fit_temperature
-from robustcal.report.posthoc import posthoc_frame
+from robustcal.report.evaluate import evaluate
+from robustcal.report.posthoc import posthoc_frame, temperature_tables
+from robustcal.store import Run
 from robustcal.types import UserError
 
 
@@ -17,7 +22,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def frame(run):
-    return posthoc_frame(run, resamples=50)
+    return posthoc_frame(run, source="digits", resamples=50)
 
 
 def only(frame, model, dataset, attack):
@@ -58,3 +63,53 @@ def test_the_oracle_bounds_the_likelihood_and_accuracy_does_not_move(frame):
 def test_an_unknown_source_is_named(run):
     with pytest.raises(UserError, match="no single-label dataset 'cifar10'; it has: digits, letters"):
         posthoc_frame(run, source="cifar10")
+
+
+def trained(run, path, **sources):
+    """A copy of a run whose cells say what their models were trained on."""
+    shutil.copytree(run.path, path)
+    for file in (path / "records").glob("*/cell.json"):
+        cell = json.loads(file.read_text())
+        if cell["model"] in sources:
+            file.write_text(json.dumps(cell | {"training": {"seed": 0, "source_data": sources[cell["model"]]}}))
+    return Run.open(path)
+
+
+def test_the_source_is_what_the_cell_says_its_model_was_trained_on(run, tmp_path):
+    """Not the first dataset, and not what the bundled card of the same name says."""
+    known = trained(run, tmp_path / "r", clip="letters:split=train", ucat="digits")
+    found = posthoc_frame(known, resamples=5)
+    assert dict(zip(found.model, found.source)) == {"clip": "letters", "ucat": "digits"}
+    assert only(found, "clip", "digits", "clean").n["native"] == 96 and only(found, "clip", "letters", "clean").n["native"] == 48
+    (table,) = temperature_tables(evaluate([known], resamples=5))
+    assert "here letters (clip) and digits (ucat)" in table.caption and "Empty" not in table.caption
+
+
+def test_an_unknown_source_leaves_the_columns_empty_and_the_caption_says_why(tmp_path):
+    models = ("clip", "clip:ViT-B-32/openai", "ucat")
+    made = make_run(tmp_path / "made", models=models, attacks=("clean", "pgd"), radii=("1/255",), n=24)
+    (table,) = temperature_tables(evaluate([trained(made, tmp_path / "r", ucat="digits:size=9")], resamples=5))
+    for labels, row in table.numbers().items():
+        empty = {title for (_, title), entry in row.items() if entry.empty}
+        fitted = {"ECE clean-fitted", "ECE attack-fitted"}
+        assert empty == ({"ECE attack-fitted"} if labels[0] == "clean" else set()) if labels[2] == "ucat" else empty == fitted
+    assert "here digits;" in table.caption
+    assert "clip, its source world-source is not in the run" in table.caption
+    assert "clip:ViT-B-32/openai, its source is not known" in table.caption
+
+
+def test_rows_are_told_apart_as_in_every_table(tmp_path):
+    runs = [make_run(tmp_path / str(seed), models=("clip",), attacks=("clean", "pgd:steps=3", "pgd:steps=5"), datasets=("digits",),
+                     radii=("1/255",), n=24, seed=seed) for seed in (0, 1)]  # fmt: skip
+    (table,) = temperature_tables(evaluate(runs, resamples=5))
+    assert len({row.labels for row in table.rows}) == len(table.rows) == 6
+    assert {"pgd:steps=3 #seed=0", "pgd:steps=5 #seed=1"} <= {row.labels[0] for row in table.rows}
+    assert {row.labels[3] for row in table.rows} == {"digits #1", "digits #2"}
+
+
+def test_another_copy_of_the_source_is_judged_on_samples_it_was_not_fitted_to(tmp_path):
+    """Two resolutions of one dataset have the same samples: each has its own temperature, from its other half."""
+    sets = ("digits:resolution=16", "digits:resolution=32")
+    made = make_run(tmp_path / "made", models=("ucat",), attacks=("clean",), datasets=sets, n=24)
+    found = posthoc_frame(trained(made, tmp_path / "r", ucat="digits:split=train"), resamples=5)
+    assert (found.n == 12).all() and (found.source == found.dataset).all()

@@ -10,6 +10,8 @@ import subprocess
 import numpy as np
 import pytest
 
+from robustcal.metrics.accuracy import harmonic_mean, mean_harmonic
+from robustcal.metrics.label_calibration import label_calibration
 from robustcal.report import layouts, markup, tables
 from robustcal.report.averages import ranked
 from robustcal.report.compare import compare_with, read_published
@@ -126,6 +128,30 @@ def test_main_has_datasets_average_and_h(results):
     assert pgd[("", "H")].value == pytest.approx(2 * a * b / (a + b))
     assert clean[("", "H")].empty and pgd[("", "H")].lo < pgd[("", "H")].value < pgd[("", "H")].hi
     assert pgd[("", "Average")].rank == "best" and numbers[("pgd", "tecoa")][("", "Average")].rank == "second"
+
+
+def test_h_on_every_dataset_and_their_mean(results):
+    first = layouts.build("harmonic", results)[0]
+    assert [c.title for c in first.columns] == ["digits", "letters", "Average", "H"]
+    row, main = (table.numbers()[("pgd", "ucat")] for table in (first, layouts.build("main", results)[0]))
+    clean, robust = (
+        [results.get("ucat", d, *where).numbers.values["accuracy"] for d in ("digits", "letters")]
+        for where in (("clean", "0"), ("pgd", "1/255"))
+    )
+    assert [row[("", d)].value for d in ("digits", "letters")] == pytest.approx(harmonic_mean(clean, robust).tolist())
+    assert row[("", "Average")].value == pytest.approx(mean_harmonic(clean, robust))
+    assert row[("", "H")].value == main[("", "H")].value and ("clean", "ucat") not in first.numbers()
+
+
+def test_multi_label_tables_have_h_and_class_wise_calibration(tmp_path):
+    run = make_run(tmp_path / "run", models=("clip", "ucat"), attacks=("clean", "pgd"), datasets=("coco",), radii=("1/255",), n=40, multi=True)
+    results = gather([run.path], resamples=20)
+    (found,) = layouts.build("coco", results)
+    row, cells = found.numbers()[("ucat",)], [results.get("ucat", "coco", *where) for where in (("clean", "0"), ("pgd", "1/255"))]
+    f1, attacked = (cell.numbers.values["f1_at_3"] for cell in cells)
+    assert row[("1/255", "H(F1@3)")].value == pytest.approx(harmonic_mean(f1, attacked)) and ("clean", "H(F1@3)") not in row
+    assert row[("clean", "ECE class")].value == label_calibration(run.read(cells[0].id), reading="centred")["label_ece"]
+    assert "mean logit" in found.caption and "H(F1@3): harmonic mean" in found.caption
 
 
 def test_captions_state_the_protocol(results):
@@ -245,8 +271,24 @@ def test_the_published_card_is_whole():
     assert {key[2] for key in published.values} <= set(published.card["attacks"])
 
 
+PGD = "pgd:steps=100:step=0.00392156862745098:loss=ce:norm=linf:restarts=1:momentum=0.0:start=uniform:return=last"
+
+
+@pytest.mark.parametrize("attack, row", [
+    (PGD, "pgd100 1/255"), (PGD.replace("last", "best"), None), (PGD.replace("0.00392156862745098", "none"), None),
+    (PGD.replace("linf", "l2"), None), ("autoattack:steps=100:queries=5000:norm=linf", None),
+    ("autoattack:paper:steps=100:queries=5000:norm=linf", "autoattack 1/255"), ("autoattack:standard:steps=100:norm=linf", None),
+    ("cw:steps=100:step=1/255:kappa=none:norm=linf:restarts=1:return=last", "cw100 1/255"),
+])  # fmt: skip
+def test_only_the_attack_of_the_paper_stands_beside_it(tmp_path, attack, row):
+    run = make_run(tmp_path / "run", models=("clip",), attacks=("clean", attack), datasets=("cifar10",), radii=("1/255",), n=20)
+    (found,) = compare_with("paper", gather([run.path], resamples=5), ["main"])
+    filled = {labels[0] for labels, numbers in found.numbers().items() if not numbers[("", "Cifar10")].empty and "measured" in labels[2]}
+    assert filled == {"clean"} | ({row} if row else set())
+
+
 def test_measured_stands_beside_published_and_the_rest_is_empty(tmp_path):
-    run = make_run(tmp_path / "run", models=("clip", "ucat"), attacks=("clean", "pgd:steps=20", "pgd:steps=100"),
+    run = make_run(tmp_path / "run", models=("clip", "ucat"), attacks=("clean", PGD.replace("100", "20"), PGD, "autoattack"),
                    datasets=("cifar10", "oxford-pets"), radii=("1/255",), n=50)  # fmt: skip
     results = gather([run.path], resamples=50)
     (found,) = compare_with("paper", results, ["main"])
@@ -256,7 +298,7 @@ def test_measured_stands_beside_published_and_the_rest_is_empty(tmp_path):
     gap = rows[("pgd100 1/255", "CLIP", "difference")]
     assert (
         measured[("", "Cifar10")].value
-        == results.get("clip", "cifar10", "pgd:steps=100", "1/255").numbers.values["accuracy"]
+        == results.get("clip", "cifar10", PGD, "1/255").numbers.values["accuracy"]
     )
     assert gap[("", "Cifar10")].value == pytest.approx(
         measured[("", "Cifar10")].value - printed[("", "Cifar10")].value
@@ -266,7 +308,9 @@ def test_measured_stands_beside_published_and_the_rest_is_empty(tmp_path):
         assert row[("", "STL10")].empty and row[("", "Average")].empty and row[("", "H")].empty
     assert all(entry.empty for entry in rows[("autoattack 1/255", "UCAT", "measured: ucat")].values())
     assert all(entry.empty for entry in rows[("clean", "FARE", "measured")].values())
-    assert "table 16" in found.caption and "pgd (steps=100)" in found.caption and "steps=20" not in found.caption
+    assert "table 16" in found.caption and "pgd (steps=100" in found.caption and "steps=20" not in found.caption
+    assert "No attack of the run is that of the paper for cw100 (cw:steps=100" in found.caption
+    assert "autoattack (autoattack:paper:steps=100" in found.caption
     assert "ViT-B/32" in found.caption
 
 
@@ -278,7 +322,7 @@ def test_a_complete_measured_average_and_h_are_shown(tmp_path):
         "StanfordCars": "stanford-cars",
         "FGVC Aircraft": "fgvc-aircraft",
     }
-    run = make_run(tmp_path / "run", models=("ucat",), attacks=("clean", "pgd:steps=100"), radii=("1/255",), n=12,
+    run = make_run(tmp_path / "run", models=("ucat",), attacks=("clean", PGD), radii=("1/255",), n=12,
                    datasets=[names.get(d, d.lower()) for d in sets])  # fmt: skip
     (found,) = compare_with("paper", gather([run.path], resamples=20), ["main"])
     row = found.numbers()[("pgd100 1/255", "UCAT", "measured: ucat")]

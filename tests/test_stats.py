@@ -1,6 +1,9 @@
 """Bootstrap intervals, paired comparisons, corrections and marks."""
 
+import csv
+import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +11,11 @@ from scipy.stats import binomtest, ttest_1samp
 from synthetic_run import records as invented
 
 from robustcal.metrics.weighted import Means, Weighted
-from robustcal.registry import register
+from robustcal.registry import Plugin, register
 from robustcal.report import stats
+from robustcal.report.proportions import average_limits
 from robustcal.report.resample import Resamples
+from robustcal.types import UserError
 
 
 def rows(n=300, classes=10, pull=0.5, seed=0):
@@ -159,6 +164,22 @@ def test_debiased_error_is_nearer_the_truth_than_the_plain_one():
         assert np.mean(debiased) < np.mean(plain), slope
 
 
+def test_the_page_counts_the_rows_of_the_simulation():
+    """What docs/metrics.md says of the debiased error is what the whole of results/interval_coverage.csv shows."""
+    root = Path(__file__).resolve().parents[1]
+    text = " ".join((root / "docs/metrics.md").read_text().split())
+    gains = {128: [], 500: [], 2000: []}
+    for row in csv.DictReader((root / "results/interval_coverage.csv").open()):
+        gains[int(row["n"])].append(round(float(row["error of ece"]) - float(row["of ece_debiased"]), 4))
+    nearer = {n: sum(gain > 0 for gain in found) for n, found in gains.items()}
+    assert {len(found) for found in gains.values()} == {19}
+    assert f"in {nearer[128]} of the 19 rows at n = 128 and in {nearer[500]} at n = 500" in text
+    assert f"agree within {-min(gains[128] + gains[500])}" in text
+    large = gains[2000]
+    assert f"nearer in {nearer[2000]} rows, by up to {max(large)}, equal in {large.count(0)}" in text
+    assert f"farther in {sum(gain < 0 for gain in large)}, by at most {-min(large)}" in text
+
+
 def test_the_two_parts_of_ece_have_intervals_of_their_own():
     """A part that is small beside the other is not taken for noise: its interval holds the truth, and has a width."""
     over = under = 0
@@ -181,6 +202,35 @@ def test_a_luckily_small_error_is_no_proof_of_calibration():
     correct = np.concatenate([np.arange(20) < round(20 * c) for c in confidence[::20]])
     value, lo, hi = stats.summarise({"confidence": confidence, "correct": correct}, ["calibration"], 200)["ece"]
     assert value < 0.02 and lo == 0 and hi > 0.005
+
+
+def hits(rows, name="set"):
+    """A cell of samples that are right (1) or wrong (0)."""
+    return stats.replicates({"id": [f"{name}/{i}" for i in range(len(rows))], "correct": np.array(rows, bool)}, ["accuracy"], 50)
+
+
+def test_an_average_of_accuracies_has_score_limits():
+    """Of equal sets all at 0 they are Wilson's for the samples of all; copies of one set tell no more than one."""
+    none = np.zeros(128)
+    _, lo, hi = stats.average([hits(none, "a"), hits(none, "b")]).interval("accuracy")
+    assert (lo, hi) == (0, pytest.approx(binomtest(0, 256).proportion_ci(method="wilson").high))
+    alone, twice = (stats.average([hits(none)] * k).interval("accuracy") for k in (1, 2))
+    assert twice == pytest.approx(alone)
+    one = stats.average([hits(np.arange(128) % 3 == 0)] * 2).interval("accuracy")
+    assert one == pytest.approx(hits(np.arange(128) % 3 == 0).interval("accuracy"))
+
+
+def test_limits_of_average_accuracies_cover_the_truth():
+    draw = np.random.default_rng(0)
+    worlds = [([0.005] * 16, [128] * 16), ([0.9, 0.1, 0.5], [128, 500, 60]), ([0.05] * 4, [20] * 4), ([0.01, 0], [128] * 2),
+              ([0.002] * 4, [1000] * 4), ([0.99, 0.3], [20] * 2)]  # fmt: skip
+    for rates, sizes in worlds:
+        covered = 0
+        for _ in range(300):
+            found = [np.arange(n) < draw.binomial(n, rate) for rate, n in zip(rates, sizes)]
+            lo, hi = average_limits(found, [(0, str(i), n) for i, n in enumerate(sizes)])
+            covered += lo <= np.mean(rates) <= hi
+        assert covered >= 0.92 * 300, (rates, covered)  # 0.95 less two and a half standard errors
 
 
 # -- comparisons -------------------------------------------------------------------------------------------------
@@ -215,6 +265,48 @@ def test_p_values_are_uniform_when_nothing_differs():
         small.append(stats.difference(one, other, "accuracy").p)
     assert 0.01 <= np.mean(np.array(small) < 0.05) <= 0.11
     assert 0.4 <= np.mean(small) <= 0.6
+
+
+@pytest.mark.parametrize("gains, losses, n", [(1, 0, 1), (3, 0, 3), (5, 0, 5), (4, 0, 128), (9, 2, 128), (7, 7, 20)])
+def test_accuracies_of_the_same_samples_have_the_exact_mcnemar_test(gains, losses, n):
+    first, second = np.zeros(n), np.zeros(n)
+    second[:gains], first[gains : gains + losses] = 1, 1
+    exact = binomtest(gains, gains + losses).pvalue
+    assert stats.difference(hits(first), hits(second), "accuracy").p == pytest.approx(exact)
+    if n > 1:  # sets of equal size are pooled
+        halves = [[hits(x[: n // 2], "a"), hits(x[n // 2 :], "b")] for x in (first, second)]
+        found = stats.difference(*map(stats.average, halves), "accuracy").p
+        assert found == pytest.approx(exact) if n % 2 == 0 else found >= 0.9 * exact
+
+
+def test_sets_of_other_sizes_weigh_otherwise_and_stay_wary():
+    """Against all ways to flip the signs of the discordant samples."""
+    draw = np.random.default_rng(3)
+    for _ in range(20):
+        pairs = [(draw.random(n) < 0.5, draw.random(n) < 0.5) for n in (4, 9)]
+        scores = np.concatenate([(b.astype(float) - a) / len(a) for a, b in pairs])
+        scores = scores[scores != 0]
+        flips = np.array(list(itertools.product((-1, 1), repeat=len(scores)))) @ np.abs(scores)
+        exact = np.mean(np.abs(flips) >= abs(scores.sum()) - 1e-12)
+        cells = [[hits(pair[side], str(i)) for i, pair in enumerate(pairs)] for side in (0, 1)]
+        found = stats.difference(*map(stats.average, cells), "accuracy").p
+        assert found >= 0.8 * exact - 0.02, (found, exact)
+
+
+def test_no_p_value_is_zero_where_draws_do_not_vary():
+    def cell(confidence, name="set"):
+        data = {"id": [f"{name}/{i}" for i in range(len(confidence))], "confidence": np.array(confidence)}
+        return stats.replicates({**data, "correct": np.zeros(len(confidence), bool)}, [mean_confidence], 200)
+
+    def mean_confidence(records):
+        return Means(np.asarray(records["confidence"], float)[:, None], lambda means: {"value": means[..., 0]})
+
+    assert stats.difference(cell([0.2]), cell([0.9]), "value").p == 1
+    assert stats.difference(cell([0.2] * 4), cell([0.9] * 4), "value").p == 1 / 8
+    assert stats.difference(cell([0.2] * 99), cell([0.9] * 99), "value").p == pytest.approx(1 / 201)
+    assert stats.difference(hits([0], "a"), hits([1], "b"), "accuracy").p == 1  # not the same samples
+    many = np.ones(3000)
+    assert 0 < stats.difference(hits(0 * many), hits(many), "accuracy").p < 1e-300
 
 
 def equally_calibrated(n, seed, slopes=(1.0, 1.0)):
@@ -276,7 +368,7 @@ def test_average_and_harmonic_carry_their_uncertainty():
     assert mean.values["accuracy"] == pytest.approx(0.6)
     found = mean.interval("accuracy")
     assert found.hi - found.lo == pytest.approx(2 * 1.96 * 0.02 / math.sqrt(2), rel=0.1)
-    value, lo, hi = stats.harmonic(mean, stats.average([replicate(0.2, 0.02, 2)]))
+    value, lo, hi = stats.harmonic(mean, stats.average([replicate(0.2, 0.02, 2)])).interval("h")
     assert value == pytest.approx(2 * 0.6 * 0.2 / 0.8) and lo < value < hi
 
 
@@ -306,3 +398,20 @@ def test_columns_of_metrics_suffice():
         assert dict(stats.metric_function(metric)({name: data[name] for name in names if name in data}))
     assert "top_logits" not in stats.columns_of(stats.CELL_METRICS) and "id" in stats.columns_of(stats.CELL_METRICS)
     assert stats.columns_of(["accuracy", lambda records: {}]) is None
+
+
+# -- parameters --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("spec", ["calibration:bins=0", "calibration:bins=-3", "adaptive:bins=0", "classwise:bins=-1", "decomposition:bins=0"])
+def test_a_bad_parameter_is_the_mistake_of_whoever_gave_it(spec):
+    with pytest.raises(UserError, match=f"metric '{spec}' .*bins must be 1 or more"):
+        stats.summarise(rows(20), [spec], 5)
+
+
+def test_what_fails_with_the_defaults_too_is_no_mistake_of_the_user(monkeypatch):
+    def broken(records, *, bins: int = 15):
+        raise ValueError("a mistake of the metric")
+
+    monkeypatch.setitem(register.metrics.plugins, "broken", Plugin("metrics", "broken", broken, __file__))
+    for spec in ("broken", "broken:bins=5"):
+        with pytest.raises(ValueError, match="a mistake of the metric"):
+            stats.summarise(rows(20), [spec], 5)

@@ -11,17 +11,17 @@ from .logits import Logits, logits_of, single_label
 from .multilabel import READ
 from .weighted import Means
 
-READINGS = ("sigmoid", "centred", "softmax")
+READINGS = ("centred", "sigmoid", "softmax")
 
 
 @register.metric(direction={"label_ece": "lower"}, unit="fraction", columns=READ)
-def label_calibration(records: Records, *, bins: int = 15, reading: str = "softmax") -> Means | dict[str, float]:
+def label_calibration(records: Records, *, bins: int = 15, reading: str = "centred") -> Means | dict[str, float]:
     """label_ece: mean over classes of the ECE of each class's probability against its presence.
 
-    `reading`: "softmax" at the model's own scale; "sigmoid" of the logit, for models trained with it; or "centred",
-    the sigmoid of the logit minus the mean of the sample's logits: that of a contrastive model's raw logit is near 1
-    for every class.
-    Nothing for single-label tasks.
+    `reading`: "centred", the sigmoid of the logit minus the mean of the sample's logits, as in the attacks' binary
+    cross-entropy: that of a contrastive model's raw logit is near 1 for every class; "sigmoid" of the logit itself, for
+    models trained with it; "softmax" at the model's own scale, whose probabilities sum to one over all classes.
+    Nothing for single-label tasks, nor for a sigmoid of which some logits were not stored.
     """
     if reading not in READINGS:
         raise UserError(f"reading '{reading}' is unknown; there are: {', '.join(READINGS)}")
@@ -29,7 +29,7 @@ def label_calibration(records: Records, *, bins: int = 15, reading: str = "softm
         return {}
     logits = logits_of(records)
     if logits.hidden and reading != "softmax":
-        raise UserError(f"reading '{reading}' needs all logits, but {logits.hidden} classes were not stored")
+        return {}
     return class_errors(logits, padded(records["labels"]), label_scores(logits, reading), bins, "label_ece")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..registry import register
-from ..types import Records
+from ..types import Records, UserError
 from .logits import matrix, single_label
 from .multilabel import READ, positive_matrix
 from .weighted import Means
@@ -21,6 +21,8 @@ def top_labels(records: Records, *, k: int = 3) -> Means | dict[str, float]:
 
     Hits, predictions and positives are summed over all images before dividing. Nothing for single-label tasks.
     """
+    if k < 1:
+        raise UserError(f"top-labels: k={k} must be 1 or more")
     if single_label(records):
         return {}
     truth = positive_matrix(records)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Callable, Mapping, Sequence
 
-from ..metrics.accuracy import harmonic_mean
 from .evaluate import Cell, Results
-from .stats import Replicates, average, mark
+from .stats import Replicates, average, harmonic, mark
 from .tables import Entry, Row
 from .words import word
 
@@ -21,6 +20,7 @@ class Averages:
         cells = [cell for cell in results.cells if cell.meta["task"] == task]
         self.datasets = list(dict.fromkeys(cell.dataset for cell in cells))
         self.models = list(dict.fromkeys(cell.model for cell in cells))
+        self.clean_attack = next((cell.attack for cell in results.cells if cell.kind == "clean"), "")
         self._kept: dict[tuple[str, str, str], Replicates | None] = {}
 
     def get(self, model: str, attack: str, eps: str) -> Replicates | None:
@@ -32,17 +32,22 @@ class Averages:
 
     def clean(self, model: str) -> Replicates | None:
         """The average over the clean images."""
-        attack = next((cell.attack for cell in self.results.cells if cell.kind == "clean"), None)
-        return self.get(model, attack, "0") if attack else None
+        return self.get(model, self.clean_attack, "0") if self.clean_attack else None
 
-    def harmonic(self, model: str, attack: str, eps: str) -> Replicates | None:
-        """H of the clean and the attacked average accuracy, under the name "h"."""
+    def harmonic(self, model: str, attack: str, eps: str, of: str = "accuracy", name: str = "h") -> Replicates | None:
+        """H of the clean and the attacked average of a value, under the name given."""
         clean, robust = self.clean(model), self.get(model, attack, eps)
-        if clean is None or robust is None or "accuracy" not in robust.values or "accuracy" not in clean.values:
-            return None
-        value = float(harmonic_mean(clean.values["accuracy"], robust.values["accuracy"]))
-        draws = harmonic_mean(clean.draws["accuracy"], robust.draws["accuracy"])
-        return Replicates({"h": value}, {"h": draws}, {})
+        return harmonic(clean, robust, of, name) if clean and robust else None
+
+    def harmonic_on(self, model: str, dataset: str, attack: str, eps: str) -> Replicates | None:
+        """H of the clean and the attacked accuracy on one dataset."""
+        clean, robust = (self.results.get(model, dataset, *where) for where in ((self.clean_attack, "0"), (attack, eps)))
+        return harmonic(clean.numbers, robust.numbers) if clean and robust else None
+
+    def mean_harmonic(self, model: str, attack: str, eps: str) -> Replicates | None:
+        """Mean over datasets of the H on each; None where a dataset is missing."""
+        found = [self.harmonic_on(model, dataset, attack, eps) for dataset in self.datasets]
+        return average(found) if found and all(found) else None
 
 
 Pick = Callable[[str], "Replicates | Cell | None"]

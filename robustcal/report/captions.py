@@ -66,7 +66,7 @@ def marks_note(interval: bool) -> str:
         " Brackets: 95 % interval over samples; ECE is biased upward, so its interval lies lower." if interval else ""
     )
     return (
-        "Bold: best, and better than every other row of its block at the 5 % level (paired bootstrap over the same"
+        "Bold: best, and better than every other row of its block at the 5 % level (paired test over the same"
         f" samples, Holm-corrected within the column); underlined: second best.{bracket}"
     )
 

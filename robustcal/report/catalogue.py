@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 
 from ..registry import register
+from ..types import Records, UserError
 
 #: The metrics behind the columns of cells.csv.
 CELL_METRICS = ("accuracy", "calibration", "scores", "uncertainty")
@@ -15,11 +16,33 @@ Metric = str | Callable[..., Mapping[str, float]]
 
 
 def metric_function(metric: Metric) -> Callable[..., Mapping[str, float]]:
-    """The function of a metric spec, its parameters filled in."""
+    """The function of a metric spec, its parameters filled in.
+
+    It raises `UserError` where the parameters are at fault: what fails with them works with the defaults.
+    """
     if callable(metric):
         return metric
-    plugin, arguments = register.metrics.arguments(register.metrics.spec(metric))
-    return lambda *records: plugin.make(*records, **arguments)
+    spec = register.metrics.spec(metric)
+    plugin, arguments = register.metrics.arguments(spec)
+
+    def measure(*records: Records) -> Mapping[str, float]:
+        try:
+            return plugin.make(*records, **arguments)
+        except (ValueError, ArithmeticError, MemoryError) as error:
+            if not spec.params or not _works_by_default(spec.name, records):
+                raise
+            raise UserError(f"metric '{metric}' does not work with its parameters: {error or type(error).__name__}") from error
+
+    return measure
+
+
+def _works_by_default(name: str, records: tuple[Records, ...]) -> bool:
+    try:
+        plugin, arguments = register.metrics.arguments(register.metrics.spec(name))
+        plugin.make(*records, **arguments)
+    except Exception:  # whatever it is, the parameters are not to blame
+        return False
+    return True
 
 
 def needs_clean(metric: Metric) -> bool:

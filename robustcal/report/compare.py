@@ -11,14 +11,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Sequence
 
-import numpy as np
-
-from ..metrics.accuracy import harmonic_mean
 from ..registry import parse_spec
-from ..types import UserError
+from ..types import Spec, UserError
 from .captions import protocol
 from .evaluate import Cell, Results
-from .stats import Interval, average, interval
+from .labels import sentence
+from .stats import Interval, average, harmonic
 from .tables import Column, Entry, Row, Table
 
 PAPER = Path(__file__).parent / "paper"
@@ -108,6 +106,8 @@ class Comparison:
             else "Measured: the run has none of these cells."
         ]
         parts += ["Empty: not in the run. Averages are measured only where all data sets are."]
+        if lacking := self.lacking():
+            parts += [f"No attack of the run is that of the paper for {sentence(lacking)}."]
         name = f"compare-{number}"
         return Table(name, " ".join(parts), ("Attack", "Method", ""), tuple(columns), tuple(rows))
 
@@ -138,16 +138,24 @@ class Comparison:
         names = {_bare(n) for n in [printed, *self.card["datasets"].get(printed, [])]}
         return next((d for d in self.results.values("dataset") if _bare(_name(d)) in names), None)
 
+    def wanted(self, printed: str) -> str:
+        """The spec of a published attack."""
+        own = self.card.get("attacks_of", {}).get(str(self.number), {})
+        return own.get(printed) or self.card["attacks"].get(printed, printed)
+
     def attack(self, printed: str, radius: int) -> tuple[str, str] | None:
-        """The measured (attack, eps) of that name and radius; the one with the published parameters comes first."""
-        wanted = dict(self.card["attacks"].get(printed, {"name": printed}))
-        name, found = wanted.pop("name"), []
+        """The measured (attack, eps) with the published parameters at that radius."""
+        wanted = parse_spec(self.wanted(printed))
         for attack, eps in dict.fromkeys((c.attack, c.eps) for c in self.results.cells):
-            if _name(attack) == name and Fraction(eps) == Fraction(radius, 255):
-                params = parse_spec(attack.split(" #")[0]).params
-                same = all(str(params.get(key)) == str(value) for key, value in wanted.items())
-                found.append((not same, attack, eps))
-        return min(found, key=lambda item: item[0])[1:] if found else None
+            if _is(parse_spec(attack.split(" #")[0]), wanted) and Fraction(eps) == Fraction(radius, 255):
+                return attack, eps
+        return None
+
+    def lacking(self) -> list[str]:
+        """What would stand beside a published attack that the run lacks at every radius, a line for each."""
+        radii = self.published.axis(self.number, 3)
+        attacks = [a for a in self.published.axis(self.number, 2) if not any(self.attack(a, radius) for radius in radii)]
+        return [f"{attack} ({self.wanted(attack)})" for attack in attacks]
 
     def cell(self, model: str, attack: str, radius: int, dataset: str) -> Cell | None:
         here, where = self.attack(attack, radius), self.dataset(dataset)
@@ -156,13 +164,12 @@ class Comparison:
     def measured(self, model: str, attack: str, radius: int, dataset: str, metric: str) -> Interval | None:
         name = self.card["metrics"][metric]
         if name.startswith("h"):
-            part = "accuracy" if name == "h" else "f1_at_3"
-            clean, robust = (self.replicates(model, a, r, dataset) for a, r in (("clean", 0), (attack, radius)))
-            if clean is None or robust is None or part not in clean.values or part not in robust.values:
+            if radius == 0:
                 return None
-            value = float(harmonic_mean(clean.values[part], robust.values[part]))
-            return interval(value, np.asarray(harmonic_mean(clean.draws[part], robust.draws[part])))
-        found = self.replicates(model, attack, radius, dataset)
+            clean, robust = (self.replicates(model, a, r, dataset) for a, r in (("clean", 0), (attack, radius)))
+            found = harmonic(clean, robust, "accuracy" if name == "h" else "f1_at_3", name) if clean and robust else None
+        else:
+            found = self.replicates(model, attack, radius, dataset)
         return found.interval(name) if found is not None and name in found.values else None
 
     def replicates(self, model: str, attack: str, radius: int, dataset: str):
@@ -177,6 +184,20 @@ def _gap(found: Interval | None, printed: float | None) -> Entry:
     if found is None or printed is None:
         return Entry()
     return Entry(found.value - printed, found.lo - printed, found.hi - printed, signed=True)
+
+
+def _is(attack: Spec, wanted: Spec) -> bool:
+    """Whether an attack has the name, the variant and every parameter of the one wanted."""
+    same = all(_number(attack.params.get(key)) == _number(value) for key, value in wanted.params.items())
+    return same and (attack.name, attack.variant) == (wanted.name, wanted.variant)
+
+
+def _number(text: Any) -> float | str:
+    """A number to nine digits, also of ``1/255``; any other text as it is."""
+    try:
+        return float(f"{float(Fraction(str(text))):.9g}")
+    except ValueError:
+        return str(text)
 
 
 def _name(spec: str) -> str:

@@ -19,7 +19,7 @@ from .stats import CELL_METRICS, Interval, Replicates, columns_of, replicates
 #: Besides, in reports: how everything moves from clean to attacked.
 REPORT_METRICS = (*CELL_METRICS, "shift")
 #: Multi-label cells have these numbers too.
-MULTI_METRICS = ("multilabel", "top-labels")
+MULTI_METRICS = ("multilabel", "top-labels", "label-calibration")
 #: Columns a report reads besides those its metrics name. The logits, most of a record's bytes, stay on the disk.
 SCALAR_COLUMNS = (
     "id", "label", "labels", "prediction", "correct", "confidence", "label_probability", "entropy", "brier",

@@ -47,26 +47,30 @@ def _finish(results: Results, name: str, what: str, columns, rows, cells: Iterab
 
 
 def per_dataset(results: Results, metric: str, name: str) -> list[Table]:
-    """Methods x datasets with the average (and H for accuracy): one table per radius, one block per attack."""
+    """Methods x datasets with the average (and H for accuracy and H): one table per radius, one block per attack."""
     averages = Averages(results)
+    with_h, h = metric in ("accuracy", "h"), metric == "h"
+    one, mean = (averages.harmonic_on, averages.mean_harmonic) if h else (results.get, averages.get)
     tables = []
     for eps in radii(results) or ["0"]:
-        members = _clean_attacks(results) + [(attack, eps) for attack in attacks_at(results, eps) if eps != "0"]
+        members = [] if h else _clean_attacks(results)
+        members += [(attack, eps) for attack in attacks_at(results, eps) if eps != "0"]
         columns = [_column(metric, results.labels["dataset"][d]) for d in averages.datasets] + [
             _column(metric, "Average")
         ]
-        columns += [_column("h", "H")] if metric == "accuracy" else []
+        columns += [_column("h", "H")] if with_h else []
         rows, cells = [], []
         for attack, radius in members:
-            picks = [(metric, lambda m, d=d: results.get(m, d, attack, radius)) for d in averages.datasets]
-            picks += [(metric, lambda m: averages.get(m, attack, radius))]
-            if metric == "accuracy":
+            picks = [(metric, lambda m, d=d: one(m, d, attack, radius)) for d in averages.datasets]
+            picks += [(metric, lambda m: mean(m, attack, radius))]
+            if with_h:
                 picks += [("h", lambda m: averages.harmonic(m, attack, radius) if radius != "0" else None)]
             label = results.labels["attack"][attack]
             rows += block(results, averages.models, (label,), picks)
             cells += [c for c in results.cells if (c.attack, c.eps) == (attack, radius) and c.meta["task"] == SINGLE]
-        h = " H: harmonic mean of the clean and the attacked average." if metric == "accuracy" else ""
-        what = f"{METRICS[metric].title} ({METRICS[metric].unit_words}) at radius {eps}.{h}"
+        about = " Of clean and attacked accuracy on each data set; Average: their mean." if h else ""
+        about += " H: harmonic mean of the clean and the attacked average." if with_h else ""
+        what = f"{METRICS[metric].title} ({METRICS[metric].unit_words}) at radius {eps}.{about}"
         tables.append(_finish(results, f"{name}-{eps.replace('/', '-')}", what, columns, rows, cells))
     return tables
 
@@ -74,6 +78,11 @@ def per_dataset(results: Results, metric: str, name: str) -> list[Table]:
 def main(results: Results) -> list[Table]:
     """Robust accuracy: methods x datasets, Average and H."""
     return per_dataset(results, "accuracy", "main")
+
+
+def harmonic(results: Results) -> list[Table]:
+    """H on every dataset, their mean, and the H of the averages."""
+    return per_dataset(results, "h", "harmonic")
 
 
 CALIBRATION = (
@@ -189,11 +198,11 @@ def source_of(attack: str) -> str:
     return str(params.get("from", attack))
 
 
-MULTILABEL = ("map", "precision_at_3", "recall_at_3", "f1_at_3")
+MULTILABEL = ("map", "precision_at_3", "recall_at_3", "f1_at_3", "label_ece")
 
 
 def coco(results: Results) -> list[Table]:
-    """Multi-label sets: mAP and precision, recall, F1 of the three highest scores, clean and attacked."""
+    """Multi-label sets: mAP, precision, recall, F1 of the three highest scores and class-wise ECE, clean and attacked; H."""
     averages = Averages(results, MULTI)
     tables = []
     for attack in (
@@ -202,15 +211,19 @@ def coco(results: Results) -> list[Table]:
         steps = [eps for eps in radii(results) if any(averages.get(m, attack, eps) for m in averages.models)]
         if not steps:
             continue
-        columns = [_column(n, group="clean" if e == "0" else e) for e in ["0", *steps] for n in MULTILABEL]
-        picks = [
-            (name, (lambda m: averages.clean(m)) if eps == "0" else (lambda m, e=eps: averages.get(m, attack, e)))
-            for eps in ["0", *steps] for name in MULTILABEL
-        ]  # fmt: skip
+        columns = [_column(name, group="clean") for name in MULTILABEL]
+        picks = [(name, averages.clean) for name in MULTILABEL]
+        for eps in steps:
+            columns += [_column(name, group=eps) for name in (*MULTILABEL, "h_f1")]
+            picks += [(name, lambda m, e=eps: averages.get(m, attack, e)) for name in MULTILABEL]
+            picks.append(("h_f1", lambda m, e=eps: averages.harmonic(m, attack, e, "f1_at_3", "h_f1")))
         rows = block(results, averages.models, (), picks)
         cells = [c for c in results.cells if c.attack == attack and c.meta["task"] == MULTI]
         label, sets = results.labels["attack"][attack], [results.labels["dataset"][d] for d in averages.datasets]
-        what = f"Multi-label recognition (in %) under {label} on {sentence(sets)}."
+        what = (
+            f"Multi-label recognition (in %) under {label} on {sentence(sets)}. H(F1@3): harmonic mean of the clean and the"
+            " attacked F1@3. ECE class: mean over classes of the ECE of the sigmoid of the logit less the image's mean logit."
+        )
         tables.append(_finish(results, f"coco-{len(tables) + 1}", what, columns, rows, cells, ("Model",)))
     return tables or [_finish(results, "coco", f"Multi-label recognition. {EMPTY['coco']}", [], [], [], ("Model",))]
 
@@ -221,7 +234,7 @@ def _over(averages: Averages) -> str:
 
 
 LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
-    "main": main, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer,
+    "main": main, "harmonic": harmonic, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer,
     "coco": coco, "temperature": temperature_tables, "metrics": metric_tables,
     "seeds": seed_tables,
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from ..metrics.temperature import at_temperature, fit_temperature
 from ..store import Run
 from ..types import Records, UserError
 from .evaluate import Results
+from .labels import sentence, short_labels
+from .merge import AXES, Source
 from .resample import Resamples
 from .stats import summarise
 from .tables import Column, Entry, Row, Table
@@ -29,56 +31,74 @@ COLUMNS = (
 def posthoc_frame(run: Run, source: str | None = None, resamples: int = 1000) -> pd.DataFrame:
     """Calibration of every single-label cell of a run at four temperatures.
 
-    "native" is the model's own scale. "clean" and "attacked" are fitted to the model's records on the dataset
-    `source` (default: the run's first), without attack and under the attack of the row. "oracle" is fitted to the row's
-    own samples, which no one could do: it bounds what any temperature repairs. On the source dataset itself a temperature
-    is fitted to every other sample and judged on those between.
+    "native" is the model's own scale. "clean" and "attacked" are fitted to the model's records on its source dataset,
+    without attack and under the attack of the row. "oracle" is fitted to the row's own samples, which no one could do:
+    it bounds what any temperature repairs. On the source dataset itself a temperature is fitted to every other sample
+    and judged on those between.
 
-    Columns: model, dataset, attack, eps, fitted_on, temperature, n, and `VALUES` each with ``_lo`` and ``_hi``. Rows
-    that would need a cell which the run lacks are left out.
+    Args:
+        source: the source dataset of all models; by default, for each the one it was trained on.
+
+    Columns: cell, model, dataset, attack, eps, source, fitted_on, temperature, n, and `VALUES` each with ``_lo`` and
+    ``_hi``. Rows that would need a cell which the run lacks are left out.
 
     Raises:
         UserError: the run has no such dataset.
     """
-    cells = [cell for cell in run.cells() if cell["task"] == "single" and not cell["attack_meta"]["accuracy_only"]]
-    datasets = list(dict.fromkeys(cell["dataset"] for cell in cells))
-    source = source or (datasets[0] if datasets else "")
-    if source not in datasets:
+    places = [Source(run, cell, {axis: cell[axis] for axis in AXES}) for cell in run.cells()]
+    places = [place for place in places if _usable(place.cell)]
+    datasets = list(dict.fromkeys(place.names["dataset"] for place in places))
+    if source is not None and source not in datasets:
         raise UserError(f"the run has no single-label dataset '{source}'; it has: {', '.join(datasets) or 'none'}")
-    fitted = {_key(cell): cell for cell in cells if cell["dataset"] == source}
-    clean = {cell["model"]: cell for cell in fitted.values() if cell["attack_meta"]["kind"] == "clean"}
-    temperatures: dict[tuple[str, bool], float] = {}
-
-    def fit(cell: Mapping[str, Any] | None, half: bool) -> float | None:
-        if cell is None:
-            return None
-        if (cell["id"], half) not in temperatures:
-            records = run.read(cell["id"], COLUMNS)
-            temperatures[cell["id"], half] = fit_temperature(_every_other(records, 0) if half else records)
-        return temperatures[cell["id"], half]
-
-    rows = []
-    for cell in cells:
-        half = cell["dataset"] == source
-        records = run.read(cell["id"], COLUMNS)
-        target = _every_other(records, 1) if half else records
-        shared = Resamples.of(target["id"], resamples)
-        found = {
-            "native": 1.0, "clean": fit(clean.get(cell["model"]), half),
-            "attacked": fit(fitted.get(_key(cell)), half), "oracle": fit_temperature(target),
-        }  # fmt: skip
-        if cell["attack_meta"]["kind"] == "clean":
-            del found["attacked"]
-        for name, temperature in found.items():
-            if temperature is not None:
-                rows.append({**_names(cell), "fitted_on": name, **_judge(target, temperature, shared)})
-    return pd.DataFrame(rows, columns=COLUMN_NAMES)
+    sources = {place.names["model"]: [source] for place in places} if source else sources_of(places)[0]
+    return _frame(places, sources, resamples)
 
 
 COLUMN_NAMES = [
-    "model", "dataset", "attack", "eps", "fitted_on", "temperature", "n",
+    "cell", "model", "dataset", "attack", "eps", "source", "fitted_on", "temperature", "n",
     *(name + end for name in VALUES for end in ("", "_lo", "_hi")),
 ]  # fmt: skip
+
+
+def _usable(cell: Mapping[str, Any]) -> bool:
+    attack = cell["attack_meta"]
+    return cell["task"] == "single" and not attack["accuracy_only"] and attack["kind"] != "worst"
+
+
+def _frame(places: Sequence[Source], sources: Mapping[str, Sequence[str]], resamples: int) -> pd.DataFrame:
+    """The rows of all cells; `sources`: model -> datasets that are its source, the first for all that are not."""
+    fitted = {place.key: place for place in places if place.names["dataset"] in sources.get(place.names["model"], ())}
+    clean = {key[:2]: place for key, place in fitted.items() if place.cell["attack_meta"]["kind"] == "clean"}
+    temperatures: dict[tuple[str, bool], float] = {}
+
+    def fit(place: Source | None, half: bool) -> float | None:
+        if place is None:
+            return None
+        if (place.cell["id"], half) not in temperatures:
+            records = place.run.read(place.cell["id"], COLUMNS)
+            temperatures[place.cell["id"], half] = fit_temperature(_every_other(records, 0) if half else records)
+        return temperatures[place.cell["id"], half]
+
+    rows = []
+    for place in places:
+        model, dataset, attack, eps = place.key
+        known = sources.get(model, [None])
+        half = dataset in known
+        source = dataset if half else known[0]
+        records = place.run.read(place.cell["id"], COLUMNS)
+        target = _every_other(records, 1) if half else records
+        shared = Resamples.of(target["id"], resamples)
+        found = {
+            "native": 1.0, "clean": fit(clean.get((model, source)), half),
+            "attacked": fit(fitted.get((model, source, attack, eps)), half), "oracle": fit_temperature(target),
+        }  # fmt: skip
+        if place.cell["attack_meta"]["kind"] == "clean":
+            del found["attacked"]
+        names = {"cell": place.cell["id"], "model": model, "dataset": dataset, "attack": attack, "eps": eps, "source": source}
+        for name, temperature in found.items():
+            if temperature is not None:
+                rows.append({**names, "fitted_on": name, **_judge(target, temperature, shared)})
+    return pd.DataFrame(rows, columns=COLUMN_NAMES)
 
 
 def _judge(target: Records, temperature: float, resamples: Resamples) -> dict[str, Any]:
@@ -89,56 +109,84 @@ def _judge(target: Records, temperature: float, resamples: Resamples) -> dict[st
     return row
 
 
-def _names(cell: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: cell[name] for name in ("model", "dataset", "attack", "eps")}
-
-
-def _key(cell: Mapping[str, Any]) -> tuple:
-    """What a source cell must share with the cell it is applied to: all but the dataset."""
-    return cell["model"], cell["attack"], str(cell["eps"])
-
-
 def _every_other(records: Records, first: int) -> dict[str, np.ndarray]:
     return {name: np.asarray(column)[first::2] for name, column in records.items()}
 
 
-def temperature_tables(results: Results) -> list[Table]:
-    """The layout `temperature`: ECE of every cell at the native scale and at three fitted temperatures.
+# -- what a model was trained on ---------------------------------------------------------------------------------
+def sources_of(places: Sequence[Source]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Model -> the datasets it was measured on that are the one it was trained on; and model -> why there is none.
 
-    The source is the data set that the models' cards name as their `source_data`, else the run's first.
+    Splits, sizes and resolutions of one dataset are that dataset; the one nearest to what the training says comes first.
     """
-    columns = tuple(Column(f"ECE {title}", "", True, "lower", True) for title in FITTED.values())
-    tables = []
-    for run in results.runs:
-        source = source_of(run)
-        frame = posthoc_frame(run, source)
-        rows = []
-        for (attack, eps), part in frame.groupby(["attack", "eps"], sort=False):
-            for number, ((model, dataset), cell) in enumerate(part.groupby(["model", "dataset"], sort=False)):
-                found = {row.fitted_on: Entry(row.ece, row.ece_lo, row.ece_hi) for row in cell.itertuples()}
-                names = (_short(attack), eps, _short(model), _short(dataset))
-                entries = tuple(found.get(name, Entry()) for name in FITTED)
-                rows.append(Row(names, entries, rule=number == 0 and bool(rows)))
-        caption = (
-            "Expected calibration error (in %) of a post-hoc temperature: none, fitted to clean and to attacked records of"
-            f" {_short(source)}, and fitted to the row's own samples (an oracle that bounds what any temperature repairs)."
-            f" On {_short(source)} itself it is fitted to every other sample and judged on those between. [95 % interval]"
-        )
-        tables.append(Table("temperature", caption, ("Attack", "Radius", "Model", "Data set"), columns, tuple(rows)))
-    return tables
+    found, missing = {}, {}
+    for model, cell in {place.names["model"]: place.cell for place in places}.items():
+        stated = stated_source(cell)
+        datasets = list(dict.fromkeys(place.names["dataset"] for place in places if place.names["model"] == model))
+        same = [dataset for dataset in datasets if stated and _same_set(dataset, stated)]
+        if same:
+            found[model] = sorted(same, key=lambda dataset: -_agreement(dataset, stated))
+        elif stated:
+            missing[model] = f"its source {short_labels([stated])[stated]} is not in the run"
+        else:
+            missing[model] = "its source is not known"
+    return found, missing
 
 
+def stated_source(cell: Mapping[str, Any]) -> str | None:
+    """The spec of the dataset that a cell's model was trained on: what the cell records, else what a bundled card says."""
+    spec = registry.parse_spec(cell["model"])
+    card = registry.models.cards().get(spec.name, {}) if spec.variant is None else {}
+    return (cell.get("training") or {}).get("source_data") or card.get("source_data") or None
+
+
+def _same_set(dataset: str, stated: str) -> bool:
+    one, other = (registry.parse_spec(text.split(" #")[0]) for text in (dataset, stated))
+    return (one.name, one.variant) == (other.name, other.variant)
+
+
+def _agreement(dataset: str, stated: str) -> int:
+    one, other = (registry.parse_spec(text.split(" #")[0]).params for text in (dataset, stated))
+    return sum(one.get(key) == value for key, value in other.items())
+
+
+# -- the layout --------------------------------------------------------------------------------------------------
 FITTED = {"native": "native", "clean": "clean-fitted", "attacked": "attack-fitted", "oracle": "oracle"}
 
 
-def source_of(run: Run) -> str | None:
-    """The data set of a run that its models were trained on, by their cards; None if no card says."""
-    cards = registry.models.cards()
-    cells = run.cells()
-    named = {str(cards.get(_short(cell["model"]), {}).get("source_data", "")) for cell in cells}
-    sources = {registry.parse_spec(text).name for text in named if text}
-    return next((cell["dataset"] for cell in cells if _short(cell["dataset"]) in sources), None)
+def temperature_tables(results: Results) -> list[Table]:
+    """The layout `temperature`: ECE of every cell at the native scale and at three fitted temperatures."""
+    columns = tuple(Column(f"ECE {title}", "", True, "lower", True) for title in FITTED.values())
+    places = [
+        Source(cell.run, cell.meta, {axis: getattr(cell, axis) for axis in AXES}) for cell in results.cells if _usable(cell.meta)
+    ]
+    sources, missing = sources_of(places)
+    rows: list[Row] = []
+    labels = results.labels
+    for (attack, eps), part in _frame(places, sources, 1000).groupby(["attack", "eps"], sort=False):
+        for number, ((model, dataset), cell) in enumerate(part.groupby(["model", "dataset"], sort=False)):
+            found = {row.fitted_on: Entry(row.ece, row.ece_lo, row.ece_hi) for row in cell.itertuples()}
+            names = (labels["attack"][attack], eps, labels["model"][model], labels["dataset"][dataset])
+            entries = tuple(found.get(name, Entry()) for name in FITTED)
+            rows.append(Row(names, entries, rule=number == 0 and bool(rows)))
+    caption = _caption(results, sources, missing)
+    return [Table("temperature", caption, ("Attack", "Radius", "Model", "Data set"), columns, tuple(rows))]
 
 
-def _short(spec: str | None) -> str:
-    return registry.parse_spec(spec).name if spec else "the first data set"
+def _caption(results: Results, sources: Mapping[str, Sequence[str]], missing: Mapping[str, str]) -> str:
+    models, datasets = results.labels["model"], results.labels["dataset"]
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for model, found in sources.items():
+        groups.setdefault(tuple(datasets[name] for name in found), []).append(models[model])
+    here = sentence(names[0] + (f" ({sentence(of)})" if len(groups) > 1 else "") for names, of in groups.items())
+    text = (
+        "Expected calibration error (in %) of a post-hoc temperature: none, fitted to clean and to attacked records of the"
+        f" data set that a model was trained on{f', here {here}' if here else ''}; and fitted to the row's own samples (an"
+        " oracle that bounds what any temperature repairs)."
+    )
+    if groups:
+        own = sentence(dict.fromkeys(name for names in groups for name in names))
+        text += f" On {own} itself it is fitted to every other sample and judged on those between."
+    if missing:
+        text += f" Empty: {'; '.join(f'{models[model]}, {why}' for model, why in missing.items())}."
+    return f"{text} [95 % interval]"

@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -14,7 +15,7 @@ from .captions import protocol
 from .details import Details
 from .explain import command, protocol_facts
 from .evaluate import Cell, Results
-from .frame import CSV_METRICS
+from .frame import CSV_METRICS, NOTHING
 from .averages import Averages, ranked
 from .stats import Replicates
 from .words import METRICS, flag_meanings
@@ -185,10 +186,8 @@ def _averages(results: Results, place) -> list[dict[str, Any]]:
             mean = averages.get(model, attack, eps)
             h = averages.harmonic(model, attack, eps) if kind != "clean" else None
             if mean is not None:
-                group[model] = Replicates(
-                    {**mean.values, **(h.values if h else {})}, {**mean.draws, **(h.draws if h else {})},
-                    mean.limits, mean.plain,
-                )
+                more = h or NOTHING
+                group[model] = replace(mean, values={**mean.values, **more.values}, draws={**mean.draws, **more.draws})
         names = [*CSV_METRICS, "h"]
         ranks = {name: ranked({m: x for m, x in group.items() if name in x.values}, name) for name in names}
         for model, numbers in group.items():

@@ -15,6 +15,7 @@ from ..types import Records
 from .catalogue import (  # noqa: F401  (declared names are part of this module's public face)
     CELL_METRICS, Metric, columns_of, declarations, direction_of, metric_function, needs_clean, unit_of,
 )  # fmt: skip
+from .proportions import Samples, average_limits, joined, outcomes_of, sign_test
 from .resample import Resamples, values_and_draws
 
 
@@ -43,7 +44,8 @@ class Replicates:
     and functions of values carry their uncertainty along: apply the same function to the draws.
     `limits` holds closed-form intervals, where a metric has a better one than percentiles. `plain` holds the bootstrap
     of the values themselves where draws are something else and comparisons use it, see `Means.compared`. `tested` names
-    the values whose draws are those of an inverted test.
+    the values whose draws are those of an inverted test. `samples` says what each cell was measured on; `outcomes`
+    holds, cell by cell, the 0/1 of every sample for names that are shares of samples.
     """
 
     values: Mapping[str, float]
@@ -51,6 +53,8 @@ class Replicates:
     limits: Mapping[str, tuple[float, float]]
     plain: Mapping[str, np.ndarray] = field(default_factory=dict)
     tested: frozenset[str] = frozenset()
+    samples: tuple[Samples, ...] = ()
+    outcomes: Mapping[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
 
     def method(self, name: str) -> str:
         """How the interval of that name was made: "score", "inverted test" or "percentiles"."""
@@ -90,14 +94,16 @@ def replicates(
     metrics = [metric for metric in metrics if clean is not None or not needs_clean(metric)]
     inputs = [(records, clean) if needs_clean(metric) else (records,) for metric in metrics]
     found, drawn, plain = values_and_draws([metric_function(metric) for metric in metrics], inputs, resamples)
-    limits = {}
+    limits, outcomes = {}, {}
     for value in found:
         if isinstance(value, Means) and n:
             limits |= {name: rule(value.means, n, level) for name, rule in value.limits.items()}
+            outcomes |= outcomes_of(value)
     values = {name: float(number) for value in found for name, number in value.items()}
     drawn, plain = ({name: part for draws in several for name, part in draws.items()} for several in (drawn, plain))
     tested = frozenset(name for value in found for name in getattr(value, "tested", ()))
-    return Replicates(values, drawn, limits, plain, tested)
+    samples = ((resamples.seed, resamples.key, n),)
+    return Replicates(values, drawn, limits, plain, tested, samples, outcomes)
 
 
 def summarise(
@@ -113,38 +119,58 @@ def summarise(
 def average(cells: Sequence[Replicates]) -> Replicates:
     """Unweighted mean over cells (datasets) of every value that all of them have."""
     names = [name for name in cells[0].values if all(name in cell.values for cell in cells)]
-    return Replicates(
-        {name: float(np.mean([cell.values[name] for cell in cells])) for name in names},
-        {name: np.mean([cell.draws[name] for cell in cells], axis=0) for name in names},
-        dict(cells[0].limits) if len(cells) == 1 else {},
-        {n: np.mean([c.plain[n] for c in cells], axis=0) for n in names if all(n in c.plain for c in cells)},
-    )
+    draws = {name: np.mean([cell.draws[name] for cell in cells], axis=0) for name in names}
+    samples = sum((cell.samples for cell in cells), ())
+    outcomes = joined([cell.outcomes for cell in cells])
+    if len(cells) == 1:
+        limits = dict(cells[0].limits)
+    else:
+        limits = {name: average_limits(found, samples) for name, found in outcomes.items()}
+    plain = {n: np.mean([c.plain[n] for c in cells], axis=0) for n in names if all(n in c.plain for c in cells)}
+    values = {name: float(np.mean([cell.values[name] for cell in cells])) for name in names}
+    return Replicates(values, draws, limits, plain, samples=samples, outcomes=outcomes)
 
 
-def harmonic(clean: Replicates, attacked: Replicates, name: str = "accuracy", level: float = 0.95) -> Interval:
-    """H, the harmonic mean of two (averaged) values; pass `average(...)` for the H of the literature's tables."""
-    value = harmonic_mean(clean.values[name], attacked.values[name])
-    return interval(float(value), harmonic_mean(clean.draws[name], attacked.draws[name]), level)
+def harmonic(clean: Replicates, attacked: Replicates, of: str = "accuracy", name: str = "h") -> Replicates | None:
+    """H, the harmonic mean of two values, under the name given; None where either has no such value.
+
+    Pass two `average(...)` for the H of the literature's tables.
+    """
+    if of not in clean.values or of not in attacked.values:
+        return None
+    value = float(harmonic_mean(clean.values[of], attacked.values[of]))
+    return Replicates({name: value}, {name: harmonic_mean(clean.draws[of], attacked.draws[of])}, {}, samples=attacked.samples)
 
 
 def difference(a: Replicates, b: Replicates, name: str, level: float = 0.95) -> Difference:
     """b - a with limits and the p-value of "equal": paired where both are on the same samples.
 
-    The p-value takes the draws of the difference as normal around their mean, so it is not bounded by the number of
-    resamples and can survive a correction for many comparisons. Where both have a `plain` bootstrap of the value, it
-    is that one's spread around the difference itself; the limits stay those of the draws.
+    Shares of the same samples (accuracy) have the exact test of `proportions.sign_test`. For all else the p-value takes
+    the draws of the difference as normal around their mean, so it is not bounded by the number of resamples and can
+    survive a correction for many comparisons. Where both have a `plain` bootstrap of the value, it is that one's
+    spread around the difference itself; the limits stay those of the draws. Draws that do not vary, as those of one
+    sample, count as that many samples of one sign, but never below one in the number of resamples. No p-value is 0.
     """
     value, draws = b.values[name] - a.values[name], b.draws[name] - a.draws[name]
     found = interval(value, draws, level)
+    if name in a.outcomes and name in b.outcomes and a.samples == b.samples:
+        p = sign_test(a.outcomes[name], b.outcomes[name], a.samples)
+    else:
+        p = _normal_p(a, b, name, value, draws)
+    return Difference(*found, max(p, np.finfo(float).tiny) if p == p else p)
+
+
+def _normal_p(a: Replicates, b: Replicates, name: str, value: float, draws: np.ndarray) -> float:
     tested, centre = draws, float(draws.mean()) if len(draws) else float("nan")
     if name in a.plain and name in b.plain:
         tested, centre = b.plain[name] - a.plain[name], value
     spread = float(tested.std(ddof=1)) if len(tested) > 1 else float("nan")
-    if spread == 0:
-        p = 1.0 if centre == 0 else 0.0
-    else:
-        p = float(2 * ndtr(-abs(centre) / spread))
-    return Difference(*found, p)
+    if spread > 1e-6 * abs(centre) or np.isnan(spread):  # float32 draws that do not vary differ by less
+        return float(2 * ndtr(-abs(centre) / spread))
+    if abs(centre) < 1e-12:
+        return 1.0
+    known = min(sum(n for _, _, n in set(x.samples)) for x in (a, b))
+    return max(1 / (len(tested) + 1), 2.0 ** (1 - known) if known else 0.0)
 
 
 def compare(
@@ -205,7 +231,9 @@ def mark(
 def _better(best: Replicates, other: Replicates, name: str, direction: str) -> float:
     if direction != "zero":
         return difference(best, other, name).p
-    absolute = [Replicates({name: abs(x.values[name])}, {name: np.abs(x.draws[name])}, {}) for x in (best, other)]
+    absolute = [
+        Replicates({name: abs(x.values[name])}, {name: np.abs(x.draws[name])}, {}, samples=x.samples) for x in (best, other)
+    ]
     return difference(*absolute, name).p
 
 

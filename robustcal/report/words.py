@@ -128,6 +128,10 @@ METRICS: dict[str, Word] = {
         "Recall at 3", "R@3", "fraction", "higher", "Share of the positives among the three highest scores."
     ),
     "f1_at_3": Word("F1 at 3", "F1@3", "fraction", "higher", "Harmonic mean of precision and recall at 3."),
+    "h_f1": Word("H of F1 at 3", "H(F1@3)", "fraction", "higher", "Harmonic mean of the clean and the attacked F1 at 3."),
+    "label_ece": Word(
+        "Class-wise ECE of labels", "ECE class", "fraction", "lower", "Mean over classes of the ECE of each label's probability."
+    ),
 }
 
 

@@ -1,0 +1,84 @@
+"""Shares of samples, such as accuracy: score limits of their averages, and exact comparisons of two models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import bdtr, expit, logit, ndtr, ndtri
+
+from ..metrics.weighted import Means
+
+#: What tells the samples of cells apart: seed and key of their resamples, and how many they are.
+Samples = tuple[int, str, int]
+
+
+def outcomes_of(value: object) -> dict[str, tuple[np.ndarray]]:
+    """The 0/1 outcome (N,) of every sample, by name, where a metric is the mean of one with score limits; else nothing."""
+    columns = getattr(value, "columns", None)
+    if not isinstance(value, Means) or not value.limits or not isinstance(columns, np.ndarray) or columns.shape[1] != 1:
+        return {}
+    column = columns[:, 0]
+    return {name: (column == 1,) for name in value.limits} if np.isin(column, (0, 1)).all() else {}
+
+
+def average_limits(outcomes: Sequence[np.ndarray], samples: Sequence[Samples], level: float = 0.95) -> tuple[float, float]:
+    """Score limits of the unweighted mean of several shares; Wilson's (1927) for one share.
+
+    The limits are the means that lie as many of their *own* standard errors from the mean observed as the level allows.
+    Under such a mean the shares are those observed, (hits + 1/2) / (n + 1), all moved by one amount of log odds. Shares
+    of the same samples are correlated as their outcomes are, fully where one does not vary; others are independent.
+    """
+    sizes = np.array([len(hit) for hit in outcomes])
+    hits = np.array([hit.sum() for hit in outcomes])
+    observed, start, z = float((hits / sizes).mean()), logit((hits + 0.5) / (sizes + 1)), -ndtri((1 - level) / 2)
+    related = correlations(outcomes, samples)
+
+    def distance(shift: float, side: int) -> float:
+        errors = np.sqrt(expit(start + shift) * expit(-start - shift) / sizes)
+        return expit(start + shift).mean() - observed + side * z * np.sqrt(max(errors @ related @ errors, 0)) / len(sizes)
+
+    def limit(side: int) -> float:
+        return float(expit(start + brentq(distance, -40, 40, (side,))).mean())
+
+    return 0.0 if observed == 0 else limit(1), 1.0 if observed == 1 else limit(-1)
+
+
+def correlations(outcomes: Sequence[np.ndarray], samples: Sequence[Samples]) -> np.ndarray:
+    """Correlations (K, K) of shares: those of their outcomes on the same samples (1 where one does not vary), else 0."""
+    related = np.eye(len(outcomes))
+    for i, j in combinations(range(len(outcomes)), 2):
+        if samples[i] == samples[j]:
+            a, b = (hit - hit.mean() for hit in (outcomes[i], outcomes[j]))
+            scale = np.sqrt((a @ a) * (b @ b))
+            related[i, j] = related[j, i] = a @ b / scale if scale > 0 else 1.0
+    return related
+
+
+def sign_test(one: Sequence[np.ndarray], other: Sequence[np.ndarray], samples: Sequence[Samples]) -> float:
+    """Two-sided p-value of "equally right on average" for two models on the same samples of several cells.
+
+    Given the samples on which they differ, each is as likely to speak for either model. On one cell, and on several of
+    equal size, this is the exact McNemar test. Where samples weigh differently (sets of other sizes, one sample in
+    several cells) the sum of the signed weights is taken as normal, less the largest weight for continuity.
+    """
+    scores: dict[Samples, np.ndarray] = {}
+    for a, b, key in zip(one, other, samples):
+        scores[key] = scores.get(key, 0) + (b.astype(np.int8) - a.astype(np.int8)) / len(a)
+    found = np.concatenate(list(scores.values()))
+    found = found[np.abs(found) > 1e-12]
+    if not len(found):
+        return 1.0
+    weights = np.abs(found)
+    if np.isclose(weights.max(), weights.min(), rtol=1e-9):
+        fewer = min((found > 0).sum(), (found < 0).sum())
+        return min(1.0, 2 * float(bdtr(fewer, len(found), 0.5)))
+    distance = max(abs(found.sum()) - weights.max(), 0.0)
+    return float(2 * ndtr(-distance / np.sqrt((found**2).sum())))
+
+
+def joined(cells: Sequence[Mapping[str, tuple[np.ndarray, ...]]]) -> dict[str, tuple[np.ndarray, ...]]:
+    """The outcomes of several cells, for names that all of them have."""
+    return {name: sum((cell[name] for cell in cells), ()) for name in cells[0] if all(name in cell for cell in cells)}
