@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import json
+from dataclasses import fields
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 
 from robustcal import registry
 from robustcal.cli import main
-from robustcal.engine import estimate, local
+from robustcal.engine import estimate, local, train
+from robustcal.engine.recipe import Recipe
 
 PLUGIN = '''
 """A linear model without weights."""
@@ -43,6 +46,10 @@ ANY = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]),
 TEXT = st.one_of(WORDS, st.lists(WORDS, min_size=2, max_size=4).map(":".join), ANY)
 BENCH = ["--models", "--attacks", "--datasets", "--eps", "--limit", "--seed", "--device", "--precision", "--batch-size", "--workers",
          "--suite", "--plugin", "--data-root", "--engine", "--skip-unreadable", "--dry-run", "--no-report"]  # fmt: skip
+TRAIN = ["--model", "--dataset", "--objective", "--epochs", "--steps", "--seed", "--device", "--precision", "--plugin", "--data-root",
+         "--out"]  # fmt: skip
+#: One setting of a recipe per line; what stands here is short and small.
+SHORT = {"model": "clip", "dataset": "world-source:split=train:size=32", "batch": 8, "held_out": 8, "steps": 2}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,8 +67,24 @@ def cheap(tmp_path_factory):
         patch.setattr(local, "execute", lambda *_, **__: iter(()))
         patch.setattr(estimate, "seconds_per_image", lambda *_: (1e-3, 3e-3))
         patch.setattr(estimate, "passes_of", lambda *_: (1.0, 1.0))
+        patch.setattr(train.Loop, "fit", lambda loop: {})
+        patch.setattr(train, "_finish", lambda *_: None)
+        patch.setattr(train, "bundle", lambda *_: None)
         yield
     registry.models.plugins.pop("fuzz-linear", None)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """Writes settings as a recipe file, and returns its path."""
+    path = tmp_path_factory.mktemp("recipe") / "short.toml"
+
+    def write(settings):
+        lines = (f"{key} = {json.dumps(value).replace('NaN', 'nan').replace('Infinity', 'inf')}" for key, value in settings.items())
+        path.write_text("\n".join(lines))
+        return str(path)
+
+    return write
 
 
 def run(argv):
@@ -120,6 +143,61 @@ def test_strange_commands(command, words):
     if command == "train":
         words = ["no-such-recipe" + word for word in words]
     check([command, *words])
+
+
+@given(option=st.sampled_from(TRAIN), values=st.lists(TEXT, max_size=2))
+@example(option="--epochs", values=["nan"])
+@example(option="--epochs", values=["inf"])
+@example(option="--seed", values=["9" * 20])
+@example(option="--seed", values=["-1"])
+@example(option="--steps", values=["9" * 30])
+@example(option="--model", values=["ttc"])
+@example(option="--objective", values=["ucat:tau=0"])
+@example(option="--objective", values=["ucat:tau=-1"])
+@example(option="--objective", values=["tga-zsr:resolution=0"])
+@PLAIN
+def test_one_strange_option_of_train(option, values, recipe):
+    check(["train", recipe(SHORT), "--device", "cpu", *([] if option == "--out" else ["--out", "trained"]), option, *values])
+
+
+TOML = st.one_of(
+    TEXT, st.integers(), st.floats(), st.booleans(), st.lists(TEXT, max_size=2), st.lists(st.integers(), min_size=1, max_size=2),
+    st.sampled_from(["pretrain", "zoo", "adamw", "tiny/zoo", 10**20, -1, 0, 2.0]),
+)  # fmt: skip
+
+
+@given(key=st.sampled_from([field.name for field in fields(Recipe)]), value=TOML)
+@example(key="lr", value=float("nan"))
+@example(key="lr", value=float("inf"))
+@example(key="lr", value=-1.0)
+@example(key="beta2", value=2.0)
+@example(key="model", value="ttc")
+@example(key="eps", value="1e999")
+@example(key="recipes", value=3)
+@example(key="task", value="zoo")
+@PLAIN
+def test_one_strange_setting_of_a_recipe(key, value, recipe):
+    check(["train", recipe({**SHORT, key: value}), "--device", "cpu", "--out", "trained"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "0", "--epochs", "0"], "trains for no step"), (["--epochs", "1e-9"], "trains for no step"),
+        (["--seed", "9" * 20], "below 2**63"), (["--epochs", "inf"], "finite"), (["--model", "ttc"], "cannot be trained"),
+        (["--objective", "ucat:tau=0"], "tau is 0.0; it must be above 0"),
+        (["--objective", "agft:ratio=-1"], "ratio is -1.0; it must be above 0"),
+        (["--objective", "comp-tga:refine=-1"], "refine is -1.0; it must be 0 or more"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_train_is_named(words, message, recipe):
+    status, error = run(["train", recipe({**SHORT, "steps": 0}), "--device", "cpu", "--out", "trained", *words])
+    assert status == 2 and message in error and error.count("\n") == 1
+
+
+def test_a_list_of_recipes_lists_no_list(recipe):
+    status, error = run(["train", recipe({"task": "zoo", "recipes": ["tiny/zoo"]}), "--device", "cpu", "--out", "trained"])
+    assert status == 2 and "'tiny/zoo', itself a list" in error
 
 
 @given(text=st.text(max_size=200), name=st.sampled_from(["suite.toml", "plugin.py", "card.toml"]))

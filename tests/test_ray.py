@@ -49,6 +49,16 @@ def ray_noise(classifier, images, labels, threat, noise, *, folder: str):
     return images + threat.eps * torch.sign(noise.uniform(images.shape[1:], -1, 1))
 
 @register.attack(kind="white-box", returns="last")
+def ray_hangs(classifier, images, labels, threat, noise, *, folder: str):
+    """The images; the first worker that comes here hangs after its first pass, with its process alive."""
+    classifier(images)
+    try:
+        (pathlib.Path(folder) / "hung").touch(exist_ok=False)
+    except FileExistsError:
+        return images
+    time.sleep(3600)
+
+@register.attack(kind="white-box", returns="last")
 def ray_bad(classifier, images, labels, threat, noise):
     """Fails once it has seen a model."""
     classifier(images)
@@ -125,6 +135,22 @@ def test_a_node_that_dies_in_mid_shard_changes_nothing(cluster, plugin, tmp_path
         over.set()
         killer.join()
     assert (tmp_path / "begun").exists() and "restart" in {event["event"] for event in events}
+    assert (run.path / "cells.csv").read_bytes() == (local.path / "cells.csv").read_bytes()
+    assert not [path for path in (run.path / "claims").iterdir() if not path.name.startswith(".")]
+
+
+def test_a_worker_that_hangs_is_replaced(cluster, plugin, tmp_path, monkeypatch):
+    """Its actor lives and answers, but makes no more passes through the model."""
+    from robustcal.engine import raypool
+
+    monkeypatch.setattr(raypool, "SILENCE", 5.0)
+    events = []
+    how = {"models": ["ray-linear"], "datasets": ["digits"], "eps": ["4/255"], "limit": 200, "plugins": [plugin], "device": "cpu"}
+    how["attacks"] = [f"ray-hangs:folder={tmp_path}"]
+    run = robustcal.bench(**how, out=tmp_path / "ray", engine="ray", workers=1, progress=events.append)
+    assert (tmp_path / "hung").exists() and "hung for 5 s" in {event.get("exitcode") for event in events}
+    assert sorted(event["shard"] for event in events if event["event"] == "shard") == [0, 1]
+    local = robustcal.bench(**how, out=tmp_path / "local", workers=1)  # the file is there: nobody hangs
     assert (run.path / "cells.csv").read_bytes() == (local.path / "cells.csv").read_bytes()
     assert not [path for path in (run.path / "claims").iterdir() if not path.name.startswith(".")]
 

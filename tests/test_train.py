@@ -233,8 +233,8 @@ def test_interrupted_and_resumed_pretraining_equals_uninterrupted_bit_for_bit(tm
 
 def test_a_checkpoint_half_written_is_not_one(tmp_path):
     for step in (1, 2, 3):
-        trainstate.save_checkpoint(tmp_path, step, {"model": {"w": torch.ones(2) * step}}, {})
-    (tmp_path / "checkpoints" / ".step-00000004.1").mkdir()
+        trainstate.keep_checkpoint(trainstate.stage_checkpoint(tmp_path, step, {"model": {"w": torch.ones(2) * step}}, {}))
+    trainstate.stage_checkpoint(tmp_path, 4, {"model": {"w": torch.ones(2)}}, {})  # not known to be good
     (tmp_path / "checkpoints" / "step-00000005").mkdir()  # no card: not whole
     assert [path.name for path in trainstate.checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]
     parts, card = trainstate.load_checkpoint(trainstate.checkpoints(tmp_path)[-1])
@@ -273,6 +273,19 @@ def test_a_diverged_loss_stops_and_names_the_last_good_checkpoint(towers, tmp_pa
     parts, card = trainstate.load_checkpoint(trainstate.checkpoints(tmp_path)[-1])
     assert card["step"] == 3 and all(torch.isfinite(value).all() for value in parts["model"].values())
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_pixel_statistics_of_the_base_are_those_of_the_run(towers, tmp_path):
+    base = f"open-clip:local-dir:{towers['vit']}"
+    with pytest.raises(UserError, match="normalise=zero.*openai, imagenet"):
+        models.build(f"{base}:normalise=zero")
+    settings = {**SMALL, "objective": "pmg-aft:released=true:batch=8", "steps": 1}
+    clip, other = (
+        models.build(f"checkpoint:{train('pmg-aft', model=base + end, out=tmp_path / name, **settings)}")
+        for name, end in (("clip", ""), ("imagenet", ":normalise=imagenet"))
+    )
+    assert clip.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073)) and other.mean == (0.485, 0.456, 0.406)
+    assert other.std == (0.229, 0.224, 0.225) and clip.fingerprint != other.fingerprint
 
 
 def test_an_exploding_loss_stops(towers, tmp_path):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..noise import Noise
-from ..types import UserError, parse_radius
+from ..types import parse_radius
+from .divergence import Diverged
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class InnerAttack:
         The loss is summed, so one sample's attack does not depend on the batch it stands in.
 
         Raises:
-            UserError: if the gradient is not finite.
+            Diverged: if the gradient is not finite.
         """
         if self.eps == 0 or self.steps == 0:
             return images
@@ -45,5 +46,5 @@ class InnerAttack:
             adversarial = images + (moved - images).clamp(-self.eps, self.eps)
             adversarial = adversarial.clamp(0, 1)
         if not torch.isfinite(gradient).all():
-            raise UserError("the gradient of the inner attack is not finite")
+            raise Diverged("the gradient of the inner attack is not finite")
         return adversarial.detach()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from contextlib import nullcontext
+import shutil
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Callable, Iterator, Protocol
 
@@ -19,10 +19,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..types import UserError
+from .divergence import Diverged, check_finite, check_loss, explained
 from .recipe import Recipe
 from .schedule import learning_rate
-from .trainlog import TrainLog
-from .trainstate import checkpoints, load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
+from .trainlog import Meter, TrainLog
+from .trainstate import keep_checkpoint, load_checkpoint, load_optimizer, optimizer_tensors, stage_checkpoint
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -69,6 +70,7 @@ class Loop:
         start = task.trained.state_dict() if recipe.ema else {}
         self.average = {key: value.detach().clone() for key, value in start.items()}
         self.step, self.first_losses, self.measured = 0, [], {}
+        self.staged: Path | None = None  # a checkpoint that counts once the loss of its weights is known to be good
 
     @property
     def main(self) -> bool:
@@ -83,19 +85,32 @@ class Loop:
         """Train to the end and return the last measurements.
 
         Raises:
-            UserError: loss or gradient not finite, or the loss explodes; names the last good checkpoint.
+            UserError: loss, gradient or weights not finite, or the loss explodes; names the last good checkpoint.
         """
+        try:
+            self._fit()
+        except Diverged as what:
+            if self.staged:
+                shutil.rmtree(self.staged, ignore_errors=True)
+            raise explained(what, self.recipe.name, min(self.step + 1, self.task.total), self.run) from None
+        if self.average:
+            self.task.trained.load_state_dict(self.average)
+        self.accelerator.wait_for_everyone()
+        return self.measured
+
+    def _fit(self) -> None:
         accelerator, recipe, total = self.accelerator, self.recipe, self.task.total
         module = accelerator.prepare_model(self.task.module) if accelerator.num_processes > 1 else self.task.module
         batches = self._batches()
         log = TrainLog(self.run / "log.csv", self.step) if self.main else None
-        meter = Meter(accelerator)
+        meter, begun = Meter(accelerator), self.step
         self.progress({"kind": "start", "step": self.step, "total": total, "processes": accelerator.num_processes})
         while self.step < total:
             size = self.task.global_batch(self.step, self.parts)
             rate = learning_rate(self.step, total, recipe.warmup, recipe.lr)
-            meter.add(*self._optimise(module, batches, size, rate), size)
-            self._follow()
+            sums, norm = self._differentiate(module, batches, size)
+            meter.add(sums, norm, size)
+            self._update(rate)
             self.step += 1
             last = self.step == total
             if self.step % recipe.log_every == 0 or last:
@@ -106,19 +121,24 @@ class Loop:
             if last or (recipe.eval_every and self.step % recipe.eval_every == 0):
                 self._evaluate(log)
             if self.main and (last or self.step % recipe.save_every == 0):
-                self.progress({"kind": "checkpoint", "step": self.step, "path": str(self.save())})
-        if self.average:
-            self.task.trained.load_state_dict(self.average)
-        accelerator.wait_for_everyone()
-        return self.measured
+                self._stage()
+        if self.step > begun:  # the final weights are judged on the batch that would come next
+            with self._weights_restored():
+                self._differentiate(module, batches, self.task.global_batch(self.step, self.parts))
 
-    def save(self) -> Path:
-        """Write a checkpoint of the present state."""
+    def _stage(self) -> None:
+        """Write a checkpoint of the present state, to be kept by the next good loss."""
         parts = {"model": self.task.trained.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
         if self.average:
             parts["average"] = self.average
+        check_finite(parts)
         card = {"recipe": self.recipe.dictionary(), "digest": self.recipe.digest(), "first_losses": self.first_losses}
-        return save_checkpoint(self.run, self.step, parts, {**card, "held_out": self.measured})
+        self.staged = stage_checkpoint(self.run, self.step, parts, {**card, "held_out": self.measured})
+
+    def _keep(self) -> None:
+        if self.staged:
+            self.progress({"kind": "checkpoint", "step": self.step, "path": str(keep_checkpoint(self.staged))})
+            self.staged = None
 
     def restore(self, folder: Path) -> None:
         """Continue from a checkpoint.
@@ -138,16 +158,20 @@ class Loop:
         self.step, self.first_losses, self.measured = card["step"], card["first_losses"], card["held_out"]
 
     def _batches(self) -> Iterator[Any]:
-        """This process's parts of the batches still to come."""
+        """This process's parts of the batches still to come, and of one more."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         stream = _Stream(self.task, self.recipe.accumulate, rank, world)
-        places = range(self.step * self.recipe.accumulate, self.task.total * self.recipe.accumulate)
+        places = range(self.step * self.recipe.accumulate, (self.task.total + 1) * self.recipe.accumulate)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = min(self.recipe.workers, cores // world - 1)
         return iter(torch.utils.data.DataLoader(stream, batch_size=None, sampler=places, num_workers=max(workers, 0)))
 
-    def _optimise(self, module: nn.Module, batches: Iterator[Any], size: int, rate: float) -> tuple[dict, Tensor]:
-        """One optimiser step; returns the summed loss parts of this process and the gradient norm."""
+    def _differentiate(self, module: nn.Module, batches: Iterator[Any], size: int) -> tuple[dict, Tensor]:
+        """Loss and gradient of a step's batch: the summed loss parts of this process, and the gradient norm.
+
+        Raises:
+            Diverged: before the weights are touched, if they have gone wrong in any process.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for micro in range(self.recipe.accumulate):
@@ -160,33 +184,19 @@ class Loop:
                 (loss * (self.accelerator.num_processes / size)).backward()
             for name, part in parts.items():
                 sums[name] = sums.get(name, 0) + part.detach().sum()
-        limit = self.recipe.clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
-        self._check(sums, norm, size)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm or math.inf, foreach=True)
+        local = torch.stack([torch.stack(list(sums.values())).sum(), norm.to(next(iter(sums.values())).device)])
+        loss_sum, norms = self.accelerator.reduce(local, "sum").tolist()
+        check_loss(loss_sum / size, norms / self.accelerator.num_processes, self.first_losses, self.recipe.explode)
+        self._keep()
+        return sums, norm
+
+    @torch.no_grad()
+    def _update(self, rate: float) -> None:
+        """One optimiser step. The moving average follows the weights; whole-number buffers are copied."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        return sums, norm
-
-    def _check(self, sums: dict[str, Tensor], norm: Tensor, size: int) -> None:
-        """Stop before the weights are touched if the loss or its gradient has gone wrong in any process."""
-        local = torch.stack([torch.stack(list(sums.values())).sum(), norm.to(next(iter(sums.values())).device)])
-        loss, _ = values = self.accelerator.reduce(local, "sum").tolist()
-        loss /= size
-        limit = self.recipe.explode * max(map(abs, self.first_losses), default=math.inf)
-        if all(map(math.isfinite, values)) and abs(loss) <= max(limit, self.recipe.explode):
-            if len(self.first_losses) < 10:
-                self.first_losses.append(loss)
-            return
-        saved = checkpoints(self.run)
-        where = f"the last good checkpoint is '{saved[-1]}'" if saved else "no checkpoint was written yet"
-        what = f"loss {loss:.4g}" + ("" if math.isfinite(values[1]) else f", gradient norm {values[1]}")
-        place = f"training of '{self.recipe.name}' diverged at step {self.step + 1}"
-        raise UserError(f"{place} ({what}); {where}; lower lr")
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Update the moving average of the weights; whole-number buffers are copied."""
         for key, value in self.task.trained.state_dict().items() if self.average else ():
             if value.is_floating_point():
                 self.average[key].lerp_(value, 1 - self.recipe.ema)
@@ -196,47 +206,20 @@ class Loop:
     def _evaluate(self, log: TrainLog | None) -> None:
         """Measure on held-out source data in the main process, with the averaged weights where there are any."""
         if self.main:
-            trained = self.task.trained
-            weights = {key: value.clone() for key, value in trained.state_dict().items()}
-            trained.load_state_dict(self.average or weights)
-            self.measured = self.task.evaluate()
-            trained.load_state_dict(weights)
+            with self._weights_restored():
+                if self.average:
+                    self.task.trained.load_state_dict(self.average)
+                self.measured = self.task.evaluate()
             log.add({"step": self.step, **{f"held_out_{key}": value for key, value in self.measured.items()}})
             self.progress({"kind": "evaluation", "step": self.step, **self.measured})
         self.accelerator.wait_for_everyone()
 
-
-class Meter:
-    """Means of the loss parts, and speed, since the last row."""
-
-    def __init__(self, accelerator: Accelerator):
-        self.accelerator, self.began, self.steps_timed = accelerator, time.monotonic(), 0
-        self._clear()
-
-    def _clear(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.samples, self.norms, self.steps, self.since = 0, 0.0, 0, time.monotonic()
-
-    def add(self, parts: dict[str, Tensor], norm: Tensor, size: int) -> None:
-        """Count one step: this process's summed parts, the gradient norm, the global batch size."""
-        for name, value in parts.items():
-            self.sums[name] = self.sums.get(name, 0) + value
-        self.samples, self.norms, self.steps = self.samples + size, self.norms + norm, self.steps + 1
-        self.steps_timed += 1
-
-    def row(self) -> dict[str, float]:
-        """The means over all processes, and start anew."""
-        values = self.accelerator.reduce(torch.stack(list(self.sums.values())), "sum") / self.samples
-        seconds = max(time.monotonic() - self.since, 1e-9)
-        means = dict(zip(self.sums, values.tolist()))
-        row = {"loss": sum(means.values()), **means, "gradient_norm": float(self.norms / self.steps)}
-        row["images_per_second"] = self.samples / seconds
-        self._clear()
-        return row
-
-    def left(self, steps: int) -> float:
-        """Seconds that many more steps will take at the speed so far."""
-        return steps * (time.monotonic() - self.began) / max(self.steps_timed, 1)
+    @contextmanager
+    def _weights_restored(self) -> Iterator[None]:
+        """Put weights and buffers back as they were before the block."""
+        weights = {key: value.clone() for key, value in self.task.trained.state_dict().items()}
+        yield
+        self.task.trained.load_state_dict(weights)
 
 
 class _Stream(torch.utils.data.Dataset):

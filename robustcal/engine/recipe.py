@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import sys
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -14,6 +15,20 @@ from ..registry import ROOT, convert, normalise
 from ..types import UserError, parse_radius
 
 FOLDER = ROOT / "recipes"
+CHOICES = {"task": ("finetune", "pretrain", "zoo"), "optimizer": ("sgd", "adamw"), "precision": ("auto", "fp32", "bf16")}
+#: Which numbers a setting may be.
+RANGES = {
+    "1 or more": (lambda value: value >= 1, (
+        "batch", "accumulate", "log_every", "save_every", "image_size", "width", "layers", "embed", "text_width", "text_layers", "context",
+    )),
+    "0 or more": (lambda value: value >= 0, (
+        "seed", "steps", "limit", "held_out", "workers", "lr", "weight_decay", "warmup", "clip_norm", "attack_steps", "eval_steps",
+        "eval_every", "ramp", "attributes", "calibrate",
+    )),
+    "at least 0 and below 1": (lambda value: 0 <= value < 1, ("momentum", "beta2", "ema")),
+    "between 0 and 1e6": (lambda value: 0 <= value <= 1e6, ("epochs",)),
+    "above 0": (lambda value: value > 0, ("explode",)),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -149,35 +164,36 @@ def _key(path: Path) -> str:
 def _typed(name: str, field: Any, value: Any) -> Any:
     """The value in the type of the setting; whole numbers are accepted where a float is meant."""
     if field.type.startswith("tuple"):
-        return tuple(value)
-    kind = {"str": str, "int": int, "float": float}[field.type]
-    if isinstance(value, str) and kind is not str:
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise UserError(f"recipe '{name}': {field.name}={value!r} is not a list of texts")
+    if field.type != "str" and isinstance(value, str):
         import inspect
 
+        kind = {"int": int, "float": float}[field.type]
         parameter = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=kind())
-        return convert(value, parameter, f"{field.name}={value}")
-    if isinstance(value, kind) and not isinstance(value, bool):
-        return value
-    if kind is float and isinstance(value, int):
-        return float(value)
-    if kind is str and isinstance(value, (int, float)):
+        value = convert(value, parameter, f"{field.name}={value}")
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if field.type == "str" and (number or isinstance(value, str)):
         return str(value)
-    raise UserError(f"recipe '{name}': {field.name}={value!r} is not {'a number' if kind is not str else 'a text'}")
+    if field.type == "int" and number and isinstance(value, int) and abs(value) < 2**63:
+        return value
+    if field.type == "float" and number and abs(value) <= sys.float_info.max:
+        return float(value)
+    kinds = {"str": "a text", "int": "a whole number below 2**63", "float": "a finite number"}
+    raise UserError(f"recipe '{name}': {field.name}={value!r} is not {kinds[field.type]}")
 
 
 def _check(recipe: Recipe) -> None:
-    choices = {
-        "task": ("finetune", "pretrain", "zoo"), "optimizer": ("sgd", "adamw"), "precision": ("auto", "fp32", "bf16"),
-    }  # fmt: skip
-    for key, allowed in choices.items():
+    for key, allowed in CHOICES.items():
         if (value := getattr(recipe, key)) not in allowed:
             raise UserError(f"recipe '{recipe.name}': {key} '{value}' is not one of {', '.join(allowed)}")
-    for key in ("batch", "accumulate", "log_every", "save_every"):
-        if getattr(recipe, key) < 1:
-            raise UserError(f"recipe '{recipe.name}': {key} is {getattr(recipe, key)}; it must be 1 or more")
-    for key in ("lr", "warmup", "weight_decay", "steps", "epochs", "limit", "held_out", "attack_steps", "clip_norm"):
-        if getattr(recipe, key) < 0:
-            raise UserError(f"recipe '{recipe.name}': {key} is negative")
-    if not 0 <= recipe.ema < 1:
-        raise UserError(f"recipe '{recipe.name}': ema {recipe.ema} is outside [0, 1)")
-    parse_radius(recipe.eps), parse_radius(recipe.attack_step)
+    for wanted, (holds, keys) in RANGES.items():
+        for key in keys:
+            if not holds(value := getattr(recipe, key)):
+                raise UserError(f"recipe '{recipe.name}': {key} is {value}; it must be {wanted}")
+    if recipe.task == "zoo" and not recipe.recipes:
+        raise UserError(f"recipe '{recipe.name}' lists no recipes")
+    for key in ("eps", "attack_step"):
+        if parse_radius(getattr(recipe, key)) > 1:
+            raise UserError(f"recipe '{recipe.name}': {key} is {getattr(recipe, key)}; pixels lie in [0, 1], so 1 is the most")

@@ -13,9 +13,11 @@ import torch
 from accelerate import Accelerator
 
 from .. import __version__
-from ..registry import datasets, models, objectives
+from ..classifier import ClipModel
+from ..registry import Plugin, datasets, models, objectives
 from ..types import UserError
 from . import recipe as recipes
+from .exact import full_fp32
 from .finetune import FineTuning, prompts
 from .loop import Loop, Progress
 from .pretrain import Pretraining
@@ -64,12 +66,15 @@ def train(
         _prepare(run, resume)
     accelerator.wait_for_everyone()
     task = _task(settings, accelerator, compute)
+    if task.total == 0:
+        length = f"steps={settings.steps}" + (f", epochs={settings.epochs:g}" if settings.task == "finetune" else "")
+        raise UserError(f"recipe '{settings.name}' trains for no step ({length}); give --steps 1 or more")
     loop = Loop(task, settings, run, accelerator, report if accelerator.is_main_process else lambda event: None)
     if checkpoints(run):
         loop.restore(checkpoints(run)[-1])
     accelerator.wait_for_everyone()
     if loop.step < task.total or not (run / "card.json").is_file():
-        with _denormals_flushed(accelerator.device):
+        with full_fp32(), _denormals_flushed(accelerator.device):
             measured = loop.fit()
         if accelerator.is_main_process:
             _finish(task, settings, run, measured, compute, accelerator.num_processes)
@@ -82,7 +87,10 @@ def _zoo(settings: Recipe, run: Path, report: Progress, shared: dict[str, Any]) 
     base, towers = "", {}
     for name in settings.recipes:
         report({"kind": "recipe", "name": name})
-        is_base = recipes.load(name).task == "pretrain"
+        task = recipes.load(name).task
+        if task == "zoo":
+            raise UserError(f"recipe '{settings.name}' lists '{name}', itself a list of recipes; name those")
+        is_base = task == "pretrain"
         model = None if is_base else f"clip:{base}"
         path = train(name, model=model, out=run / Path(name).name, progress=report, **shared)
         if is_base:
@@ -100,10 +108,7 @@ def _accelerator(device: str) -> Accelerator:
         raise UserError(f"device '{device}' is unknown; it is auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda' is not available here; use --device auto")
-    accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
-    if accelerator.device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = False
-    return accelerator
+    return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
 
 
 @contextmanager
@@ -144,16 +149,27 @@ def _task(settings: Recipe, accelerator: Accelerator, compute: torch.dtype) -> F
         with torch.random.fork_rng(devices=[]):  # the initial weights are all that is drawn from a global generator
             torch.manual_seed(settings.seed)
             return Pretraining(settings, accelerator.device)
+    objective, params = _objective(settings.objective)
     source = datasets.build(settings.dataset)
     base = models.build(settings.model)
-    if not hasattr(base, "clip"):
-        raise UserError(f"model '{settings.model}' is no CLIP model; fine-tuning needs an image and a text tower")
+    if not isinstance(base, ClipModel):
+        raise UserError(f"model '{settings.model}' cannot be trained; fine-tuning needs a CLIP model, and nothing around it")
     base.clip.to(accelerator.device, memory_format=torch.channels_last)
     classifier = base.classifier(source.classnames, prompts(source, settings))
-    objective, params = objectives.arguments(objectives.spec(settings.objective))
     if "negative_template" in objective.meta:
         classifier.negative_head = base.text_head(source.classnames, [objective.meta["negative_template"]])
     return FineTuning(settings, classifier, source, objective, params, parts=parts, compute=compute)
+
+
+def _objective(text: str) -> tuple[Plugin, dict[str, Any]]:
+    """The objective of a spec and its parameters, which must lie where its `positive` and `not_negative` say."""
+    objective, params = objectives.arguments(objectives.spec(text))
+    for kind, least in (("positive", "above 0"), ("not_negative", "0 or more")):
+        for key in objective.meta.get(kind, ()):
+            value = params[key]
+            if value is not None and (value < 0 or kind == "positive" and value == 0):
+                raise UserError(f"objective '{text}': {key} is {value}; it must be {least}")
+    return objective, params
 
 
 def _finish(

@@ -1,11 +1,16 @@
-"""The log of a training run: one CSV with a row per logged step, and the plot drawn from it."""
+"""The log of a training run: means since the last row, one CSV with a row per logged step, the plot drawn from it."""
 
 from __future__ import annotations
 
 import csv
 import io
+import time
 from pathlib import Path
 from typing import Any, Mapping
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
 
 from .trainstate import write_file
 
@@ -34,6 +39,39 @@ class TrainLog:
         writer.writeheader()
         writer.writerows(self.rows)
         write_file(self.path, text.getvalue().encode())
+
+
+class Meter:
+    """Means of the loss parts, and speed, since the last row."""
+
+    def __init__(self, accelerator: Accelerator):
+        self.accelerator, self.began, self.steps_timed = accelerator, time.monotonic(), 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.samples, self.norms, self.steps, self.since = 0, 0.0, 0, time.monotonic()
+
+    def add(self, parts: dict[str, Tensor], norm: Tensor, size: int) -> None:
+        """Count one step: this process's summed parts, the gradient norm, the global batch size."""
+        for name, value in parts.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+        self.samples, self.norms, self.steps = self.samples + size, self.norms + norm, self.steps + 1
+        self.steps_timed += 1
+
+    def row(self) -> dict[str, float]:
+        """The means over all processes, and start anew."""
+        values = self.accelerator.reduce(torch.stack(list(self.sums.values())), "sum") / self.samples
+        seconds = max(time.monotonic() - self.since, 1e-9)
+        means = dict(zip(self.sums, values.tolist()))
+        row = {"loss": sum(means.values()), **means, "gradient_norm": float(self.norms / self.steps)}
+        row["images_per_second"] = self.samples / seconds
+        self._clear()
+        return row
+
+    def left(self, steps: int) -> float:
+        """Seconds that many more steps will take at the speed so far."""
+        return steps * (time.monotonic() - self.began) / max(self.steps_timed, 1)
 
 
 def read(path: Path) -> list[dict[str, str]]:

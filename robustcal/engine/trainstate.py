@@ -1,7 +1,8 @@
 """Checkpoints of a training run: safetensors plus a JSON card, written atomically, nothing pickled.
 
 A checkpoint is a folder ``checkpoints/step-00000050`` with ``model.safetensors``, ``optimizer.safetensors`` and
-``card.json``. It is written under a temporary name, flushed to disk and renamed, so a folder of that name is whole.
+``card.json``. It is written under a temporary name, flushed to disk and renamed once the loss of its weights is known
+to be good, so a folder of that name is whole and worth continuing from.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def save_checkpoint(run: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], card: Mapping[str, Any]) -> Path:
-    """Write one checkpoint of named tensor sets and drop all but the newest two.
+def stage_checkpoint(run: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], card: Mapping[str, Any]) -> Path:
+    """Write a checkpoint of named tensor sets under a temporary name; it is none before `keep_checkpoint`.
 
     Args:
         run: the training run's folder.
@@ -85,22 +86,23 @@ def save_checkpoint(run: Path, step: int, parts: Mapping[str, Mapping[str, Tenso
         parts: file stem -> named tensors, such as ``{"model": ..., "optimizer": ...}``.
         card: JSON content; `step` and the files' sha256 are added.
     """
-    folder = run / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"step-{step:08d}"
-    temporary = folder / f".step-{step:08d}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    staged = run / "checkpoints" / f".step-{step:08d}.{os.getpid()}"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
     for name, tensors in parts.items():
-        write_tensors(temporary / f"{name}.safetensors", tensors)
-    digests = {name: sha256(temporary / f"{name}.safetensors") for name in parts}
-    write_json(temporary / "card.json", {**card, "step": step, "sha256": digests})
+        write_tensors(staged / f"{name}.safetensors", tensors)
+    digests = {name: sha256(staged / f"{name}.safetensors") for name in parts}
+    write_json(staged / "card.json", {**card, "step": step, "sha256": digests})
+    return staged
+
+
+def keep_checkpoint(staged: Path) -> Path:
+    """Make a staged checkpoint the run's newest, and drop all but the newest two."""
+    folder, target = staged.parent, staged.with_name(staged.stem.removeprefix("."))
     shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
+    os.replace(staged, target)
     _sync_folder(folder)
-    for stale in checkpoints(run)[:-2]:
-        shutil.rmtree(stale, ignore_errors=True)
-    for stale in folder.glob(".step-*"):
+    for stale in [*checkpoints(folder.parent)[:-2], *folder.glob(".step-*")]:
         shutil.rmtree(stale, ignore_errors=True)
     return target
 

@@ -152,6 +152,18 @@ def build(
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+NORMALISATIONS = {
+    "openai": (OPENAI_MEAN, OPENAI_STD),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+def statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the pixels under a name. Raises `UserError` for a name that is not known."""
+    if name not in NORMALISATIONS:
+        raise UserError(f"normalise={name} is unknown; it is {', '.join(NORMALISATIONS)}")
+    return NORMALISATIONS[name]
 
 
 def make_module(config: dict[str, Any], name: str) -> "nn.Module":

@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from ..classifier import ClipModel
 
 CARD, TOWER = "card.json", "model.safetensors"
-NORMALISATIONS = {
-    "openai": (blueprint.OPENAI_MEAN, blueprint.OPENAI_STD),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-}
 
 
 def identity(
@@ -72,7 +67,7 @@ def checkpoint(
         weights.check_activation(activation, model.clip, str(file))
         _fill(model.clip, found, str(file))
     if normalise is not None:
-        model.mean, model.std = _statistics(normalise)
+        model.mean, model.std = blueprint.statistics(normalise)
     model.fingerprint = weights.digest(model.fingerprint, weights.sha256(file), normalise)
     model.name = str(variant or file)
     return model
@@ -150,9 +145,3 @@ def _fill(clip: "nn.Module", found: Any, where: str) -> None:
         weights.load_into(clip, blueprint.as_open_clip(clip, found.state), where)
     else:
         weights.load_into(clip.visual, found.state, where)
-
-
-def _statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if name not in NORMALISATIONS:
-        raise UserError(f"normalise={name} is unknown; it is {', '.join(NORMALISATIONS)}")
-    return NORMALISATIONS[name]

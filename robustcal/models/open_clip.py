@@ -22,31 +22,39 @@ HUB, LOCAL = "hf-hub:", "local-dir:"
 FORMS = "ARCH/TAG such as ViT-B-32/openai, hf-hub:ORG/NAME, or local-dir:PATH"
 
 
-def identity(*, variant: str | None = None, card: dict | None = None, activation: str | None = None) -> str:
+def identity(
+    *, variant: str | None = None, card: dict | None = None, activation: str | None = None, normalise: str | None = None
+) -> str:
     """What the model is, without loading it: the hash of a folder, or the name of published weights."""
     source = _source(variant, card)
+    changes = (activation,) if normalise is None else (activation, normalise)
     if source.startswith(LOCAL):
-        return weights.digest(blueprint.folder_identity(Path(source[len(LOCAL) :]).expanduser()), activation)
+        return weights.digest(blueprint.folder_identity(Path(source[len(LOCAL) :]).expanduser()), *changes)
     if source.startswith(HUB):
         hub_name(source)
     else:
         split_tag(source)
-    return weights.digest(source, activation)
+    return weights.digest(source, *changes)
 
 
 @register.model(identity=identity)
 def open_clip(
-    *, variant: str | None = None, card: dict | None = None, activation: str | None = None
+    *, variant: str | None = None, card: dict | None = None, activation: str | None = None, normalise: str | None = None
 ) -> "ClipModel":
     """Load an open_clip model strictly, with image size, normalisation, context and logit scale from the model.
 
     Args:
         variant: ``ARCH/TAG``, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``; default: the card's `variant`.
         activation: "gelu" or "quickgelu", where the weights' origin does not say; a contradiction is refused.
+        normalise: "openai", "imagenet" or "inception" pixel statistics; default: those the weights were trained with.
     """
     if activation is None and variant is None:
         activation = (card or {}).get("activation")
-    return blueprint.build(plan(_source(variant, card)), activation=activation)
+    model = blueprint.build(plan(_source(variant, card)), activation=activation)
+    if normalise is not None:
+        model.mean, model.std = blueprint.statistics(normalise)
+        model.fingerprint = weights.digest(model.fingerprint, normalise)
+    return model
 
 
 def _source(variant: str | None, card: dict | None) -> str:

@@ -20,7 +20,7 @@ def soft_cross_entropy(
     return lambda images: F.cross_entropy(scale * student.cosines(images), target, reduction="none")
 
 
-@register.objective(inner=soft_cross_entropy)
+@register.objective(inner=soft_cross_entropy, positive=("scale", "ratio"))
 def agft(
     student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, scale: float = 180.0, ratio: float = 0.4
 ) -> dict[str, Tensor]:

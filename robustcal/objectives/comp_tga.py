@@ -11,7 +11,9 @@ from ..types import UserError
 from .tga_zsr import attention_map, class_embeddings, map_distance, normalised_tokens
 
 
-@register.objective(negative_template="This is not a photo of a {}")
+@register.objective(
+    negative_template="This is not a photo of a {}", positive=("resolution",), not_negative=("refine", "constrain")
+)
 def comp_tga(
     student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, refine: float = 0.10,
     constrain: float = 0.07, distance: str = "l2", normalise: str = "channels", resolution: int | None = None,

@@ -8,7 +8,7 @@ from ..registry import register
 from .ucat import PUBLISHED_WEIGHT, evidence_loss
 
 
-@register.objective
+@register.objective(positive=("tau",), not_negative=("weight",))
 def dirichlet_kl_forward(
     student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, tau: float = 0.07,
     weight: float = PUBLISHED_WEIGHT, evidence: str = "published", reference: str = "teacher",

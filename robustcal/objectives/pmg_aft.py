@@ -17,7 +17,7 @@ def attack_loss(student, teacher, clean: Tensor, labels: Tensor, *, released: bo
     return lambda images: F.cross_entropy(scale * student.cosines(images), labels, reduction="none")
 
 
-@register.objective(inner=attack_loss)
+@register.objective(inner=attack_loss, positive=("batch",), not_negative=("general", "cleanness"))
 def pmg_aft(
     student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, general: float = 1.0,
     cleanness: float = 1.0, released: bool = False, batch: int = 256,

@@ -9,7 +9,7 @@ from ..registry import register
 from .ucat import clean_cosines
 
 
-@register.objective
+@register.objective(not_negative=("weight",))
 def prob_kl_forward(
     student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, weight: float = 1.0,
     reference: str = "teacher",

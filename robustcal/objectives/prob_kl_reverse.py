@@ -8,7 +8,7 @@ from ..registry import register
 from .prob_kl_forward import probability_loss
 
 
-@register.objective
+@register.objective(not_negative=("weight",))
 def prob_kl_reverse(
     student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, weight: float = 1.0,
     reference: str = "teacher",

@@ -12,7 +12,7 @@ from ..registry import register
 from ..types import UserError
 
 
-@register.objective
+@register.objective(positive=("resolution",), not_negative=("refine", "constrain"))
 def tga_zsr(
     student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, refine: float = 0.08,
     constrain: float = 0.05, distance: str = "l2", normalise: str = "channels", resolution: int | None = None,

@@ -18,7 +18,7 @@ PUBLISHED_STRENGTH = 270.0
 PUBLISHED_WEIGHT = 1e5
 
 
-@register.objective
+@register.objective(positive=("tau",), not_negative=("weight",))
 def ucat(
     student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, tau: float = 0.07,
     weight: float = PUBLISHED_WEIGHT, evidence: str = "published", reference: str = "teacher",
