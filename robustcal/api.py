@@ -223,14 +223,15 @@ def load_model(spec: str) -> Any:
 
 def attack(
     spec: str, classifier: Any, images: "torch.Tensor", labels: "torch.Tensor", *,
-    eps: str | float, ids: Sequence[str] | None = None, seed: int = 0,
-) -> "torch.Tensor":  # fmt: skip
+    eps: str | float | Sequence[str | float], ids: Sequence[str] | None = None, seed: int = 0,
+) -> "torch.Tensor | dict[str | float, torch.Tensor]":  # fmt: skip
     """Run one attack and return its images, projected onto the ball and [0, 1] as in a sweep.
 
     Args:
         spec: such as ``pgd:steps=20:return=best``.
         classifier: a module in eval mode, images (N, 3, H, W) in [0, 1] -> logits (N, C); from `load_model`, or your own.
         labels: (N,) class indices, or (N, C) multi-hot.
+        eps: a radius such as ``"1/255"``; or several, which gives {radius: images} from the same random numbers.
         ids: one name per image, the key of its noise; default ``0``, ``1``, ...
 
     Raises:
@@ -238,6 +239,7 @@ def attack(
     """
     from .engine.single import attack_once
 
-    return attack_once(
-        spec, classifier, images, labels, eps, ids, seed, surrogate_of=lambda model, names: load_model(model).classifier(names)
-    )
+    def at(radius: str | float) -> "torch.Tensor":
+        return attack_once(spec, classifier, images, labels, radius, ids, seed, lambda model, names: load_model(model).classifier(names))
+
+    return {radius: at(radius) for radius in eps} if isinstance(eps, (list, tuple)) else at(eps)

@@ -36,6 +36,14 @@ def test_every_attack_takes_a_plain_module(spec, network, images):
     assert torch.equal(found, robustcal.attack(spec, network, images, labels, eps="8/255", seed=1))
 
 
+def test_several_radii_in_one_call(network, images):
+    labels = network(images).argmax(1)
+    found = robustcal.attack("pgd:steps=2", network, images, labels, eps=["1/255", "8/255"])
+    assert list(found) == ["1/255", "8/255"] and (found["1/255"] != found["8/255"]).any()
+    for radius, attacked in found.items():
+        assert torch.equal(attacked, robustcal.attack("pgd:steps=2", network, images, labels, eps=radius))
+
+
 def test_multi_hot_labels_of_a_plain_module(network, images):
     labels = torch.zeros(4, 5).scatter_(1, network(images).topk(2).indices, 1.0)
     found = robustcal.attack("pgd:steps=2", network, images, labels, eps="8/255")

@@ -9,7 +9,6 @@ from robust_net import digits_net
 from robustcal import registry
 from robustcal.attacks import losses
 from robustcal.attacks.balls import L2Ball, LinfBall, keep_better
-from robustcal.attacks.radii import radii
 from robustcal.engine.plan import attack_meta
 from robustcal.engine.run import make_attack
 from robustcal.types import Threat, UserError
@@ -228,14 +227,6 @@ def test_accuracy_only_follows_the_return_rule():
                            ("torchattacks:PGD", False), ("torchattacks:FAB", True), ("a3", True)]:  # fmt: skip
         meta = attack_meta(*registry.attacks.arguments(registry.attacks.spec(spec)))
         assert bool(meta.get("accuracy_only")) is expected, spec
-
-
-def test_several_radii_share_the_random_numbers(net):
-    classifier, images, labels = net
-    attack, ids = make_attack("pgd:steps=3"), noise(12).ids
-    found = radii(attack, classifier, images, labels, Threat(0), 0, ids, [0.0, 0.05, EPS])
-    assert torch.equal(found[0.0], images) and torch.equal(found[EPS], run("pgd:steps=3", net))
-    assert (found[0.05] - images).abs().max() <= 0.05 + 1e-6
 
 
 def test_nan_losses_never_replace_numbers():
