@@ -47,7 +47,10 @@ class Meter(nn.Module):
 
 
 class _CountGradient(torch.autograd.Function):
-    """The identity; its backward pass counts the gradient on its way to the image. No host synchronisation."""
+    """The identity; its backward pass counts the gradient on its way to the image. No host synchronisation.
+
+    A channels-last tower gives a gradient in its own layout; attacks get the image's, which `view` takes.
+    """
 
     @staticmethod
     def forward(ctx, images: Tensor, meter: Meter) -> Tensor:
@@ -56,6 +59,7 @@ class _CountGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
+        gradient = gradient.contiguous()
         ctx.meter._add("backwards", torch.ones(len(gradient), device=gradient.device))
         ctx.meter._add("zero_gradients", (gradient.flatten(1) == 0).all(1).float())
         return gradient, None

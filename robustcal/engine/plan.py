@@ -176,6 +176,18 @@ def make_cell(
     }
 
 
+#: What an attack may declare, and the words for it where only some are understood.
+ATTACK_META: dict[str, tuple[str, ...]] = {
+    "kind": ("clean", "control", "white-box", "black-box", "transfer"),
+    "returns": ("last", "best", "success-else-clean"),
+    "norm": ("linf", "l2", "composite", "l0", "l1"),
+    "goal": ("untargeted", "targeted", "confidence-up", "confidence-down", "miscalibration", "random-confidence"),
+    **dict.fromkeys(
+        ("accuracy_only", "keeps_label", "uses_eps", "min_classes", "version", "meta_of", "surrogate", "batch_dependent"), ()
+    ),
+}
+
+
 def attack_meta(plugin: registry.Plugin, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What an attack declares for this spec: its metadata, its `norm` and `return` parameters, then its `meta_of`.
 
@@ -183,7 +195,13 @@ def attack_meta(plugin: registry.Plugin, arguments: Mapping[str, Any]) -> dict[s
     """
     names = (("norm", "norm"), ("returns", "return_"))
     own = {key: arguments[name] for key, name in names if arguments.get(name) is not None}
-    return {**plugin.meta, **own, **plugin.meta.get("meta_of", lambda arguments: {})(arguments)}
+    meta = {**plugin.meta, **own, **plugin.meta.get("meta_of", lambda arguments: {})(arguments)}
+    for key, value in meta.items():
+        if key not in ATTACK_META:
+            raise UserError(f"attack '{plugin.name}' declares '{key}', which means nothing; there are: {', '.join(ATTACK_META)}")
+        if ATTACK_META[key] and value not in ATTACK_META[key]:
+            raise UserError(f"attack '{plugin.name}' declares {key}={value!r}; there are: {', '.join(ATTACK_META[key])}")
+    return meta
 
 
 def threat_of(plugin: registry.Plugin, arguments: Mapping[str, Any], eps: Fraction, resolution: int | None) -> Threat:

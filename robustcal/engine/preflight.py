@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Iterator, Mapping
 
+import numpy as np
 import torch
 
 from .. import registry
@@ -87,7 +88,7 @@ def try_attacks(plan: Plan) -> None:
     cells = {(cell["attack"], cell["dataset"], cell["threat"]["norm"]): cell for cell in plan.cells}
     for cell in cells.values():
         source = plan.sources[cell["id"]]
-        label = torch.from_numpy(source.dataset.labels[source.indices[:1]])
+        label = torch.as_tensor(np.asarray(source.dataset.labels)[source.indices[:1]])
         try:
             start(cell, label.float() if label.ndim == 2 else label)
         except UserError as error:

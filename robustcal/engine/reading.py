@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Sequence
 
+import numpy as np
+import torch
+
 from ..types import Batch, Dataset, UserError
 
 CHUNK = 128
+
+
+class MisreadError(UserError):
+    """What a dataset's `read` returns is not what it promises."""
 
 
 class Unreadable(UserError):
@@ -20,7 +27,9 @@ def read(dataset: Dataset, indices: Sequence[int], skip: bool) -> tuple[Batch, l
         Unreadable: an image does not decode and `skip` is false, or nothing is left.
     """
     try:
-        return dataset.read(indices), []
+        return checked(dataset.read(indices), dataset, indices), []
+    except MisreadError:
+        raise
     except UserError as error:
         if not skip:
             raise Unreadable(str(error)) from None
@@ -28,7 +37,31 @@ def read(dataset: Dataset, indices: Sequence[int], skip: bool) -> tuple[Batch, l
     kept = [index for index in indices if dataset.ids[index] not in broken]
     if not kept:
         raise Unreadable(f"none of {len(indices)} images in a row can be read: {next(iter(broken.values()))}")
-    return dataset.read(kept), list(broken)
+    return checked(dataset.read(kept), dataset, kept), list(broken)
+
+
+def checked(batch: Batch, dataset: Dataset, indices: Sequence[int]) -> Batch:
+    """The batch, if it is what a dataset's `read` must return.
+
+    Raises:
+        MisreadError: other ids or labels than the dataset's own, or images that are no (n, 3, H, W) in [0, 1].
+    """
+    images, side = batch.images, dataset.resolution
+    wanted = torch.as_tensor(np.asarray(dataset.labels)[np.asarray(indices)])
+    wrong = None
+    if tuple(batch.ids) != tuple(dataset.ids[index] for index in indices):
+        wrong = "ids other than those asked for, or in another order"
+    elif images.ndim != 4 or images.shape[:2] != (len(indices), 3) or side and images.shape[2:] != (side, side):
+        wrong = f"images {tuple(images.shape)} for {len(indices)} samples at resolution {side}"
+    elif images.dtype != torch.float32 or not bool(((images >= 0) & (images <= 1)).all()):
+        wrong = f"images of {images.dtype} from {images.min():.4g} to {images.max():.4g}; they are float32 in [0, 1]"
+    elif batch.labels.shape != wanted.shape or not torch.equal(batch.labels.to(wanted.dtype), wanted):
+        wrong = "labels other than the dataset's own"
+    elif batch.labels.ndim == 1 and batch.labels.dtype != torch.int64:
+        wrong = f"labels of {batch.labels.dtype}; they are int64"
+    if wrong:
+        raise MisreadError(f"dataset '{dataset.name}' read {wrong}")
+    return batch
 
 
 def unreadable(dataset: Dataset, indices: Sequence[int]) -> list[tuple[str, str]]:

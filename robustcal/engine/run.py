@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any, Callable, Mapping
 
 import numpy as np
@@ -53,7 +54,7 @@ def attack_and_judge(
         raise UserError("the classifier is in training mode; call .eval() on it before it is attacked")
     meter = Meter(classifier, len(batch), search)
     noise = Noise(seed, batch.ids, images.device)
-    proposal = attack(meter, images, labels, threat, noise)
+    proposal = attack(meter, images.clone(), labels.clone(), threat, noise)  # it may write on what it is given
     if not isinstance(proposal, Tensor) or proposal.shape != images.shape:
         what = f"a tensor {tuple(proposal.shape)}" if isinstance(proposal, Tensor) else type(proposal).__name__
         raise UserError(f"the attack returned {what}; it must return images of the shape it was given, {tuple(images.shape)}")
@@ -65,6 +66,9 @@ def attack_and_judge(
     logits = verify.predict(classifier, adversarial)
     if logits.shape != (len(batch), classifier.num_classes):
         raise UserError(f"the classifier returned {tuple(logits.shape)} for {len(batch)} images of {classifier.num_classes} classes")
+    if not torch.isfinite(logits).all():
+        broken = int((~torch.isfinite(logits).all(1)).sum())
+        raise UserError(f"the classifier returned logits that are not finite for {broken} of {len(batch)} images")
     columns = verify.measure(logits, labels.cpu(), cosines_of(classifier, logits))
     flags["zero-gradients"] = meter.counts["zero_gradients"].cpu() > 0
     if keeps_label:
@@ -105,15 +109,24 @@ def run_shard(
         try:
             pieces.append(attack_and_judge(attack, classifier, piece, threat, **how)[1])
             start += len(piece)
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:
             if not out_of_memory(error):
-                raise
+                raise failure(cell, error) from error
             if batch_size == 1:
                 raise UserError(f"out of memory with one image of {cell['dataset']} on {cell['model']}") from None
             batch_size //= 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
     return {name: _concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def failure(cell: Mapping[str, Any], error: Exception) -> UserError:
+    """What went wrong in a cell as one line that names it; of an unforeseen error also where."""
+    what = " ".join(str(error).split())[:300]
+    if not isinstance(error, UserError):
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {what} ({where.filename}:{where.lineno})"
+    return UserError(f"attack '{cell['attack']}' on model '{cell['model']}', dataset '{cell['dataset']}': {what}")
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from .. import registry
 from ..classifier import prompts_hash
 from ..types import Dataset, Spec, UserError
 
+PROTOCOL = ("name", "classnames", "templates", "task", "resolution", "labels", "ids", "read")
 #: Samples per shard: what is claimed, written and lost at once.
 SHARD = 128
 
@@ -48,10 +50,11 @@ def make_source(spec: Spec, limit: int | None, seed: int) -> Source:
     """Open a dataset and choose its samples.
 
     Raises:
-        UserError: no samples, a single class, or labels that are no classes; or an image of the choice that the
-            adapter's own `check` finds unreadable.
+        UserError: no dataset, no samples, a single class, labels that are no classes, or ids that repeat; or an image
+            of the choice that the adapter's own `check` finds unreadable.
     """
     dataset = registry.datasets.build(spec)
+    check_protocol(spec, dataset)
     if len(dataset.ids) == 0:
         raise UserError(f"dataset '{spec}' has no samples")
     if dataset.task == "single" and len(dataset.classnames) < 2:
@@ -64,7 +67,23 @@ def make_source(spec: Spec, limit: int | None, seed: int) -> Source:
     indices = balanced_subset(labels, limit, seed)
     if hasattr(dataset, "check"):
         dataset.check(indices)
-    return Source(str(spec), dataset, indices, str(getattr(dataset, "identity", "")))
+    chosen = [dataset.ids[index] for index in indices]
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"dataset '{spec}' gives one id to several samples")
+    own = registry.datasets.arguments(spec)[0].source_sha256  # of a user's own file
+    return Source(str(spec), dataset, indices, "+".join(filter(None, (str(getattr(dataset, "identity", "")), own))))
+
+
+def check_protocol(spec: Spec, dataset: Any) -> None:
+    """Raise `UserError` unless a plugin's object is a dataset."""
+    lacking = [name for name in PROTOCOL if not hasattr(dataset, name)]
+    if lacking:
+        raise UserError(f"dataset '{spec}' is a {type(dataset).__name__} without {', '.join(lacking)}")
+    if dataset.task not in ("single", "multi"):
+        raise UserError(f"dataset '{spec}' has the task {dataset.task!r}; there are: single, multi")
+    templates = dataset.templates
+    if isinstance(templates, str) or not templates or not all(isinstance(text, str) and "{}" in text for text in templates):
+        raise UserError(f"dataset '{spec}' has the templates {templates!r}; they are a list of texts, each with {{}} for the class")
 
 
 def balanced_subset(labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray:

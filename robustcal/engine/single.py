@@ -58,7 +58,7 @@ def attack_once(
 
     run = make_attack(spec, surrogate)
     with frozen(classifier):
-        proposal = run(classifier, images, labels, threat, Noise(seed, ids, images.device)).detach()
+        proposal = run(classifier, images.clone(), labels.clone(), threat, Noise(seed, ids, images.device)).detach()
     with torch.no_grad():
         return project(images, proposal, threat)
 
