@@ -122,8 +122,9 @@ class Family:
                 found[name] = Entry(self.name, name, "file", str(path), _summary(path))
         for name, plugin in self.plugins.items():
             if name not in found:
-                summary = (inspect.getdoc(plugin.make) or "").partition("\n")[0]
-                found[name] = Entry(self.name, name, "plugin", plugin.origin, summary)
+                module = inspect.getmodule(plugin.make)
+                said = inspect.getdoc(plugin.make) or (inspect.getdoc(module) if module else None) or ""
+                found[name] = Entry(self.name, name, "plugin", plugin.origin, said.partition("\n")[0])
         for name, card in self.cards().items():
             found[name] = Entry(self.name, name, "card", card["path"], str(card.get("title", "")))
         return [found[name] for name in sorted(found)]

@@ -103,10 +103,13 @@ class Run:
         """All cells of the run, ordered by what they are (model, dataset, attack, radius), not by time.
 
         Where unreadable images are skipped, `skipped` says how many of the `n` samples have no row.
+
+        Raises:
+            UserError: a ``cell.json`` that is damaged.
         """
         found = []
         for path in self.path.glob("records/*/cell.json"):
-            cell = json.loads(path.read_text())
+            cell = _cell_of(path)
             if cell.get("skip_unreadable"):
                 cell["skipped"] = len(self.skipped(cell["id"]))
             if cell["id"] == path.parent.name:
@@ -220,6 +223,16 @@ class Run:
 def claim_name(cell: str, shard: int) -> str:
     """The file name of a shard's claim."""
     return f"{cell}-{shard:05d}"
+
+
+def _cell_of(path: Path) -> dict[str, Any]:
+    try:
+        cell = json.loads(path.read_text())
+        if isinstance(cell["id"], str):
+            return cell
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"'{path}' does not define a cell: it is damaged; remove it and run the same bench command again")
 
 
 def _stamp(cell: str, shard: int) -> dict[str, str]:

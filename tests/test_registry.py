@@ -1,7 +1,9 @@
 """Spec strings, discovery, plugin files and error messages."""
 
 import json
+from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +63,15 @@ def test_a_radius_is_a_number_of_at_least_zero(text):
 def test_equal_radii_are_equal():
     assert parse_radius("2/510") == parse_radius("1/255") == parse_radius("0.5/127.5")
     assert parse_radius(0.5) == parse_radius("1/2")
+    for k in (1, 4, 8, 255):
+        for value in (k / 255, np.float64(k / 255), repr(k / 255), f"{k / 255:.14f}"):
+            assert parse_radius(value) == Fraction(k, 255)
+    assert parse_radius(0.5 / 255) == Fraction(1, 510)
+
+
+@pytest.mark.parametrize("text", ["0.03", "0.0157", "1e-13", "0", "0.015686275", "3/191", "3921568627451/1000000000000000"])
+def test_other_radii_keep_their_value(text):
+    assert parse_radius(text) == Fraction(text)
 
 
 PLUGIN = '''
@@ -88,6 +99,18 @@ def test_a_plugin_file_is_found_and_listed_with_its_origin(plugin, capsys):
     assert rows["my-test-shift"]["origin"] == str(plugin)
     assert rows["pgd"]["origin"].endswith("pgd.py")
     assert registry.attacks.get("my-test-shift").source_sha256
+
+
+def test_a_plugin_without_docstring_is_summed_up_by_its_file(plugin):
+    def summary():
+        registry.load_plugin_file(plugin)
+        return next(entry.summary for entry in registry.attacks.entries() if entry.name == "my-test-shift")
+
+    first = summary()
+    registry.attacks.plugins.pop("my-test-shift")
+    plugin = plugin.with_name("other.py")
+    plugin.write_text('"""Light.\n\nMore of it."""\n' + PLUGIN.replace('"""Brightens everything."""', "").split('"""')[-1])
+    assert (first, summary()) == ("Brightens everything.", "Light.")
 
 
 @pytest.mark.parametrize("text", ["this is not python", "raise ValueError('no')", "import no_such_module_here"])

@@ -14,7 +14,7 @@ from robustcal.report.labels import sentence, short_labels
 from robustcal.report.report import gather
 from robustcal.store import Run
 from robustcal.types import UserError
-from synthetic_run import make_run
+from synthetic_run import make_run, records as invented
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,48 @@ def test_worst_is_the_per_sample_and_over_the_attacks(run, results):
         worst = results.get("clip", "digits", "worst", eps)
         assert worst.numbers.values["accuracy"] == pytest.approx(both.mean())
         assert sorted(worst.meta["members"]) == sorted(c["id"] for c in cells)
+
+
+@pytest.fixture
+def underflowing(tmp_path):
+    """A run of an overconfident model: under two attacks the probability of some labels is 0 in float32."""
+    run = make_run(tmp_path / "run", models=("clip",), datasets=("digits",), radii=("1/255",), n=60)
+    for cell, pull in zip(run.cells(), (0.0, 1.0, 1.5)):
+        run.write_shard(cell["id"], 0, invented(60, 10, pull, 900, 1))
+    return run
+
+
+def test_the_likelihood_does_not_depend_on_which_metrics_read_the_logits(underflowing):
+    run = underflowing
+    _, *attacked = [run.read(cell["id"]) for cell in run.cells()]
+    assert all(0 < (records["label_probability"] == 0).sum() < 60 for records in attacked)
+    alone, beside = (evaluate([run], metrics, resamples=20) for metrics in (["scores"], ["scores", "classwise"]))
+    assert [cell.kind for cell in alone.cells] == ["clean", "white-box", "white-box", "worst"]
+    for one, other in zip(alone.cells, beside.cells):
+        assert one.interval("nll") == other.interval("nll")
+    for cell, records in zip(alone.cells[1:], attacked):
+        logits = np.zeros((60, 10))
+        np.put_along_axis(logits, records["top_classes"], records["top_logits"].astype(float), axis=1)
+        loss = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(60), records["label"]]
+        assert loss.max() > 100 and cell.interval("nll").value == pytest.approx(loss.mean(), rel=1e-5)
+
+
+def test_logits_are_read_where_a_probability_has_underflowed_and_nowhere_else(run, underflowing, monkeypatch):
+    lost = sum((underflowing.read(cell["id"])["label_probability"] < 1e-38).any() for cell in underflowing.cells())
+    read, whole = [], Run.read
+    monkeypatch.setattr(Run, "read", lambda *a: read.append(a[-1]) or whole(*a))
+    evaluate([run], resamples=5)
+    assert read and not any("top_logits" in columns for columns in read)
+    evaluate([underflowing], resamples=5)
+    assert sum("top_logits" in columns for columns in read) == lost > 1
+
+
+def test_a_metric_cannot_change_what_the_worst_case_is_made_of(run, results):
+    def inverted(records):
+        return np.logical_not(records["correct"], out=records["correct"]).mean()
+
+    with pytest.raises(UserError, match="metric 'inverted' failed: ValueError: output array is read-only"):
+        evaluate([run], [inverted], resamples=5)
 
 
 def test_worst_needs_two_attacks_and_leaves_controls_out(tmp_path):

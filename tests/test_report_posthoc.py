@@ -10,6 +10,7 @@ from synthetic_run import make_run
 from robustcal.metrics.temperature import fit_temperature
 from robustcal.report.evaluate import evaluate
 from robustcal.report.posthoc import posthoc_frame, temperature_tables
+from robustcal.report.report import text_report
 from robustcal.store import Run
 from robustcal.types import UserError
 
@@ -58,6 +59,15 @@ def test_the_oracle_bounds_the_likelihood_and_accuracy_does_not_move(frame):
         cell = cell.set_index("fitted_on")
         assert cell.nll["oracle"] <= cell.nll.min() + 1e-9
         assert cell.accuracy.nunique() == 1
+
+
+def test_one_sample_leaves_rows_empty(tmp_path):
+    one = make_run(tmp_path / "one", models=("clip",), attacks=("clean", "pgd"), radii=("1/255",), n=1)
+    found = posthoc_frame(one, source="digits", resamples=5)
+    here = found[found.dataset == "digits"]  # nothing is left to judge on where the one sample was fitted to
+    assert (here.n == 0).all() and here[["ece", "nll", "accuracy"]].isna().all().all()
+    assert "oracle" not in set(here.fitted_on) and found[found.dataset == "letters"].ece.notna().all()
+    assert "temperature" in text_report([one], "temperature")
 
 
 def test_an_unknown_source_is_named(run):

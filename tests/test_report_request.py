@@ -11,6 +11,7 @@ from robustcal.cli import main
 from robustcal.report import evaluate as evaluating
 from robustcal.report import report as reporting
 from robustcal.store import Run
+from robustcal.types import UserError
 from synthetic_run import make_run
 
 PLUGIN = '''"""Two numbers of a user's own."""
@@ -113,3 +114,11 @@ def test_explain_shows_it_too(run, plugin, capsys):
     cell = run.cells()[0]["id"]
     assert main(["report", str(run.path), "--explain", cell, "--plugin", str(plugin), "--metrics", "request-error"]) == 0
     assert "request_error (request-error)" in capsys.readouterr().out
+
+
+def test_text_alone_needs_no_place_to_write_to(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    reporting.check_request(["text"], out=tmp_path / "file" / "report")
+    for formats in (["text", "md"], []):  # no format: images
+        with pytest.raises(UserError, match="is a file; choose another --out"):
+            reporting.check_request(formats, out=tmp_path / "file" / "report")

@@ -211,6 +211,13 @@ def test_by_eps_runs_from_clean_to_the_largest_radius(results):
     assert values[0] > values[1] > values[2] and values[3] < values[4] < values[5]
 
 
+def test_an_attack_at_radius_0_is_not_called_clean(tmp_path):
+    zero = gather([make_run(tmp_path / "run", attacks=("clean", "pgd"), radii=("0", "2/255"), n=40).path], resamples=50)
+    (found,) = layouts.by_eps(zero)
+    assert [column.title for column in found.columns] == ["clean", "0", "2/255"] * 2
+    assert all(entry.value is not None for row in found.rows for entry in row.entries)
+
+
 def test_an_average_needs_every_dataset(tmp_path):
     one = make_run(tmp_path / "one", models=("clip", "ucat"), datasets=("digits", "letters"), n=30)
     for cell in one.cells():

@@ -11,9 +11,10 @@ from scipy.stats import binomtest, ttest_1samp
 from synthetic_run import records as invented
 
 from robustcal.metrics.weighted import Means, Weighted
-from robustcal.registry import Plugin, register
+from robustcal.registry import ROOT, Plugin, register
 from robustcal.report import stats
 from robustcal.report.proportions import average_limits
+from robustcal.report.report import check_request
 from robustcal.report.resample import Resamples
 from robustcal.types import UserError
 
@@ -411,7 +412,57 @@ def test_what_fails_with_the_defaults_too_is_no_mistake_of_the_user(monkeypatch)
     def broken(records, *, bins: int = 15):
         raise ValueError("a mistake of the metric")
 
-    monkeypatch.setitem(register.metrics.plugins, "broken", Plugin("metrics", "broken", broken, __file__))
+    ours = str(ROOT / "metrics" / "broken.py")
+    monkeypatch.setitem(register.metrics.plugins, "broken", Plugin("metrics", "broken", broken, ours))
     for spec in ("broken", "broken:bins=5"):
         with pytest.raises(ValueError, match="a mistake of the metric"):
             stats.summarise(rows(20), [spec], 5)
+
+
+# -- a metric of one's own ---------------------------------------------------------------------------------------
+def added(monkeypatch, make, **meta):
+    monkeypatch.setitem(register.metrics.plugins, "my-own", Plugin("metrics", "my-own", make, __file__, meta))
+
+
+def test_a_metric_may_return_one_number(monkeypatch):
+    data = rows(40)
+    added(monkeypatch, lambda records, *, above=0.5: np.mean(records["confidence"] > above))
+
+    def mean_confidence(records):
+        return np.asarray(records["confidence"].mean())  # without dimensions
+
+    found = stats.summarise(data, ["my-own:above=0.4", mean_confidence], 20)
+    assert found["my_own"].value == pytest.approx((data["confidence"] > 0.4).mean())
+    assert found["mean_confidence"].value == pytest.approx(data["confidence"].mean(), rel=1e-6)
+    assert found["mean_confidence"].lo < found["mean_confidence"].value < found["mean_confidence"].hi
+
+
+@pytest.mark.parametrize("make, said", [
+    (lambda records: None, "returned a NoneType"),
+    (lambda records: "0.5", "returned a str"),
+    (lambda records: records["confidence"], "returned a ndarray"),
+    (lambda records: {"x": None}, "returned a NoneType as 'x'"),
+    (lambda records: records["sure"], "failed: KeyError: 'sure'"),
+    (lambda records: 1 // 0, "failed: ZeroDivisionError"),
+    (lambda records: records["confidence"].sort(), "failed: ValueError: .*read-only; a metric changes copies"),
+])  # fmt: skip
+def test_a_mistake_in_a_metric_of_ones_own_is_one_line_that_names_it(make, said, monkeypatch):
+    data = rows(20)
+    before = data["confidence"].copy()
+    added(monkeypatch, make)
+    with pytest.raises(UserError, match=f"metric 'my-own' {said}") as error:
+        stats.summarise(data, ["my-own"], 5)
+    assert "\n" not in str(error.value) and (data["confidence"] == before).all() and data["confidence"].flags.writeable
+
+
+@pytest.mark.parametrize("meta, said", [
+    ({"direction": "up"}, "direction 'up'; there are: 'higher', 'lower', 'zero', 'none'"),
+    ({"unit": {"a": "percent"}}, "unit 'percent'; there are: 'fraction', 'nats'"),
+])  # fmt: skip
+def test_directions_and_units_are_those_that_reports_know(meta, said, monkeypatch):
+    added(monkeypatch, lambda records: 1.0, **meta)
+    with pytest.raises(UserError, match=f"metric 'my-own' declares the {said}"):
+        check_request(wanted=["my-own"])
+    for entry in register.metrics.entries():
+        if entry.kind == "file":
+            stats.metric_function(entry.name)

@@ -101,6 +101,17 @@ def test_a_shard_that_the_system_does_not_give_out_is_not_called_damaged(run, ro
     assert not isinstance(error.value, DamagedShard) and run.present(CELL) == {0}
 
 
+@pytest.mark.parametrize("text", ["", '{"id": "0123', "[]", "{}", "null"])
+def test_a_damaged_cell_is_one_line_that_names_its_file_and_the_way_out(run, text):
+    path = run.path / "records" / CELL / "cell.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"'{path}' .*remove it and run the same bench command again"):
+        run.cells()
+    path.unlink()
+    run.add_cell(cell())
+    assert run.cells() == [cell()]
+
+
 def test_skipped_samples_are_counted_out(tmp_path, rows):
     run = Run.create(tmp_path / "run", {})
     run.add_cell(cell(shards=1, skip_unreadable=True, n=12))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from ..registry import register
@@ -11,6 +13,8 @@ from .weighted import Means
 
 #: float32 softmax underflows below this; the logits say how far.
 SMALLEST = float(np.finfo(np.float32).tiny)
+#: A column that `with_loss` adds: -ln p(label), nats, whatever the size of p.
+LOSS = "label_loss"
 
 
 @register.metric(
@@ -29,7 +33,12 @@ def scores(records: Records) -> Means:
 
 
 def negative_log_likelihood(records: Records) -> np.ndarray:
-    """-ln p(label) per sample (N,), nats; from the stored logits where the probability has underflowed to 0."""
+    """-ln p(label) per sample (N,), nats; from the stored logits where the probability has underflowed to 0.
+
+    Records with neither logits nor the column of `with_loss` have the largest loss that a float32 can tell there.
+    """
+    if LOSS in records:
+        return np.asarray(records[LOSS], dtype=np.float64)
     probability = np.asarray(records["label_probability"], dtype=np.float64)
     loss = -np.log(np.maximum(probability, SMALLEST))
     lost = np.flatnonzero(probability <= SMALLEST)
@@ -39,3 +48,16 @@ def negative_log_likelihood(records: Records) -> np.ndarray:
         logits = logits_of(some)
         loss[lost] = logits.normaliser() - logits.of(some["label"])
     return loss
+
+
+def with_loss(records: Records, read: Callable[[Sequence[str]], Records]) -> Records:
+    """The records of a single-label cell with the column `LOSS`, so that its logits need not be kept for the likelihood.
+
+    Args:
+        read: columns -> records of the same samples; asked for the logits only where a probability has underflowed.
+    """
+    if not single_label(records):
+        return records
+    lost = (np.asarray(records["label_probability"]) <= SMALLEST).any()
+    logits = read(LOGITS) if lost and any(name not in records for name in LOGITS) else {}
+    return {**records, LOSS: negative_log_likelihood({**records, **logits})}

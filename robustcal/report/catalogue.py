@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
 
-from ..registry import register
+import numpy as np
+
+from ..registry import ROOT, Plugin, register
 from ..types import Records, UserError
 
 #: The metrics behind the columns of cells.csv.
 CELL_METRICS = ("accuracy", "calibration", "scores", "uncertainty")
+
+#: What a metric may declare.
+DECLARED = {"direction": ("higher", "lower", "zero", "none"), "unit": ("fraction", "nats", "log10", "")}
 
 #: A spec such as ``calibration:bins=20``, or a function of records.
 Metric = str | Callable[..., Mapping[str, float]]
@@ -18,12 +26,17 @@ Metric = str | Callable[..., Mapping[str, float]]
 def metric_function(metric: Metric) -> Callable[..., Mapping[str, float]]:
     """The function of a metric spec, its parameters filled in.
 
-    It raises `UserError` where the parameters are at fault: what fails with them works with the defaults.
+    It raises `UserError` where the parameters are at fault (what fails with them works with the defaults), and where a
+    metric that is not ours fails or returns anything but numbers. One number is named after its metric.
+
+    Raises:
+        UserError: a wrong spec; a direction or unit that there is not.
     """
     if callable(metric):
-        return metric
+        return _guarded(metric, getattr(metric, "__name__", type(metric).__name__))
     spec = register.metrics.spec(metric)
     plugin, arguments = register.metrics.arguments(spec)
+    _check_declared(plugin)
 
     def measure(*records: Records) -> Mapping[str, float]:
         try:
@@ -33,7 +46,50 @@ def metric_function(metric: Metric) -> Callable[..., Mapping[str, float]]:
                 raise
             raise UserError(f"metric '{metric}' does not work with its parameters: {error or type(error).__name__}") from error
 
+    return measure if ROOT in Path(plugin.origin).parents else _guarded(measure, spec.name)
+
+
+def _guarded(function: Callable[..., Any], metric: str) -> Callable[..., Mapping[str, float]]:
+    """A user's own metric: a mistake in it is one line that names it."""
+
+    def measure(*records: Records) -> Mapping[str, float]:
+        try:
+            found = function(*records)
+            if _is_number(found):
+                return {metric.replace("-", "_"): found}
+            fault = _fault(found)
+        except UserError:
+            raise
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            hint = "; a metric changes copies, never the records" if "read-only" in said else ""
+            raise UserError(f"metric '{metric}' failed: {said}{hint}") from error
+        if fault:
+            raise UserError(f"metric '{metric}' returned {fault}; it returns a number, or numbers by name")
+        return found
+
     return measure
+
+
+def _fault(found: Any) -> str | None:
+    """What is wrong with what a metric returned."""
+    if not isinstance(found, Mapping):
+        return f"a {type(found).__name__}"
+    wrong = (f"a {type(value).__name__} as {name!r}" for name, value in found.items() if not _is_number(value))
+    return next(wrong, None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (Real, np.bool_)) or isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"
+
+
+def _check_declared(plugin: Plugin) -> None:
+    for key, allowed in DECLARED.items():
+        given = plugin.meta.get(key, allowed[-1])
+        for value in given.values() if isinstance(given, Mapping) else [given]:
+            if value not in allowed:
+                there_are = ", ".join(map(repr, allowed))
+                raise UserError(f"metric '{plugin.name}' declares the {key} {value!r}; there are: {there_are}")
 
 
 def _works_by_default(name: str, records: tuple[Records, ...]) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from ..metrics import validity, worst
+from ..metrics.scores import with_loss
 from ..store import Run
 from ..types import Records, UserError
 from .labels import short_labels
@@ -171,6 +173,7 @@ def _group(group, metrics, resamples, details, shared, notes, wanted) -> list[Ce
         records = source.run.read(source.cell["id"], _columns_for(source.cell, (*metrics, *wanted)))
         if not _complete(source, records, notes):
             continue
+        records = with_loss(records, partial(source.run.read, source.cell["id"]))
         if clean is None and source.cell["attack_meta"]["kind"] == "clean":
             clean = records
         cells.append(measure(source.cell, source.names, records, source.run))

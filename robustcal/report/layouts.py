@@ -148,16 +148,14 @@ def ablation(results: Results) -> list[Table]:
 
 def by_eps(results: Results) -> list[Table]:
     """Accuracy and ECE against the radius: one block per attack."""
-    averages, steps = Averages(results), radii(results)
-    columns = [
-        _column(m, "clean" if e == "0" else e, METRICS[m].title) for m in ("accuracy", "ece") for e in ["0", *steps]
-    ]
+    averages, steps = Averages(results), [None, *radii(results)]  # None: without attack, which an attack at radius 0 is not
+    columns = [_column(m, eps or "clean", METRICS[m].title) for m in ("accuracy", "ece") for eps in steps]
     rows, cells = [], []
     attacked = {c.attack for c in results.cells if c.kind != "clean"}
     for attack in [a for a in results.values("attack") if a in attacked] or results.values("attack")[:1]:
         picks = [
-            (metric, (lambda m: averages.clean(m)) if eps == "0" else (lambda m, e=eps: averages.get(m, attack, e)))
-            for metric in ("accuracy", "ece") for eps in ["0", *steps]
+            (metric, averages.clean if eps is None else (lambda m, e=eps, a=attack: averages.get(m, a, e)))
+            for metric in ("accuracy", "ece") for eps in steps
         ]  # fmt: skip
         rows += block(results, averages.models, (results.labels["attack"][attack],), picks)
         cells += [c for c in results.cells if c.attack == attack and c.meta["task"] == SINGLE]

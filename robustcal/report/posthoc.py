@@ -69,14 +69,14 @@ def _frame(places: Sequence[Source], sources: Mapping[str, Sequence[str]], resam
     """The rows of all cells; `sources`: model -> datasets that are its source, the first for all that are not."""
     fitted = {place.key: place for place in places if place.names["dataset"] in sources.get(place.names["model"], ())}
     clean = {key[:2]: place for key, place in fitted.items() if place.cell["attack_meta"]["kind"] == "clean"}
-    temperatures: dict[tuple[str, bool], float] = {}
+    temperatures: dict[tuple[str, bool], float | None] = {}
 
     def fit(place: Source | None, half: bool) -> float | None:
         if place is None:
             return None
         if (place.cell["id"], half) not in temperatures:
             records = place.run.read(place.cell["id"], COLUMNS)
-            temperatures[place.cell["id"], half] = fit_temperature(_every_other(records, 0) if half else records)
+            temperatures[place.cell["id"], half] = _fitted(_every_other(records, 0) if half else records)
         return temperatures[place.cell["id"], half]
 
     rows = []
@@ -90,7 +90,7 @@ def _frame(places: Sequence[Source], sources: Mapping[str, Sequence[str]], resam
         shared = Resamples.of(target["id"], resamples)
         found = {
             "native": 1.0, "clean": fit(clean.get((model, source)), half),
-            "attacked": fit(fitted.get((model, source, attack, eps)), half), "oracle": fit_temperature(target),
+            "attacked": fit(fitted.get((model, source, attack, eps)), half), "oracle": _fitted(target),
         }  # fmt: skip
         if place.cell["attack_meta"]["kind"] == "clean":
             del found["attacked"]
@@ -101,8 +101,14 @@ def _frame(places: Sequence[Source], sources: Mapping[str, Sequence[str]], resam
     return pd.DataFrame(rows, columns=COLUMN_NAMES)
 
 
+def _fitted(records: Records) -> float | None:
+    """None where there is nothing to fit to, such as every other sample of one."""
+    return fit_temperature(records) if len(records["id"]) else None
+
+
 def _judge(target: Records, temperature: float, resamples: Resamples) -> dict[str, Any]:
-    found = summarise(at_temperature(target, temperature), METRICS, resamples)
+    unknown = dict.fromkeys(VALUES, (float("nan"),) * 3)
+    found = summarise(at_temperature(target, temperature), METRICS, resamples) if resamples.n else unknown
     row: dict[str, Any] = {"temperature": temperature, "n": resamples.n}
     for name in VALUES:
         row |= dict(zip((name, f"{name}_lo", f"{name}_hi"), found[name]))

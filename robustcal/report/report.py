@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
-from ..registry import register
 from ..store import Run, write_atomically
 from ..types import UserError
 from . import layouts, markup, tables
+from .catalogue import metric_function
 from .compare import compare_with, numbers_of
 from .details import describe
 from .evaluate import REPORT_METRICS, Results, evaluate
@@ -70,8 +70,9 @@ def check_request(
 
     Raises:
         UserError: unknown format, layout, comparison or metric; a layout without a published table; an `out` that is
-            a file or cannot be written.
+            a file or cannot be written, unless all that is asked for is text.
     """
+    formats = list(formats)
     for name in formats:
         if name not in ("text", *WRITERS):
             raise UserError(f"unknown format '{name}'; there are: text, {', '.join(WRITERS)}")
@@ -80,10 +81,11 @@ def check_request(
     if layout and "metrics" in layout_names(layout) and layout != "all" and not wanted:
         raise UserError("layout 'metrics' shows the metrics you name with --metrics SPEC; see: robustcal ls metrics")
     for spec in wanted:
-        register.metrics.spec(spec)
+        metric_function(spec)
     if compare is not None:
         numbers_of(compare, layout_names(layout))
-    above = next((path for path in [Path(out), *Path(out).parents] if path.exists()), None) if out else None
+    writes = out and set(formats) != {"text"}
+    above = next((path for path in [Path(out), *Path(out).parents] if path.exists()), None) if writes else None
     if above is not None and not (above.is_dir() and os.access(above, os.W_OK)):
         raise UserError(f"cannot write to '{out}': '{above}' is {'not writable' if above.is_dir() else 'a file'}; choose another --out")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +78,15 @@ class Resampled(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.records)
+
+
+def read_only(records: Records) -> dict[str, Any]:
+    """The same records, whose arrays no metric can change in place: others are computed from them too."""
+    views = {name: column.view() if isinstance(column, np.ndarray) else column for name, column in records.items()}
+    for view in views.values():
+        if isinstance(view, np.ndarray):
+            view.flags.writeable = False
+    return views
 
 
 def values_and_draws(

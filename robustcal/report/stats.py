@@ -16,7 +16,7 @@ from .catalogue import (  # noqa: F401  (declared names are part of this module'
     CELL_METRICS, Metric, columns_of, declarations, direction_of, metric_function, needs_clean, unit_of,
 )  # fmt: skip
 from .proportions import Samples, average_limits, joined, outcomes_of, sign_test
-from .resample import Resamples, values_and_draws
+from .resample import Resamples, read_only, values_and_draws
 
 
 class Interval(NamedTuple):
@@ -92,6 +92,7 @@ def replicates(
     if not isinstance(resamples, Resamples):
         resamples = Resamples.of(records["id"], resamples, seed) if "id" in records else Resamples(n, resamples, seed)
     metrics = [metric for metric in metrics if clean is not None or not needs_clean(metric)]
+    records, clean = read_only(records), None if clean is None else read_only(clean)
     inputs = [(records, clean) if needs_clean(metric) else (records,) for metric in metrics]
     found, drawn, plain = values_and_draws([metric_function(metric) for metric in metrics], inputs, resamples)
     limits, outcomes = {}, {}
