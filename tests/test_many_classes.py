@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 from robustcal.engine.verify import measure
 from robustcal.metrics.classwise import classwise
 from robustcal.metrics.logits import logits_of
-from robustcal.metrics.scores import scores
+from robustcal.metrics.scores import scores, with_loss
 from robustcal.metrics.temperature import at_temperature, fit_temperature
 
 
@@ -26,6 +26,9 @@ def test_the_temperature_of_many_classes_is_exact(classes):
 
     best = minimize_scalar(loss, bounds=(1, 9), method="bounded", options={"xatol": 1e-9}).x
     assert fit_temperature(data) == pytest.approx(best, rel=1e-5)
+    kept = with_loss(data, lambda columns: data)
+    assert scores(kept)["nll"] == pytest.approx(loss(1.0), rel=1e-6)
+    assert scores(at_temperature(kept, 4.0))["nll"] == scores(at_temperature(data, 4.0))["nll"]
     assert scores(at_temperature(data, 4.0))["nll"] == pytest.approx(loss(4.0), rel=1e-6)
 
 

@@ -9,6 +9,7 @@ from scipy.optimize import brentq
 
 from ..types import Records, UserError
 from .logits import Logits, logits_of, single_label
+from .scores import LOSS
 
 #: Range that temperatures are sought in, relative to the model's own scale (temperature 1).
 LOWEST, HIGHEST = 1e-3, 1e4
@@ -72,7 +73,7 @@ def at_temperature(records: Records, temperature: float) -> dict[str, np.ndarray
         "top_logits": logits.top / temperature,
         "rest_logit": logits.each_hidden / temperature + np.log(hidden) if hidden else logits.rest,
     }  # fmt: skip
-    return {**records, **changed}
+    return {**{name: column for name, column in records.items() if name != LOSS}, **changed}
 
 
 def posthoc(
