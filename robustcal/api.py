@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence
 
 from . import registry
-from .sweeps import read_suite, sweeps_of
+from .sweeps import read_suite, sweeps_of, whole
 from .types import UserError
 
 if TYPE_CHECKING:
@@ -165,14 +165,15 @@ def plan_request(
     for path in paths:
         registry.load_plugin_file(path)
     given = {
-        "models": _texts(models), "attacks": _texts(attacks), "datasets": _texts(datasets), "eps": _texts(eps), "limit": limit
+        "models": _texts(models), "attacks": _texts(attacks), "datasets": _texts(datasets), "eps": _texts(eps),
+        "limit": None if limit is None else whole(limit, "limit"),
     }  # fmt: skip
     if suite is None and not (given["models"] or given["attacks"] or given["datasets"]):
         suite = "tiny"
     chosen = read_suite(suite) if suite is not None else {"attacks": ["clean", "pgd"]}
-    seed = chosen.get("seed", 0) if seed is None else seed
+    seed = whole(chosen.get("seed", 0) if seed is None else seed, "seed")
     if not 0 <= seed < 2**63:
-        raise UserError(f"seed {seed} cannot be used; a seed is a whole number from 0")
+        raise UserError(f"seed {seed} cannot be used; a seed is a whole number from 0 to 2**63 - 1")
     return {"sweeps": sweeps_of(chosen, given), "seed": seed, "precision": chosen.get("precision", "auto")}, paths
 
 

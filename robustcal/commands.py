@@ -19,7 +19,7 @@ def bench(options: argparse.Namespace) -> int:
         "models": options.models, "attacks": options.attacks, "datasets": options.datasets, "eps": options.eps,
         "suite": options.suite, "limit": options.limit, "seed": options.seed,
     }  # fmt: skip
-    batch_size = positive(options.batch_size, "--batch-size")
+    batch_size = None if options.batch_size == "auto" else positive(options.batch_size, "--batch-size", " or auto")
     workers = positive(options.workers, "--workers")
     if options.dry_run:
         return dry_run(options, chosen, batch_size)
@@ -42,16 +42,16 @@ def bench(options: argparse.Namespace) -> int:
     return 0
 
 
-def positive(text: str | int | None, option: str) -> int | None:
-    """``auto`` -> None, else an integer of at least 1."""
-    if text in (None, "auto"):
+def positive(text: str | int | None, option: str, also: str = "") -> int | None:
+    """An integer of at least 1; None stays None. `also`: what else the option takes, for the error."""
+    if text is None:
         return None
     try:
         value = int(text)
     except ValueError:
         value = 0
     if value < 1:
-        raise UserError(f"{option} '{text}' is not a positive integer or auto")
+        raise UserError(f"{option} '{text}' is not a positive integer{also}")
     return value
 
 
@@ -93,7 +93,7 @@ def report(options: argparse.Namespace) -> int:
         print(explain(runs, options.explain, wanted))
         return 0
     if options.images is not None:
-        draw_images(runs, options.images, positive(options.top, "--top") or 1, out)
+        draw_images(runs, options.images, positive(options.top, "--top"), out)
     if not formats:
         return 0
     if layout is None and wanted and "text" in formats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import tomllib
 from pathlib import Path
 from typing import Any, Mapping
@@ -49,7 +50,23 @@ def _suits(key: str, value: Any) -> bool:
 
 
 def sweeps_of(suite: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sweeps of a suite, each a full product; what the caller gives replaces what the suite says."""
+    """The sweeps of a suite, each a full product; what the caller gives replaces what the suite says.
+
+    Raises:
+        UserError: a radius is an empty text.
+    """
     base = {key: suite.get(key) for key in (*LISTS, "limit")}
     blocks = [{**base, **block} for block in suite.get("sweep", [{}])]
-    return [{**block, **{key: value for key, value in given.items() if value not in (None, [])}} for block in blocks]
+    sweeps = [{**block, **{key: value for key, value in given.items() if value not in (None, [])}} for block in blocks]
+    for sweep in sweeps:
+        if not all(str(radius).strip(" ,") for radius in sweep["eps"] or ()):
+            raise UserError("--eps is empty; give radii such as 1/255, or leave it out")
+    return sweeps
+
+
+def whole(value: Any, name: str) -> int:
+    """A whole number of any integer type, as an int. Raises `UserError` for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} {value!r} is not a whole number") from None

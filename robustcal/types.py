@@ -20,17 +20,20 @@ class UserError(Exception):
 def parse_radius(text: str | float | int) -> Fraction:
     """Read a perturbation radius: ``1/255``, ``0.5/255``, ``0.03`` or ``0``. Exact, so that equal radii have equal cells.
 
+    A decimal within 1e-12 of k/255 or k/510 (k of 1 or more) is that fraction: ``4 / 255`` in Python is ``4/255``.
+
     Raises:
         UserError: if `text` is not a finite number >= 0.
     """
     try:
-        above, _, below = (repr(text) if isinstance(text, float) else str(text).strip()).partition("/")
+        above, slash, below = (repr(float(text)) if isinstance(text, float) else str(text).strip()).partition("/")
         value = Fraction(above) / Fraction(below or 1)
     except (ValueError, ZeroDivisionError):
         raise UserError(f"eps '{text}' is not a number; write it like 1/255 or 0.0157") from None
     if value < 0:
         raise UserError(f"eps '{text}' is negative; a radius is 0 or more, like 1/255")
-    return value
+    near = Fraction(round(value * 510), 510)
+    return near if not slash and near and abs(value - near) <= Fraction(1, 10**12) else value
 
 
 @dataclass(frozen=True)

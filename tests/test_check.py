@@ -10,7 +10,7 @@ from robustcal import weights
 from robustcal.engine import environment as env
 from robustcal.engine.check import check, check_model, check_models, stated_fingerprint
 from robustcal.engine.fingerprint import as_toml, compare, fingerprint, probe_images, tensors_sha256
-from robustcal.registry import models
+from robustcal.registry import models, register
 from robustcal.types import UserError
 
 torch.set_num_threads(1)
@@ -88,6 +88,15 @@ def test_check_without_a_card_prints_the_facts(folder):
     assert "no fingerprint" in rows[-1]["text"] and all(row["ok"] for row in rows)
     with pytest.raises(UserError, match="unknown model 'nonsense'.*environment"):
         check(["nonsense"])
+
+
+def test_a_model_of_another_kind_is_named_by_its_spec():
+    register.model(lambda: object(), name="own-net")
+    try:
+        with pytest.raises(UserError, match="^model 'own-net' is no plain CLIP model"):
+            check(["own-net"])
+    finally:
+        models.plugins.pop("own-net")
 
 
 def test_probe_images_are_fixed():

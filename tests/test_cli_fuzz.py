@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from robustcal import registry
+from robustcal import bench, registry
 from robustcal.cli import main
 from robustcal.engine import estimate, local, train
 from robustcal.engine.recipe import Recipe
+from robustcal.types import UserError
 
 PLUGIN = '''
 """A linear model without weights."""
@@ -183,7 +184,8 @@ def test_one_strange_setting_of_a_recipe(key, value, recipe):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--steps", "0", "--epochs", "0"], "trains for no step"), (["--epochs", "1e-9"], "trains for no step"),
+        (["--epochs", "0"], "trains for no step"), (["--epochs", "1e-9"], "trains for no step"),
+        (["--steps", "0"], "steps is 0; it must be 1 or more"), (["--steps", "-1"], "steps is -1; it must be 1 or more"),
         (["--seed", "9" * 20], "below 2**63"), (["--epochs", "inf"], "finite"), (["--model", "ttc"], "cannot be trained"),
         (["--objective", "ucat:tau=0"], "tau is 0.0; it must be above 0"),
         (["--objective", "agft:ratio=-1"], "ratio is -1.0; it must be above 0"),
@@ -193,6 +195,33 @@ def test_one_strange_setting_of_a_recipe(key, value, recipe):
 def test_a_mistake_in_train_is_named(words, message, recipe):
     status, error = run(["train", recipe({**SHORT, "steps": 0}), "--device", "cpu", "--out", "trained", *words])
     assert status == 2 and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--eps", ""], "--eps is empty"), (["--eps", "1/255", ","], "--eps is empty"),
+        (["--workers", "0"], "--workers '0' is not a positive integer\n"), (["--batch-size", "0"], "positive integer or auto\n"),
+        (["--seed", str(2**63)], "from 0 to 2**63 - 1"),
+    ],
+)
+def test_a_mistake_in_bench_is_named(words, message):
+    status, error = run(["bench", "--models", "fuzz-linear", "--datasets", "digits", "--attacks", "clean", "--dry-run", *words])
+    assert status == 2 and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("given", [{"limit": 4.5}, {"limit": "4"}, {"seed": 1.0}])
+def test_counts_are_whole_numbers(given, tmp_path):
+    (name, value), = given.items()
+    with pytest.raises(UserError, match=f"{name} {value!r} is not a whole number"):
+        bench("fuzz-linear", "clean", "digits", out=tmp_path / "run", **given)
+
+
+def test_training_leaves_a_sweep_alone(recipe, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    status, error = run(["train", recipe(SHORT), "--device", "cpu", "--out", str(tmp_path)])
+    assert status == 2 and f"'{tmp_path}' holds the records of a sweep" in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_a_list_of_recipes_lists_no_list(recipe):

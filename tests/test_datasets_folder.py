@@ -61,6 +61,10 @@ def test_folders_that_cannot_be_read(tree, tmp_path):
     with pytest.raises(UserError, match="ant/b.png' of dataset 'pictures' cannot be read: No such file"):
         data.read([2])
     assert data.identity, "the engine may leave an image out; the others still have an identity"
+    (tree / "eel").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="'.*eel' is a link to nothing"):
+        datasets.build(f"folder:{tree}")
+    (tree / "eel").unlink()
     (tree / "dog").mkdir()
     with pytest.raises(UserError, match="class folder '.*dog' has no images"):
         datasets.build(f"folder:{tree}")

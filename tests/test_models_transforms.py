@@ -146,6 +146,12 @@ def test_counterattack_stays_in_its_ball_and_range_and_is_repeatable(base, image
     assert not torch.equal(delta, models.build(f"ttc:model={base}:seed=1").classifier(CLASSES).counterattack(edge))
 
 
+@pytest.mark.parametrize("spec, role", [("model=ttc", "model"), ("model=clip:reference=ttc", "reference")])
+def test_a_counterattack_needs_a_clip_model(spec, role):
+    with pytest.raises(UserError, match=f"ttc cannot have '.* with TTC' as its {role}"):
+        models.build(f"ttc:{spec}")
+
+
 def test_counterattack_follows_the_published_steps(base, images):
     """A plain loop over one image at a time, from the same start."""
     defended = models.build(f"ttc:model={base}:steps=3:beta=1.5:threshold=10").classifier(CLASSES)

@@ -103,7 +103,8 @@ def test_every_bundled_recipe_is_valid_and_names_a_known_objective():
     [
         ({"learning_rate": 1.0}, "no setting 'learning_rate'"), ({"batchsize": 1}, "did you mean 'batch'"),
         ({"optimizer": "adam"}, "sgd, adamw"), ({"batch": 0}, "batch is 0"), ({"eps": "-1/255"}, "negative"),
-        ({"lr": "fast"}, "lr=fast"), ({"ema": 1.0}, "ema"), ({"steps": 1.5}, "steps=1.5"),
+        ({"eps": "9"}, r"eps is 9, larger .* write 9/255"), ({"attack_step": 2}, r"attack_step is 2, larger .* write 2/255"),
+        ({"eps": "300/255"}, r"range \[0, 1\]$"), ({"lr": "fast"}, "lr=fast"), ({"ema": 1.0}, "ema"), ({"steps": 1.5}, "steps=1.5"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_named(settings, message):
@@ -140,6 +141,22 @@ def test_one_step_of_every_objective(name, tower, towers):
     assert all(p.grad is None for p in task.teacher.parameters())
     for key, value in task.trained.state_dict().items():  # nothing but an optimiser changes the tower
         assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize("returned, said", [
+    (None, "returned None"), ({}, r"returned \{\}"), (torch.ones(8), "returned a Tensor"), (1.0, "returned a float"),
+    ({"ce": 1.0}, "returned a float under the name 'ce'"), ({1: torch.ones(8)}, "returned a Tensor under the name 1"),
+    ({"ce": torch.ones(8), "mean": torch.ones(())}, r"returned 'mean' of shape \(\) for 8 images"),
+    ({"ce": torch.ones(8, 1)}, r"returned 'ce' of shape \(8, 1\) for 8 images"),
+])  # fmt: skip
+def test_an_objective_returns_one_number_per_image(returned, said, towers, tmp_path):
+    register.objective(lambda student, teacher, clean, adversarial, labels: returned, name="odd")
+    try:
+        with pytest.raises(UserError, match=f"^objective 'odd' {said}; .* one number per image .reduction=\"none\"") as error:
+            train("tecoa", objective="odd", model=f"open-clip:local-dir:{towers['vit']}", steps=2, out=tmp_path, **SMALL)
+    finally:
+        objectives.plugins.pop("odd")
+    assert "\n" not in str(error.value) and trainstate.checkpoints(tmp_path) == []
 
 
 def test_inner_attack_equals_a_plain_loop():

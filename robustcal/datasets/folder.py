@@ -76,7 +76,11 @@ def from_folders(top: Path, order: str | None = None) -> tuple[list[str], list[s
     Args:
         order: "number" sorts folders 0, 1, 2, 10 by value; default is by name.
     """
-    classes = [entry.name for entry in os.scandir(top) if entry.is_dir() and not entry.name.startswith(".")]
+    entries = [entry for entry in os.scandir(top) if not entry.name.startswith(".")]
+    broken = sorted(entry.path for entry in entries if entry.is_symlink() and not os.path.exists(entry.path))
+    if broken:
+        raise UserError(f"'{broken[0]}' is a link to nothing; mend it, or remove it if it is no class")
+    classes = [entry.name for entry in entries if entry.is_dir()]
     if not classes:
         raise UserError(f"folder '{top}' has no class folders; it needs one sub-folder of images per class")
     if set(map(str.lower, classes)) <= SPLIT_NAMES:

@@ -69,7 +69,7 @@ def check_model(spec: str) -> list[Row]:
     if not is_spec(spec):
         topics = ", ".join(TOPICS)
         raise UserError(f"{registry.models.unknown(registry.parse_spec(spec).name)}; check also takes: {topics}")
-    measured = fingerprint(registry.models.build(spec))
+    measured = fingerprint(registry.models.build(spec), spec)
     stated = stated_fingerprint(spec)
     if stated is None:
         facts = ((name, True, str(value)) for name, value in measured.items())

@@ -82,7 +82,28 @@ class _Step(nn.Module):
         self.objective, self.params = objective, params
 
     def forward(self, clean: Tensor, adversarial: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return self.objective.make(self.student, self.frozen[0], clean, adversarial, labels, **self.params)
+        parts = self.objective.make(self.student, self.frozen[0], clean, adversarial, labels, **self.params)
+        return check_parts(self.objective.name, parts, len(labels))
+
+
+def check_parts(objective: str, parts: Any, count: int) -> dict[str, Tensor]:
+    """`parts` itself, if it is what an objective returns. The loop sums it: a mean would train at 1/n of the strength.
+
+    Raises:
+        UserError: it is no dictionary of names and tensors of `count` numbers, or is empty.
+    """
+    wrong = None
+    if not isinstance(parts, dict) or not parts:
+        wrong = str(parts) if parts is None or parts == {} else f"a {type(parts).__name__}"
+    for name, part in parts.items() if wrong is None else ():
+        if not isinstance(name, str) or not isinstance(part, Tensor):
+            wrong = f"a {type(part).__name__} under the name {name!r}"
+        elif part.shape != (count,):
+            wrong = f"'{name}' of shape {tuple(part.shape)} for {count} images"
+    if wrong:
+        wanted = "a dictionary of names and (n,) tensors, one number per image (reduction=\"none\", no mean)"
+        raise UserError(f"objective '{objective}' returned {wrong}; it must return {wanted}")
+    return parts
 
 
 def compute_in(classifier: ClipClassifier, dtype: torch.dtype) -> None:

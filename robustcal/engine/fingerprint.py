@@ -32,15 +32,19 @@ def probe_images(size: int) -> Tensor:
     return torch.from_numpy(np.array([waves, disc, checks], dtype=np.float32))
 
 
-def fingerprint(model: Any) -> dict[str, Any]:
+def fingerprint(model: Any, spec: str | None = None) -> dict[str, Any]:
     """What a card's ``[fingerprint]`` table holds, measured on the CPU in float32.
+
+    Args:
+        spec: what to call the model in an error; default: its own name.
 
     Raises:
         UserError: if the model has no CLIP towers to look at.
     """
     clip = getattr(model, "clip", None)
     if not isinstance(clip, nn.Module) or not hasattr(model, "size"):
-        raise UserError(f"'{getattr(model, 'name', model)}' is no plain CLIP model; only those have a fingerprint")
+        name = spec or getattr(model, "name", type(model).__name__)
+        raise UserError(f"model '{name}' is no plain CLIP model; check measures and compares the towers of those only")
     clip.cpu()
     with torch.no_grad():
         logits = model.classifier(PROMPTS, DEFAULT_TEMPLATES)(probe_images(model.size))

@@ -195,5 +195,6 @@ def _check(recipe: Recipe) -> None:
     if recipe.task == "zoo" and not recipe.recipes:
         raise UserError(f"recipe '{recipe.name}' lists no recipes")
     for key in ("eps", "attack_step"):
-        if parse_radius(getattr(recipe, key)) > 1:
-            raise UserError(f"recipe '{recipe.name}': {key} is {getattr(recipe, key)}; pixels lie in [0, 1], so 1 is the most")
+        if parse_radius(value := getattr(recipe, key)) > 1:
+            unit = "" if "/" in value else f"; for 8-bit units write {value}/255"
+            raise UserError(f"recipe '{recipe.name}': {key} is {value}, larger than the whole pixel range [0, 1]{unit}")

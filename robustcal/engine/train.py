@@ -50,12 +50,16 @@ def train(
         overrides: any other setting of `recipe.Recipe`.
 
     Raises:
-        UserError: bad recipe, setting or spec; a run with other settings in `out`; a diverged loss.
+        UserError: bad recipe, setting or spec; a run with other settings, or a sweep, in `out`; a diverged loss.
     """
     given = {"model": model, "dataset": dataset, "objective": objective, "epochs": epochs, "steps": steps}
     given |= {"seed": seed, "precision": None if precision == "auto" else precision}
+    if isinstance(steps, int) and steps < 1:
+        raise UserError(f"steps is {steps}; it must be 1 or more, or left out for the length of the recipe")
     settings = recipes.load(recipe, **given, **overrides)
     run = Path(out) if out else Path("runs") / f"{settings.name.replace('/', '-')}-seed-{settings.seed}"
+    if (run / "run.json").exists():
+        raise UserError(f"'{run}' holds the records of a sweep; choose another --out")
     report = progress or (lambda event: None)
     if settings.task == "zoo":
         shared = {"seed": seed, "steps": steps, "device": device, "precision": precision, "resume": resume}

@@ -60,8 +60,10 @@ class CounterattackModel:
     """A CLIP model behind the counterattack; see `ttc`."""
 
     def __init__(self, model: ClipModel, reference: ClipModel | None, settings: dict[str, Any]):
-        if not hasattr(model, "clip") or (reference is not None and not hasattr(reference, "clip")):
-            raise UserError("ttc works on CLIP models only: it needs an image embedding")
+        for role, part in (("model", model), ("reference", reference)):
+            if part is not None and not isinstance(part, ClipModel):
+                what = getattr(part, "name", type(part).__name__)
+                raise UserError(f"ttc cannot have '{what}' as its {role}: it needs a CLIP model, and nothing around it")
         self.model, self.reference, self.settings = model, reference, settings
         self.clip, self.scores, self.name = model.clip, model.scores, f"{model.name} with TTC"
         other = reference.fingerprint if reference else None
