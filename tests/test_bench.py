@@ -133,6 +133,8 @@ def test_kill_nine_at_random_moments_and_continue(plugin, tmp_path):
         deadline = time.monotonic() + 120
         while claims_of(killed) == before and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
+        while attempt == 2 and not list(killed.rglob("records/*/*.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.02)  # a slow machine: the last kill leaves something to keep
         time.sleep(generator.uniform(0.2, 1.5))
         # Once the driver alone is killed, and its workers must notice; else everything at once.
         os.kill(process.pid, signal.SIGKILL) if attempt == 0 else os.killpg(process.pid, signal.SIGKILL)

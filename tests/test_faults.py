@@ -26,7 +26,7 @@ from robustcal.engine.plan import make_plan
 from robustcal.engine.run import make_attack, run_shard
 from robustcal.engine.worker import Worker
 from robustcal.store import Run
-from robustcal.types import Batch, Threat
+from robustcal.types import Batch, Threat, UserError
 
 PLUGIN = '''
 """A linear model without weights."""
@@ -310,7 +310,7 @@ def test_host_memory_that_runs_out_halves_the_batch():
     def broken(*_):
         raise RuntimeError("shapes do not match")
 
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(UserError, match="'pgd' on model 'm', dataset 'd': RuntimeError: shapes do not match"):
         run_shard(cell, batch, body, broken, 16)
 
 
