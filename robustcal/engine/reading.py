@@ -12,10 +12,6 @@ from ..types import Batch, Dataset, UserError
 CHUNK = 128
 
 
-class MisreadError(UserError):
-    """What a dataset's `read` returns is not what it promises."""
-
-
 class Unreadable(UserError):
     """A dataset has images that do not decode."""
 
@@ -27,12 +23,12 @@ def read(dataset: Dataset, indices: Sequence[int], skip: bool) -> tuple[Batch, l
         Unreadable: an image does not decode and `skip` is false, or nothing is left.
     """
     try:
-        return checked(dataset.read(indices), dataset, indices), []
-    except MisreadError:
-        raise
+        batch = dataset.read(indices)
     except UserError as error:
         if not skip:
             raise Unreadable(str(error)) from None
+    else:
+        return checked(batch, dataset, indices), []
     broken = dict(unreadable(dataset, indices))
     kept = [index for index in indices if dataset.ids[index] not in broken]
     if not kept:
@@ -44,7 +40,7 @@ def checked(batch: Batch, dataset: Dataset, indices: Sequence[int]) -> Batch:
     """The batch, if it is what a dataset's `read` must return.
 
     Raises:
-        MisreadError: other ids or labels than the dataset's own, or images that are no (n, 3, H, W) in [0, 1].
+        UserError: other ids or labels than the dataset's own, or images that are no (n, 3, H, W) in [0, 1].
     """
     images, side = batch.images, dataset.resolution
     wanted = torch.as_tensor(np.asarray(dataset.labels)[np.asarray(indices)])
@@ -60,7 +56,7 @@ def checked(batch: Batch, dataset: Dataset, indices: Sequence[int]) -> Batch:
     elif batch.labels.ndim == 1 and batch.labels.dtype != torch.int64:
         wrong = f"labels of {batch.labels.dtype}; they are int64"
     if wrong:
-        raise MisreadError(f"dataset '{dataset.name}' read {wrong}")
+        raise UserError(f"dataset '{dataset.name}' read {wrong}")
     return batch
 
 
