@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 import open_clip
@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustcal import registry
-from robustcal.classifier import ClipModel, LogitClassifier
-from robustcal.engine.meter import Meter
-from robustcal.engine.run import SEARCH_DTYPES
+from robustcal.clip.classifier import ClipModel, LogitClassifier
 from robustcal.noise import Noise
+from robustcal.sweep.meter import Meter
+from robustcal.sweep.run import SEARCH_DTYPES
 from robustcal.types import Threat
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -25,9 +25,9 @@ def fill(samples: int) -> int:
     import torch
 
     from robustcal import registry
-    from robustcal.classifier import LogitClassifier
-    from robustcal.engine.run import run_shard
-    from robustcal.store import Run
+    from robustcal.clip.classifier import LogitClassifier
+    from robustcal.records.store import Run
+    from robustcal.sweep.run import run_shard
     from robustcal.types import Batch, Threat
 
     torch.manual_seed(0)

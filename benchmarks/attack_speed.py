@@ -20,9 +20,9 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -31,12 +31,12 @@ from attack_memory import peak_memory
 from torch import Tensor
 
 from robustcal import registry
-from robustcal.classifier import ClipModel, LogitClassifier
-from robustcal.engine import verify
-from robustcal.engine.meter import Meter
-from robustcal.engine.plan import attack_meta, threat_of
-from robustcal.engine.run import SEARCH_DTYPES, run_shard
-from robustcal.store import Run
+from robustcal.clip.classifier import ClipModel, LogitClassifier
+from robustcal.records.store import Run
+from robustcal.sweep import verify
+from robustcal.sweep.meter import Meter
+from robustcal.sweep.plan import attack_meta, threat_of
+from robustcal.sweep.run import SEARCH_DTYPES, run_shard
 from robustcal.types import Batch, parse_radius
 
 

@@ -5,8 +5,8 @@ Called by `python benchmarks/study.py protocol`. Bars are 95 % intervals.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 import pandas as pd

@@ -26,7 +26,7 @@ TIMED = """
 import resource, sys, time
 start = time.perf_counter()
 from robustcal.report.frame import write_cells_csv
-from robustcal.store import Run
+from robustcal.records.store import Run
 path = write_cells_csv(Run.open(sys.argv[1]))
 rows = sum(1 for _ in open(path)) - 1
 used = resource.getrusage(resource.RUSAGE_SELF)

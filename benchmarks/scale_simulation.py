@@ -31,13 +31,14 @@ from pathlib import Path
 
 import numpy as np
 
-from robustcal.engine import plan as planning, samples
-from robustcal.engine.local import missing_shards
-from robustcal.engine.plan import make_plan
-from robustcal.recordfile import seal
+from robustcal.records.shardfile import seal
+from robustcal.records.store import Run
 from robustcal.registry import register
 from robustcal.report.frame import SCALAR_COLUMNS, write_cells_csv
-from robustcal.store import Run
+from robustcal.sweep import plan as planning
+from robustcal.sweep import samples
+from robustcal.sweep.local import missing_shards
+from robustcal.sweep.plan import make_plan
 
 SHARDS, CLASSES = 168, 10
 #: Shards of a run -> how many data sets and models; six attacks each.

@@ -9,7 +9,7 @@ from .registry import register
 from .types import UserError
 
 __version__ = "0.1.0"
-__all__ = ["attack", "bench", "frame", "load_model", "register", "train", "UserError"]
+__all__ = ["UserError", "attack", "bench", "frame", "load_model", "register", "train"]
 
 #: Public names that need torch or pandas are imported when first used: `robustcal --help` stays instant.
 _LAZY = {
@@ -17,10 +17,10 @@ _LAZY = {
     "attack": ("robustcal.api", "attack"),
     "frame": ("robustcal.api", "frame"),
     "load_model": ("robustcal.api", "load_model"),
-    "train": ("robustcal.engine.train", "train"),
+    "train": ("robustcal.train.train", "train"),
 }
 #: Modules that may be used as ``robustcal.NAME`` without importing them first.
-_MODULES = ("classifier", "datasets", "dirichlet", "metrics", "report", "store")
+_MODULES = ("clip", "datasets", "dirichlet", "metrics", "records", "report")
 
 
 def __getattr__(name: str) -> Any:

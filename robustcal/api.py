@@ -5,13 +5,14 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from . import registry
-from .sweeps import read_suite, sweeps_of, whole
+from .registry.suites import read_suite, sweeps_of, whole
 from .types import UserError
 
 if TYPE_CHECKING:
@@ -35,17 +36,17 @@ class Bench:
         return gather([self.path])
 
     @property
-    def cells(self) -> "pandas.DataFrame":
+    def cells(self) -> pandas.DataFrame:
         """One row per (model, dataset, attack, radius): metrics with 95 % bounds, and flags."""
         from .report.frame import cells_frame
 
         return cells_frame(self.results)
 
     @property
-    def samples(self) -> "pandas.DataFrame":
+    def samples(self) -> pandas.DataFrame:
         """One row per sample of every cell."""
+        from .records.store import Run
         from .report.frame import samples_frame
-        from .store import Run
 
         return samples_frame([Run.open(self.path)])
 
@@ -82,9 +83,9 @@ def bench(
     Raises:
         UserError: anything the caller can mend, before anything is computed where possible.
     """
-    from .engine.plan import make_plan
-    from .engine.preflight import preflight, try_attacks
-    from .store import DamagedShard, Run
+    from .records.store import DamagedShard, Run
+    from .sweep.plan import make_plan
+    from .sweep.preflight import preflight, try_attacks
 
     engine = pick_engine(engine)
     report = progress or (lambda event: None)
@@ -129,7 +130,7 @@ def pick_engine(name: str) -> Any:
 
     if name not in ENGINES:
         raise UserError(f"unknown engine '{name}'; there are: {', '.join(ENGINES)}")
-    return importlib.import_module(f".engine.{name}", __package__)
+    return importlib.import_module(f".sweep.{name}", __package__)
 
 
 def take_up(run: Any, cell: Mapping[str, Any]) -> list[str]:
@@ -148,8 +149,8 @@ def conclude(plan: Any, run: Any, finished: Bench, troubled: Mapping[str, str]) 
         UserError: images of a dataset could not be read; how many, and which.
         DamagedShard: a checksum does not hold.
     """
-    from .engine.reading import explain
     from .report.frame import write_cells_csv
+    from .sweep.reading import explain
 
     write_cells_csv(run, None if troubled else finished.results)
     if troubled:
@@ -160,7 +161,7 @@ def conclude(plan: Any, run: Any, finished: Bench, troubled: Mapping[str, str]) 
 def plan_request(
     models: Any, attacks: Any, datasets: Any, eps: Any, suite: Any, limit: int | None, seed: int | None, plugins: Sequence
 ) -> tuple[dict[str, Any], list[Path]]:
-    """Arguments of `engine.plan.make_plan` from what a user gave; loads the plugin files."""
+    """Arguments of `sweep.plan.make_plan` from what a user gave; loads the plugin files."""
     paths = [Path(path).resolve() for path in plugins]
     for path in paths:
         registry.load_plugin_file(path)
@@ -209,10 +210,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def frame(*runs: str | Path, samples: bool = False) -> "pandas.DataFrame":
+def frame(*runs: str | Path, samples: bool = False) -> pandas.DataFrame:
     """The cells of run directories as a pandas frame, several merged; with `samples`, one row per sample instead."""
+    from .records.store import Run
     from .report.frame import cells_frame, samples_frame
-    from .store import Run
 
     return (samples_frame if samples else cells_frame)([Run.open(path) for path in runs])
 
@@ -223,9 +224,9 @@ def load_model(spec: str) -> Any:
 
 
 def attack(
-    spec: str, classifier: Any, images: "torch.Tensor", labels: "torch.Tensor", *,
+    spec: str, classifier: Any, images: torch.Tensor, labels: torch.Tensor, *,
     eps: str | float | Sequence[str | float], ids: Sequence[str] | None = None, seed: int = 0,
-) -> "torch.Tensor | dict[str | float, torch.Tensor]":  # fmt: skip
+) -> torch.Tensor | dict[str | float, torch.Tensor]:  # fmt: skip
     """Run one attack and return its images, projected onto the ball and [0, 1] as in a sweep.
 
     Args:
@@ -238,9 +239,9 @@ def attack(
     Raises:
         UserError: a spec or radius that is none, images outside [0, 1], labels that are no classes, training mode.
     """
-    from .engine.single import attack_once
+    from .sweep.single import attack_once
 
-    def at(radius: str | float) -> "torch.Tensor":
+    def at(radius: str | float) -> torch.Tensor:
         return attack_once(spec, classifier, images, labels, radius, ids, seed, lambda model, names: load_model(model).classifier(names))
 
     return {radius: at(radius) for radius in eps} if isinstance(eps, (list, tuple)) else at(eps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class Noise:
         rows = np.stack([stream.integers(0, high, tuple(shape)) for stream in self.streams])
         return torch.from_numpy(rows).to(self.device)
 
-    def select(self, index: torch.Tensor) -> "Noise":
+    def select(self, index: torch.Tensor) -> Noise:
         """The streams of some samples (boolean mask or indices), shared with this object, not copied."""
         rows = torch.arange(len(self))[index.cpu()].tolist()
         chosen = Noise.__new__(Noise)

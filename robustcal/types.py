@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Mapping, Protocol, Sequence, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +65,8 @@ class Sample:
     """One labelled image. `image`: float32 (3, H, W) in [0, 1]; `label`: class index, or multi-hot (C,)."""
 
     id: str
-    image: "torch.Tensor"
-    label: "int | torch.Tensor"
+    image: torch.Tensor
+    label: int | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Batch:
     """Samples side by side: `images` (N, 3, H, W) float32 in [0, 1]; `labels` (N,) int64 or (N, C) multi-hot float."""
 
     ids: tuple[str, ...]
-    images: "torch.Tensor"
-    labels: "torch.Tensor"
+    images: torch.Tensor
+    labels: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -89,7 +90,7 @@ class Dataset(Protocol):
     templates: Sequence[str]  #: prompts with ``{}`` for the class name
     task: str  #: "single" or "multi" (multi-hot labels)
     resolution: int  #: side in pixels at which images are attacked: part of the threat model
-    labels: "np.ndarray"  #: (n,) int64, or (n, C) multi-hot; known without decoding an image
+    labels: np.ndarray  #: (n,) int64, or (n, C) multi-hot; known without decoding an image
     ids: Sequence[str]  #: stable sample ids such as ``cifar10/test/00042``
 
     def read(self, indices: Sequence[int]) -> Batch:
@@ -105,7 +106,7 @@ class Classifier(Protocol):
     classnames: Sequence[str]
     fingerprint: str
 
-    def __call__(self, images: "torch.Tensor") -> "torch.Tensor": ...
+    def __call__(self, images: torch.Tensor) -> torch.Tensor: ...
 
 
 @runtime_checkable

@@ -150,7 +150,7 @@ class Browser:
         os.close(self.read_end)
         shutil.rmtree(self.profile, ignore_errors=True)
 
-    def __enter__(self) -> "Browser":
+    def __enter__(self) -> Browser:
         return self
 
     def __exit__(self, *_: Any) -> None:

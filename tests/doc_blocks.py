@@ -8,9 +8,9 @@ import re
 import shlex
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
 from robustcal import registry
 from robustcal.cli import main, parser

@@ -3,9 +3,9 @@
 import torch
 
 from robustcal import registry
-from robustcal.classifier import LogitClassifier
-from robustcal.engine.plan import attack_meta, threat_of
+from robustcal.clip.classifier import LogitClassifier
 from robustcal.noise import Noise
+from robustcal.sweep.plan import attack_meta, threat_of
 from robustcal.types import parse_radius
 
 SIDE = 8

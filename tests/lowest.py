@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 
 def lowest(project: dict, extras: Sequence[str] = ()) -> list[str]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from robustcal.classifier import LogitClassifier
+from robustcal.clip.classifier import LogitClassifier
 
 
 @lru_cache

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustcal.store import Run
+from robustcal.records.store import Run
 
 MODELS = {"clip": 0.0, "tecoa": 0.55, "ucat": 0.7}  # how much of the attack's pull a model withstands
 KINDS = {"clean": "clean", "noise": "control", "pgd": "white-box", "cw": "white-box", "transfer": "transfer"}

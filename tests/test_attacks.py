@@ -9,8 +9,8 @@ from robust_net import digits_net
 from robustcal import registry
 from robustcal.attacks import losses
 from robustcal.attacks.balls import L2Ball, LinfBall, keep_better
-from robustcal.engine.plan import attack_meta
-from robustcal.engine.run import make_attack
+from robustcal.sweep.plan import attack_meta
+from robustcal.sweep.run import make_attack
 from robustcal.types import Threat, UserError
 
 EPS = 0.1

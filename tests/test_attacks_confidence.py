@@ -10,8 +10,8 @@ from robust_net import digits_net
 
 from robustcal.attacks import colour
 from robustcal.attacks.a3 import ROUNDS
-from robustcal.engine.meter import Meter
-from robustcal.engine.run import make_attack
+from robustcal.sweep.meter import Meter
+from robustcal.sweep.run import make_attack
 from robustcal.types import Threat
 
 EPS = 0.1

@@ -14,9 +14,9 @@ from robust_net import digits_net
 
 from robustcal.attacks import autoattack as adapter
 from robustcal.attacks.borrowed import borrowed_state, draw_seed
-from robustcal.classifier import LogitClassifier
-from robustcal.engine.run import make_attack
+from robustcal.clip.classifier import LogitClassifier
 from robustcal.metrics.validity import exceeds
+from robustcal.sweep.run import make_attack
 from robustcal.types import Threat
 
 EPS, COUNT = 0.1, 200

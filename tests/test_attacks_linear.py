@@ -8,8 +8,8 @@ import torch
 from linear_model import linear_classifier, noise, prepare, samples, specs
 
 from robustcal import registry
-from robustcal.engine.run import attack_and_judge
-from robustcal.engine.verify import sample_flags
+from robustcal.sweep.run import attack_and_judge
+from robustcal.sweep.verify import sample_flags
 from robustcal.types import Batch
 
 #: Attacks whose own rule keeps them from the nearest corner of a linear model, and why.

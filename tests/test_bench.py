@@ -13,14 +13,14 @@ import pytest
 
 import robustcal
 from robustcal.cli import main
-from robustcal.store import Run
+from robustcal.records.store import Run
 
 MODEL = '''
 """A small random network that can be given any classes; no training, no download."""
 import time
 import torch
 from robustcal import register
-from robustcal.classifier import LogitClassifier
+from robustcal.clip.classifier import LogitClassifier
 
 class Random:
     fingerprint = "random-0"
@@ -187,7 +187,7 @@ def test_a_script_without_a_main_guard_may_use_several_workers(plugin, tmp_path)
 def test_attack_returns_projected_images_and_repeats():
     import torch
 
-    classifier = robustcal.classifier.LogitClassifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5)), "abcde")
+    classifier = robustcal.clip.classifier.LogitClassifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5)), "abcde")
     images, labels = torch.rand(6, 3, 8, 8), torch.tensor([0, 1, 2, 3, 4, 0])
     one = robustcal.attack("pgd:steps=3", classifier, images, labels, eps="8/255", seed=1)
     again = robustcal.attack("pgd:steps=3", classifier, images[2:4], labels[2:4], eps="8/255", ids=["2", "3"], seed=1)

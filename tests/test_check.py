@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny_clip import write_model
 
-from robustcal import weights
-from robustcal.engine import environment as env
-from robustcal.engine.check import check, check_model, check_models, stated_fingerprint
-from robustcal.engine.fingerprint import as_toml, compare, fingerprint, probe_images, tensors_sha256
+from robustcal.check import environment as env
+from robustcal.check.fingerprint import as_toml, compare, fingerprint, probe_images, tensors_sha256
+from robustcal.check.inspect import check, check_model, check_models, stated_fingerprint
+from robustcal.clip import weights
 from robustcal.registry import models, register
 from robustcal.types import UserError
 

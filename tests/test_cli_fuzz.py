@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 
 from robustcal import bench, registry
 from robustcal.cli import main
-from robustcal.engine import estimate, local, train
-from robustcal.engine.recipe import Recipe
+from robustcal.sweep import estimate, local
+from robustcal.train import train
+from robustcal.train.recipe import Recipe
 from robustcal.types import UserError
 
 PLUGIN = '''
 """A linear model without weights."""
 import torch
 from robustcal import register
-from robustcal.classifier import LogitClassifier
+from robustcal.clip.classifier import LogitClassifier
 
 class Linear:
     fingerprint = "linear-0"

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import robustcal
-from robustcal.engine.meter import Meter
-from robustcal.engine.run import make_attack
 from robustcal.noise import Noise
+from robustcal.sweep.meter import Meter
+from robustcal.sweep.run import make_attack
 from robustcal.types import Threat
 
 FakeTensorMode = pytest.importorskip("torch._subclasses.fake_tensor").FakeTensorMode

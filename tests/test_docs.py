@@ -10,14 +10,23 @@ import tomllib
 import pytest
 import torch
 from doc_blocks import (
-    LANGUAGES, NEEDS, PAGES, ROOT, blocks, check_commands, clean_registry, links, run_bash, run_python,
+    LANGUAGES,
+    NEEDS,
+    PAGES,
+    ROOT,
+    blocks,
+    check_commands,
+    clean_registry,
+    links,
+    run_bash,
+    run_python,
 )  # fmt: skip
 from linear_model import linear_classifier, noise, prepare, samples
 from synthetic_run import make_run
 
 from robustcal import registry
 from robustcal.cli import main, parser
-from robustcal.engine import local
+from robustcal.sweep import local
 from robustcal.types import RECORD_COLUMNS
 
 torch.set_num_threads(1)

@@ -5,19 +5,19 @@ import re
 import pytest
 import torch
 
-from robustcal import dry_run, registry
-from robustcal.cli import main
-from robustcal.progress import Progress
-from robustcal.engine import estimate
+from robustcal import registry
+from robustcal.cli import dry_run, main
+from robustcal.cli.progress import Progress
 from robustcal.models import hub, open_clip
-from robustcal.store import Run
+from robustcal.records.store import Run
+from robustcal.sweep import estimate
 
 torch.set_num_threads(1)
 PLUGIN = '''
 """A linear model without weights."""
 import torch
 from robustcal import register
-from robustcal.classifier import LogitClassifier
+from robustcal.clip.classifier import LogitClassifier
 
 class Linear:
     fingerprint = "linear-0"
@@ -78,7 +78,7 @@ def test_what_is_here_is_timed_itself_and_the_rest_is_named(bare, capsys):
 
 def test_data_that_is_fetched_by_itself_says_so_where_there_is_a_network(bare, capsys, monkeypatch):
     monkeypatch.delenv("ROBUSTCAL_OFFLINE")
-    monkeypatch.setattr("robustcal.engine.outline.reachable", lambda: True)
+    monkeypatch.setattr("robustcal.sweep.outline.reachable", lambda: True)
     text = said(capsys, "--models", "dry-linear", "--attacks", "clean", "--datasets", "cifar10", "imagenet")
     assert re.search(r"^cifar10 .* no: fetched on first use$", text, flags=re.M)
     assert re.search(r"^imagenet .* no: put the validation images", text, flags=re.M)
@@ -125,7 +125,7 @@ def test_published_weights_are_looked_for_and_not_fetched(monkeypatch):
 
 def test_the_time_left_does_not_count_the_loading_of_models(capsys, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("robustcal.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("robustcal.cli.progress.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
     with Progress() as progress:
         progress({"event": "plan", "cells": 1, "samples": 12800, "pending": 100, "shards": 100, "warnings": []})

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from robustcal.classifier import LogitClassifier
-from robustcal.engine import plan, verify
-from robustcal.engine.exact import switches
-from robustcal.engine.meter import Meter
-from robustcal.engine.run import attack_and_judge, make_attack, run_shard
+from robustcal.clip.classifier import LogitClassifier
+from robustcal.exact import switches
 from robustcal.noise import Noise
+from robustcal.sweep import plan, verify
+from robustcal.sweep.meter import Meter
+from robustcal.sweep.run import attack_and_judge, make_attack, run_shard
 from robustcal.types import Batch, Threat, UserError
 
 

@@ -20,19 +20,19 @@ from PIL import Image
 import robustcal
 from robustcal import registry
 from robustcal.cli import main
-from robustcal.engine import worker as worker_module
-from robustcal.engine.local import execute
-from robustcal.engine.plan import make_plan
-from robustcal.engine.run import make_attack, run_shard
-from robustcal.engine.worker import Worker
-from robustcal.store import Run
+from robustcal.records.store import Run
+from robustcal.sweep import worker as worker_module
+from robustcal.sweep.local import execute
+from robustcal.sweep.plan import make_plan
+from robustcal.sweep.run import make_attack, run_shard
+from robustcal.sweep.worker import Worker
 from robustcal.types import Batch, Threat, UserError
 
 PLUGIN = '''
 """A linear model without weights."""
 import torch
 from robustcal import register
-from robustcal.classifier import LogitClassifier
+from robustcal.clip.classifier import LogitClassifier
 
 class Linear:
     fingerprint = "linear-0"
@@ -88,8 +88,8 @@ def started(plan, path, **more):
 
 # -- kill -9 ---------------------------------------------------------------------------------------------------------
 
-STORE = ["robustcal/store.py", "robustcal/recordfile.py", "robustcal/claims.py", "pyarrow/parquet/core.py"]
-ENGINE = ["robustcal/api.py", "engine/local.py", "engine/worker.py", "engine/run.py", "report/frame.py"]
+STORE = ["robustcal/records/store.py", "robustcal/records/shardfile.py", "robustcal/records/claims.py", "pyarrow/parquet/core.py"]
+ENGINE = ["robustcal/api.py", "sweep/local.py", "sweep/worker.py", "sweep/run.py", "report/frame.py"]
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +291,7 @@ def test_a_read_only_directory_is_one_line(plugin, tmp_path, capsys, monkeypatch
 def test_host_memory_that_runs_out_halves_the_batch():
     """The host's allocator says no with a RuntimeError of its own: a real one here, of a petabyte."""
     torch.manual_seed(0)
-    body = robustcal.classifier.LogitClassifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5)), "abcde")
+    body = robustcal.clip.classifier.LogitClassifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5)), "abcde")
     batch = Batch(tuple(map(str, range(16))), torch.rand(16, 3, 8, 8), torch.zeros(16, dtype=torch.long))
     cell = {"attack": "pgd", "model": "m", "dataset": "d", "seed": 0, "precision": "fp32",
             "threat": Threat(8 / 255).__dict__, "attack_meta": {"keeps_label": False}}  # fmt: skip

@@ -6,11 +6,11 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from robustcal.engine.verify import measure
 from robustcal.metrics.classwise import classwise
 from robustcal.metrics.logits import logits_of
 from robustcal.metrics.scores import scores, with_loss
 from robustcal.metrics.temperature import at_temperature, fit_temperature
+from robustcal.sweep.verify import measure
 
 
 @pytest.mark.parametrize("classes", [300, 1000])

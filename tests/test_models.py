@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_clip import config, write_model
 
-from robustcal import weights
+from robustcal.clip import weights
 from robustcal.models import blueprint
 from robustcal.models.source import spec_identity
 from robustcal.registry import models
@@ -187,7 +187,8 @@ def openai_tag(tmp_path, monkeypatch):
     import open_clip
     from open_clip import factory, pretrained
 
-    from robustcal.models import hub, open_clip as plugin
+    from robustcal.models import hub
+    from robustcal.models import open_clip as plugin
 
     folder = write_model(tmp_path / "openai", tower="vit", quick_gelu=True)
     published = {"hf_hub": "org/openai/", "mean": (0.5,) * 3, "std": (0.2,) * 3, "quick_gelu": True}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from tiny_clip import write_model
 
-from robustcal import weights
+from robustcal.clip import weights
 from robustcal.models.source import spec_identity
 from robustcal.models.temperature import fit_temperature
 from robustcal.noise import Noise

@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from small_classifier import F64, GRID, N, SIDE, make_case, run
+from small_classifier import F64, GRID, SIDE, N, make_case, run
 
 torch.set_num_threads(1)
 #: lambda of UCAT: exp(softplus(z)) = exp(ln(1 + e^z)) = 1 + e^z.

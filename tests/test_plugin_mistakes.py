@@ -8,13 +8,13 @@ import torch
 
 import robustcal
 from robustcal import registry
-from robustcal.classifier import LogitClassifier
 from robustcal.cli import main
-from robustcal.engine.meter import Meter
-from robustcal.engine.plan import threat_of
-from robustcal.engine.reading import checked
-from robustcal.engine.run import attack_and_judge, run_shard
-from robustcal.engine.samples import make_source
+from robustcal.clip.classifier import LogitClassifier
+from robustcal.sweep.meter import Meter
+from robustcal.sweep.plan import threat_of
+from robustcal.sweep.reading import checked
+from robustcal.sweep.run import attack_and_judge, run_shard
+from robustcal.sweep.samples import make_source
 from robustcal.types import Batch, Threat, UserError
 
 

@@ -10,9 +10,9 @@ from tiny_clip import write_model
 
 from robustcal import registry
 from robustcal.cli import main
-from robustcal.engine import preflight as module
-from robustcal.engine.plan import make_plan
-from robustcal.engine.preflight import leaves, preflight
+from robustcal.sweep import preflight as module
+from robustcal.sweep.plan import make_plan
+from robustcal.sweep.preflight import leaves, preflight
 from robustcal.types import UserError
 
 torch.set_num_threads(1)

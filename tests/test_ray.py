@@ -17,7 +17,7 @@ import pathlib
 import time
 import torch
 from robustcal import register
-from robustcal.classifier import LogitClassifier
+from robustcal.clip.classifier import LogitClassifier
 
 class Linear:
     fingerprint = "linear-0"
@@ -141,7 +141,7 @@ def test_a_node_that_dies_in_mid_shard_changes_nothing(cluster, plugin, tmp_path
 
 def test_a_worker_that_hangs_is_replaced(cluster, plugin, tmp_path, monkeypatch):
     """Its actor lives and answers, but makes no more passes through the model."""
-    from robustcal.engine import raypool
+    from robustcal.sweep import raypool
 
     monkeypatch.setattr(raypool, "SILENCE", 5.0)
     events = []

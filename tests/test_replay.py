@@ -11,11 +11,11 @@ from PIL import Image
 
 import robustcal
 from robustcal.cli import main
-from robustcal.engine import local
-from robustcal.engine.replay import replay
+from robustcal.records.store import Run
 from robustcal.report.images import images_beside, reach, strip
 from robustcal.report.report import gather, write_report
-from robustcal.store import Run
+from robustcal.sweep import local
+from robustcal.sweep.replay import replay
 from robustcal.types import UserError
 
 torch.set_num_threads(1)
@@ -77,7 +77,7 @@ def test_the_command_draws_the_worst_and_the_page_shows_them(run, tmp_path, caps
 
 
 def test_another_prediction_is_said(run, tmp_path, capsys, monkeypatch):
-    from robustcal.engine import replay as module
+    from robustcal.sweep import replay as module
 
     whole = module.attack_and_judge
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from synthetic_run import make_run
 
 from robustcal.report.explain import explain
 from robustcal.types import UserError
-from synthetic_run import make_run
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,15 @@ import shutil
 
 import numpy as np
 import pytest
+from synthetic_run import make_run
+from synthetic_run import records as invented
 
+from robustcal.records.store import Run
 from robustcal.report.evaluate import evaluate
 from robustcal.report.frame import CSV_METRICS, cells_frame, samples_frame, write_cells_csv
 from robustcal.report.labels import sentence, short_labels
 from robustcal.report.report import gather
-from robustcal.store import Run
 from robustcal.types import UserError
-from synthetic_run import make_run, records as invented
 
 
 @pytest.fixture(scope="module")

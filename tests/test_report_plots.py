@@ -5,12 +5,12 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pytest
+from synthetic_run import make_run
 
 from robustcal.metrics.bins import reliability_bins
 from robustcal.report import diagrams, figures, plots
 from robustcal.report.report import gather, write_report
 from robustcal.report.style import save, styled
-from synthetic_run import make_run
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 from synthetic_run import make_run
 
 from robustcal.metrics.temperature import fit_temperature
+from robustcal.records.store import Run
 from robustcal.report.evaluate import evaluate
 from robustcal.report.posthoc import posthoc_frame, temperature_tables
 from robustcal.report.report import text_report
-from robustcal.store import Run
 from robustcal.types import UserError
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 
 import pytest
+from synthetic_run import make_run
 
 from robustcal import registry
 from robustcal.cli import main
+from robustcal.records.store import Run
 from robustcal.report import evaluate as evaluating
 from robustcal.report import report as reporting
-from robustcal.store import Run
 from robustcal.types import UserError
-from synthetic_run import make_run
 
 PLUGIN = '''"""Two numbers of a user's own."""
 from robustcal import register

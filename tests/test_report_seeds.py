@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from synthetic_run import make_run
 
 from robustcal import registry
-from robustcal.engine.plan import model_training
 from robustcal.report import markup, tables
 from robustcal.report.report import gather
 from robustcal.report.seeds import Group, seed_tables
-from synthetic_run import make_run
+from robustcal.sweep.plan import model_training
 
 FACTS = {"method": "ucat", "objective": "ucat", "steps": 400, "source_data": "world-source"}
 WHOLE = FACTS | {"base": "abc", "settings": "def"}

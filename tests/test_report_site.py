@@ -9,12 +9,12 @@ import shutil
 import socket
 
 import pytest
-
 from browser import CHROMIUM, Browser
+from synthetic_run import make_run
+
+from robustcal.records.store import Run
 from robustcal.report.report import gather, write_report
 from robustcal.report.site import embed, page
-from robustcal.store import Run
-from synthetic_run import make_run
 
 HOSTILE = (
     "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>",

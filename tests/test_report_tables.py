@@ -9,6 +9,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from synthetic_run import make_run
 
 from robustcal.metrics.accuracy import harmonic_mean, mean_harmonic
 from robustcal.metrics.label_calibration import label_calibration
@@ -19,7 +20,6 @@ from robustcal.report.report import chosen_tables, gather, text_report, write_re
 from robustcal.report.stats import Replicates
 from robustcal.report.tables import Column, Entry, Row, Table
 from robustcal.types import UserError
-from synthetic_run import make_run
 
 HOSTILE = "<script>alert(1)</script> | ` * _ $ % & # { } ~ ^ \\ \" ' é 漢 \n end"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from robustcal import registry
-from robustcal.engine import samples
-from robustcal.engine.local import missing_shards
-from robustcal.engine.plan import make_plan
-from robustcal.store import Run
+from robustcal.records.store import Run
+from robustcal.sweep import samples
+from robustcal.sweep.local import missing_shards
+from robustcal.sweep.plan import make_plan
 
 FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "scale_simulation.py"
 
@@ -91,5 +91,5 @@ def test_resuming_looks_at_the_end_of_each_shard_alone(simulation, tmp_path, mon
     for shard in range(3):
         run.write_shard(cell["id"], shard, columns)
     size = run.shard_path(cell["id"], 0).stat().st_size
-    monkeypatch.setattr("robustcal.recordfile.read", lambda *_: pytest.fail("a whole shard was read"))
+    monkeypatch.setattr("robustcal.records.shardfile.read", lambda *_: pytest.fail("a whole shard was read"))
     assert run.discard_damaged(cell) == [] and size > 15_000

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic_run import records
 
-from robustcal import claims, recordfile
-from robustcal.store import DamagedShard, Run, claim_name
+from robustcal.records import claims, shardfile
+from robustcal.records.store import DamagedShard, Run, claim_name
 from robustcal.types import UserError
 
 CELL = "0123456789abcdef"
@@ -95,7 +95,7 @@ def test_a_shard_that_the_system_does_not_give_out_is_not_called_damaged(run, ro
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(recordfile.Path, "read_bytes", refuse)
+    monkeypatch.setattr(shardfile.Path, "read_bytes", refuse)
     with pytest.raises(UserError, match="Permission denied") as error:
         run.read(CELL)
     assert not isinstance(error.value, DamagedShard) and run.present(CELL) == {0}

@@ -5,8 +5,8 @@ import pytest
 from robustcal import registry
 from robustcal.api import plan_request
 from robustcal.cli import main
-from robustcal.store import Run
-from robustcal.sweeps import SUITES, read_suite, sweeps_of
+from robustcal.records.store import Run
+from robustcal.registry.suites import SUITES, read_suite, sweeps_of
 from robustcal.types import UserError
 
 NAMES = sorted(path.stem for path in SUITES.glob("*.toml"))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from tiny_clip import config
 
-from robustcal import tower
-from robustcal.classifier import ClipModel
+from robustcal.clip import tower
+from robustcal.clip.classifier import ClipModel
 
 
 def tiny_vit(**changes):

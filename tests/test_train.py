@@ -16,15 +16,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from robustcal.engine import heldout, recipe, schedule, trainstate
-from robustcal.engine.finetune import FineTuning
-from robustcal.engine.inner import InnerAttack
-from robustcal.engine.train import train
-from robustcal.engine.zoo import CLAIMS, clean_accuracy
 from robustcal.models.blueprint import make_module, save_local_dir
 from robustcal.models.tiny_tokenizer import MERGES, tiny_tokenizer
 from robustcal.noise import Noise
 from robustcal.registry import datasets, models, objectives, register
+from robustcal.train import heldout, recipe, schedule
+from robustcal.train import state as trainstate
+from robustcal.train.finetune import FineTuning
+from robustcal.train.inner import InnerAttack
+from robustcal.train.train import train
+from robustcal.train.zoo import CLAIMS, clean_accuracy
 from robustcal.types import UserError
 
 torch.set_num_threads(1)
@@ -198,8 +199,8 @@ def test_a_run_is_a_model_and_its_card_says_how_it_came_to_be(towers, tmp_path):
 RUN = """
 import os, signal, sys, json, torch
 torch.set_num_threads(1)
-from robustcal.engine.train import train
-from robustcal.engine.zoo import CLAIMS, clean_accuracy
+from robustcal.train.train import train
+from robustcal.train.zoo import CLAIMS, clean_accuracy
 name, out, kill, settings = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 def progress(event):
     if event["kind"] == "step" and event["step"] == kill:
@@ -385,7 +386,7 @@ def test_the_bundled_zoo_fits_the_repository():
 
 def test_the_command_names_the_run_as_a_model_that_exists(tmp_path):
     """A method without a model of its name (AGFT) is used as a checkpoint; a zoo is no model."""
-    from robustcal.commands import model_name
+    from robustcal.cli.commands import model_name
 
     for method, name in (("ucat", "ucat"), ("agft", "checkpoint"), ("clip", "clip")):
         (tmp_path / "card.json").write_text(f'{{"method": "{method}"}}')

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from robustcal.engine import trainstate
-from robustcal.engine.divergence import Diverged, check_finite, check_loss
-from robustcal.engine.train import train
 from robustcal.registry import objectives, register
+from robustcal.train import state as trainstate
+from robustcal.train.divergence import Diverged, check_finite, check_loss
+from robustcal.train.train import train
 from robustcal.types import UserError
 
 torch.set_num_threads(1)

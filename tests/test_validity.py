@@ -6,10 +6,10 @@ import torch
 from linear_model import Linear, noise, samples
 from scipy.stats import binomtest
 
-from robustcal.classifier import LogitClassifier
-from robustcal.engine.run import attack_and_judge
+from robustcal.clip.classifier import LogitClassifier
 from robustcal.metrics.validity import FLAGS, LEVEL, count_flags, cross_flags, exceeds
 from robustcal.metrics.worst import worst_attack, worst_case
+from robustcal.sweep.run import attack_and_judge
 from robustcal.types import Batch, Threat, UserError
 
 N = 128

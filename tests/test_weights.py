@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustcal import weights
+from robustcal.clip import weights
 from robustcal.types import UserError
 
 torch.set_num_threads(1)

@@ -12,17 +12,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustcal.datasets import world_atlas
 from robustcal.datasets.digits import enlarge
-from robustcal.datasets.world import SPLITS, SUBSETS, World, draw_scenes, world
-from robustcal.datasets.world_atlas import EXTENT, TILE, atlas
-from robustcal.datasets.world_attributes import (
-    COLOR_VALUES, COLORS, HELD_OUT_PAIRS, SHAPES, SOURCE_PAIRS, TEXTURES,
-)  # fmt: skip
-from robustcal.datasets.world_random import balanced_labels, gaussians, sample_keys, uniforms
-from robustcal.datasets.world_render import Scenes, render
+from robustcal.datasets.world import SPLITS, SUBSETS, World, world
 from robustcal.registry import datasets
 from robustcal.types import Dataset, UserError
+from robustcal.world import atlas as world_atlas
+from robustcal.world.atlas import EXTENT, TILE, atlas
+from robustcal.world.attributes import (
+    COLOR_VALUES,
+    COLORS,
+    HELD_OUT_PAIRS,
+    SHAPES,
+    SOURCE_PAIRS,
+    TEXTURES,
+)  # fmt: skip
+from robustcal.world.random import balanced_labels, gaussians, sample_keys, uniforms
+from robustcal.world.render import Scenes, render
+from robustcal.world.scenes import draw_scenes
 
 CARDS = [f"world-{subset}" for subset in SUBSETS] + ["digits"]
 

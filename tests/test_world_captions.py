@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustcal.datasets.world import SUBSETS
-from robustcal.datasets.world_attributes import COLORS, SHAPES
-from robustcal.datasets.world_captions import FAMILIES, caption_batch, prompts, vocabulary_texts
 from robustcal.models.tiny_tokenizer import MERGES, caption_tokens, learn_merges, tiny_tokenizer, write_merges
 from robustcal.registry import datasets
+from robustcal.world.attributes import COLORS, SHAPES
+from robustcal.world.captions import FAMILIES, caption_batch, prompts, vocabulary_texts
 
 CARDS = [f"world-{subset}" for subset in SUBSETS] + ["digits"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,7 +89,7 @@ class Climb:
 
 
 def climb(
-    classifier: Classifier, ball: "LinfBall | L2Ball", x: Tensor, labels: Tensor, score: Score, steps: int
+    classifier: Classifier, ball: LinfBall | L2Ball, x: Tensor, labels: Tensor, score: Score, steps: int
 ) -> Climb:
     """One run of APGD from x (their algorithm 1), all samples side by side, no host synchronisation."""
     state, previous = Climb(x), x
@@ -138,7 +139,7 @@ def _score(name: str, labels: Tensor, target: Tensor | None) -> Score:
     return score
 
 
-def _start(ball: "LinfBall | L2Ball", noise: Noise) -> Tensor:
+def _start(ball: LinfBall | L2Ball, noise: Noise) -> Tensor:
     """A random direction scaled so that it reaches the sphere of the ball, then clipped to the range."""
     shape = ball.clean.shape[1:]
     if isinstance(ball, LinfBall):

@@ -22,7 +22,7 @@ class LinfBall:
         self.lower = (clean - threat.eps).clamp_(min=threat.low)
         self.upper = (clean + threat.eps).clamp_(max=threat.high)
 
-    def select(self, rows: Tensor) -> "LinfBall":
+    def select(self, rows: Tensor) -> LinfBall:
         """The ball of some samples only."""
         part = LinfBall.__new__(LinfBall)
         part.clean, part.eps, part.lower, part.upper = self.clean[rows], self.eps, self.lower[rows], self.upper[rows]
@@ -35,7 +35,7 @@ class LinfBall:
         """Uniform in the ball."""
         return self.project(self.clean + noise.uniform(self.clean.shape[1:], -self.eps, self.eps))
 
-    def step(self, images: Tensor, gradient: Tensor, size: "float | Tensor") -> Tensor:
+    def step(self, images: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """Steepest ascent: `size` (one number, or one per sample shaped (N, 1, 1, 1)) along the gradient's sign."""
         return gradient.sign().mul_(size).add_(images).clamp_(self.lower, self.upper)  # in place: one new tensor
 
@@ -46,7 +46,7 @@ class L2Ball:
     def __init__(self, clean: Tensor, threat: Threat):
         self.clean, self.eps, self.low, self.high = clean, threat.eps, threat.low, threat.high
 
-    def select(self, rows: Tensor) -> "L2Ball":
+    def select(self, rows: Tensor) -> L2Ball:
         """The ball of some samples only."""
         part = L2Ball.__new__(L2Ball)
         part.clean, part.eps, part.low, part.high = self.clean[rows], self.eps, self.low, self.high
@@ -64,7 +64,7 @@ class L2Ball:
         share = noise.uniform(()).view(-1, 1, 1, 1).double() ** (1 / self.clean[0].numel())
         return self.project(self.clean + self.eps * direction / norms(direction) * share.to(direction.dtype))
 
-    def step(self, images: Tensor, gradient: Tensor, size: "float | Tensor") -> Tensor:
+    def step(self, images: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
         """Steepest ascent: `size` along the unit-norm gradient; a zero gradient does not move."""
         return self.project(images + size * gradient / norms(gradient).clamp(min=1e-12))
 
@@ -72,7 +72,7 @@ class L2Ball:
 BALLS = {"linf": LinfBall, "l2": L2Ball}
 
 
-def make_ball(clean: Tensor, threat: Threat, norm: str) -> "LinfBall | L2Ball":
+def make_ball(clean: Tensor, threat: Threat, norm: str) -> LinfBall | L2Ball:
     """The ball of this norm around the clean images.
 
     Raises:
@@ -88,7 +88,7 @@ def pick(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(mask.view(-1, 1, 1, 1), new, old)
 
 
-def keep_better(best: "tuple[Tensor, Tensor] | None", images: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
+def keep_better(best: tuple[Tensor, Tensor] | None, images: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
     """Per sample, the images of the larger loss; a loss that is not a number never replaces a number."""
     if best is None:
         return images, losses

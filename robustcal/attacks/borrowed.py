@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import Iterator
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def borrowed_state(seed: int) -> Iterator[None]:
 def need_classes(classifier: Classifier, least: int, name: str) -> None:
     """Raise `UserError` where the classifier has fewer classes than the attack is defined for."""
     if classifier.num_classes < least:
-        hint = "; autoattack adapts" if 2 <= classifier.num_classes else ""
+        hint = "; autoattack adapts" if classifier.num_classes >= 2 else ""
         raise UserError(f"{name} needs {least} classes, here are {classifier.num_classes}{hint}")
 
 

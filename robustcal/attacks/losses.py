@@ -7,7 +7,7 @@ indices (N,) int64, or multi-hot (N, C) for multi-label tasks.
 from __future__ import annotations
 
 import difflib
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F

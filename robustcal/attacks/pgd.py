@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ def pgd(
 
 
 def ascend(
-    classifier: Classifier, ball: "LinfBall | L2Ball", x: Tensor, labels: Tensor, loss: Loss, steps: int, size: float,
+    classifier: Classifier, ball: LinfBall | L2Ball, x: Tensor, labels: Tensor, loss: Loss, steps: int, size: float,
     momentum: float = 0.0, return_: str = "best", score: bool = True,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """One run of gradient ascent from x: (images, their losses); the losses are None where `score` is off."""

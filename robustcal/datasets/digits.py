@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ FACTOR, BORDER = 3, 4  # 8 pixels -> 24, then a black border of 4, so that strok
 
 
 @register.dataset
-def digits(*, card: dict | None = None, split: str = "test", resolution: int = RESOLUTION) -> "Digits":
+def digits(*, card: dict | None = None, split: str = "test", resolution: int = RESOLUTION) -> Digits:
     """All 1,797 scans as one split, `test`. No model of this package is ever trained on any of them.
 
     Args:

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import urllib.error
 import urllib.request
-from typing import Iterator
+from collections.abc import Iterator
 
 from ..types import UserError
 from .card import Card, card_name

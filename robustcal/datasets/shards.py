@@ -6,9 +6,10 @@ import gzip
 import os
 import tempfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Iterator
+from typing import BinaryIO
 
 from ..types import UserError
 
@@ -22,7 +23,7 @@ BOMB = 200
 class Member:
     """One regular file of a shard: its name, and where its bytes are."""
 
-    shard: "Shard"
+    shard: Shard
     name: str
     offset: int
     size: int

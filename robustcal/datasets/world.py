@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Callable, Sequence
 
 import numpy as np
 
 from ..registry import register
 from ..types import Batch, UserError
-from . import world_atlas as atlas
+from ..world.attributes import COLORS, DIGITS, HELD_OUT_PAIRS, LETTERS, SHAPES, SOURCE_PAIRS, TEXTURES, pair_names
+from ..world.random import balanced_labels, sample_keys
+from ..world.render import RESOLUTION, Scenes, render
+from ..world.scenes import draw_scenes
 from .sides import at_side, check_side
-from .world_attributes import (
-    COLORS, DIGITS, HELD_OUT_PAIRS, LETTERS, SHAPES, SIZES, SOURCE_PAIRS, TEXTURES, pair_names,
-)  # fmt: skip
-from .world_random import balanced_labels, mix, sample_keys, uniforms
-from .world_render import RESOLUTION, Scenes, render
 
 VERSION = 1  #: raise it when any pixel or label changes
-_SCENE = np.uint64(0x7363656E65)
 SPLITS = ("train", "val", "test")
 
 
@@ -65,7 +62,7 @@ SUBSETS = {
 def world(
     *, variant: str | None = None, card: dict | None = None, split: str = "test", size: int = 2000, seed: int = 0,
     resolution: int = RESOLUTION,
-) -> "World":  # fmt: skip
+) -> World:  # fmt: skip
     """The rendered world under one of its labellings: ``world:letters`` or the card ``world-letters``.
 
     The splits train, val and test are disjoint random streams; so are the pre-training captions. A stream is endless,
@@ -133,42 +130,3 @@ class World:
         pixels = render(self.scenes(rows)[0], difficulty)
         images = at_side(torch.from_numpy(pixels).float().div_(255), self.resolution)
         return Batch(tuple(self.ids[i] for i in rows), images, torch.from_numpy(self.labels[rows]))
-
-
-def draw_scenes(keys: np.ndarray, kind: str, fixed: dict[str, np.ndarray]) -> tuple[Scenes, dict[str, np.ndarray]]:
-    """Fill in every attribute that is not fixed, from the samples' keys.
-
-    Args:
-        keys: (n,) uint64 sample keys.
-        kind: "shape", "letter" or "digit".
-        fixed: attribute -> values (n,).
-
-    Returns:
-        The scenes and all attribute values: kind's own name, color, texture, background, size, each (n,) int64.
-    """
-    u = uniforms(mix(keys ^ _SCENE), 8)
-    choices = {"shape": len(SHAPES), "letter": len(LETTERS), "digit": len(DIGITS)}
-    values = {
-        kind: _pick(u[:, 0], choices[kind]),
-        "color": _pick(u[:, 1], len(COLORS)),
-        "texture": _pick(u[:, 2], len(TEXTURES)),
-        "size": _pick(u[:, 3], len(SIZES)),
-    }
-    if kind != "shape":  # thin strokes carry no pattern: solid, or shaded one time in four
-        values["texture"] = np.where(u[:, 2] < 0.75, 0, TEXTURES.index("shaded"))
-    values.update(fixed)
-    # The background is any other colour.
-    values["background"] = (values["color"] + 1 + _pick(u[:, 4], len(COLORS) - 1)) % len(COLORS)
-    if kind == "shape":
-        tile = values["shape"]
-    elif kind == "letter":
-        tile = atlas.FIRST_LETTER + values["letter"] * len(atlas.FONTS) + _pick(u[:, 5], len(atlas.FONTS))
-    else:
-        tile = atlas.FIRST_DIGIT + values["digit"] * atlas.DIGIT_STYLES + _pick(u[:, 5], atlas.DIGIT_STYLES)
-    scenes = Scenes(keys, tile, values["color"], values["texture"], values["background"], values["size"])
-    return scenes, values
-
-
-def _pick(u: np.ndarray, count: int) -> np.ndarray:
-    """Uniform numbers in [0, 1) -> integers in [0, count)."""
-    return (u * count).astype(np.int64)

@@ -15,7 +15,7 @@ DETECTORS = {"auroc_confidence": ("confidence", -1), "auroc_entropy": ("entropy"
 
 
 @register.metric(
-    direction={name: "higher" for name in DETECTORS}, unit="fraction",
+    direction=dict.fromkeys(DETECTORS, "higher"), unit="fraction",
     columns=("confidence", "entropy", "au", "log_eu"),
 )  # fmt: skip
 def detection(records: Records, clean: Records) -> Weighted:

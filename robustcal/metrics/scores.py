@@ -8,7 +8,8 @@ import numpy as np
 
 from ..registry import register
 from ..types import Records
-from .logits import COLUMNS as LOGITS, logits_of, single_label
+from .logits import COLUMNS as LOGITS
+from .logits import logits_of, single_label
 from .weighted import Means
 
 #: float32 softmax underflows below this; the logits say how far.

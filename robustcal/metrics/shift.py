@@ -13,7 +13,7 @@ NAMES = [f"{name}_shift" for name in COLUMNS] + [f"{name}_falls" for name in ("e
 
 
 @register.metric(
-    direction={name: "none" for name in NAMES},
+    direction=dict.fromkeys(NAMES, "none"),
     unit={
         "confidence_shift": "fraction", "entropy_shift": "nats", "au_shift": "nats", "log10_eu_shift": "log10",
         "entropy_falls": "fraction", "au_falls": "fraction", "eu_falls": "fraction",

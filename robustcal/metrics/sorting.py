@@ -20,7 +20,7 @@ class Sorted:
         new[1:] = ranked[1:] != ranked[:-1]
         self.starts = np.flatnonzero(new)
 
-    def coarse(self, most: int = 1000) -> "Sorted":
+    def coarse(self, most: int = 1000) -> Sorted:
         """The same order in at most about `most` groups of similar size: neighbours are merged as if they tied."""
         merged = Sorted.__new__(Sorted)
         merged.order, merged.starts = self.order, segments(self, most)
@@ -41,7 +41,7 @@ class Sorted:
         return self.sums(ordered if values is None else ordered * np.asarray(values)[self.order])
 
 
-def segments(groups: "Sorted", most: int) -> np.ndarray:
+def segments(groups: Sorted, most: int) -> np.ndarray:
     """Starts of at most `most` runs of whole groups with about equally many samples: positions in `order`."""
     if len(groups.starts) <= most:
         return groups.starts

@@ -10,19 +10,20 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from .. import weights
+from ..clip import weights
 from ..types import UserError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from ..classifier import ClipModel
+    from ..clip.classifier import ClipModel
 
 CONFIG, WEIGHTS, VOCABULARY = "open_clip_config.json", "open_clip_model.safetensors", "bpe.txt.gz"
 #: What a folder's weights may be called, preferred first.
@@ -101,9 +102,9 @@ def folder_identity(folder: Path) -> str:
 
 
 def build(
-    blueprint: Blueprint, state: "Mapping[str, Tensor] | None" = None, activation: str | None = None,
+    blueprint: Blueprint, state: Mapping[str, Tensor] | None = None, activation: str | None = None,
     fingerprint: str | None = None,
-) -> "ClipModel":  # fmt: skip
+) -> ClipModel:  # fmt: skip
     """Build the model, load its weights strictly, and wrap it for classification.
 
     Args:
@@ -113,7 +114,7 @@ def build(
     """
     import torch
 
-    from ..classifier import ClipModel
+    from ..clip.classifier import ClipModel
 
     if activation and blueprint.activation and activation != blueprint.activation:
         raise UserError(
@@ -166,7 +167,7 @@ def statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return NORMALISATIONS[name]
 
 
-def make_module(config: dict[str, Any], name: str) -> "nn.Module":
+def make_module(config: dict[str, Any], name: str) -> nn.Module:
     """open_clip's CLIP, CustomTextCLIP or CoCa for a config, with random weights.
 
     Raises:
@@ -190,7 +191,7 @@ def make_module(config: dict[str, Any], name: str) -> "nn.Module":
         raise UserError(f"'{name}' describes a model that cannot be built ({reason[:160]})") from None
 
 
-def as_open_clip(clip: "nn.Module", state: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+def as_open_clip(clip: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename third-party tensors the way open_clip does, and mend scalar shapes; values are never changed."""
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict
@@ -206,7 +207,7 @@ def as_open_clip(clip: "nn.Module", state: "Mapping[str, Tensor]") -> "dict[str,
     return state
 
 
-def image_side(visual: "nn.Module", name: str) -> int:
+def image_side(visual: nn.Module, name: str) -> int:
     """The side in pixels of a tower's square input."""
     size = getattr(visual, "image_size", None)
     sides = {size} if isinstance(size, int) else set(size or ())
@@ -216,7 +217,7 @@ def image_side(visual: "nn.Module", name: str) -> int:
 
 
 def save_local_dir(
-    clip: "nn.Module", config: Mapping[str, Any], path: str | Path, dtype: "torch.dtype | None" = None, *,
+    clip: nn.Module, config: Mapping[str, Any], path: str | Path, dtype: torch.dtype | None = None, *,
     preprocess: Mapping[str, Any] | None = None, vocabulary: str | Path | None = None,
 ) -> str:  # fmt: skip
     """Write a model as an open_clip folder that `open_clip.create_model('local-dir:PATH')` itself loads.

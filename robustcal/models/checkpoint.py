@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import weights
+from ..clip import weights
 from ..registry import register
 from ..types import UserError
 from . import blueprint, open_clip, source
@@ -17,7 +17,7 @@ from .convert import convert, describe_tower
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..classifier import ClipModel
+    from ..clip.classifier import ClipModel
 
 CARD, TOWER = "card.json", "model.safetensors"
 
@@ -39,7 +39,7 @@ def identity(
 def checkpoint(
     *, variant: str | None = None, card: dict | None = None, base: str | None = None, activation: str | None = None,
     normalise: str | None = None, entry: str | None = None,
-) -> "ClipModel":  # fmt: skip
+) -> ClipModel:  # fmt: skip
     """Load a fine-tuned model safely and strictly. Nothing in the file is ever executed.
 
     Args:
@@ -126,7 +126,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def _whole(file: Path, found: Any, arch: str, activation: str | None) -> "ClipModel":
+def _whole(file: Path, found: Any, arch: str, activation: str | None) -> ClipModel:
     """A whole model from its own file, on a bare architecture: only the user can know the activation."""
     if not found.whole:
         raise UserError(f"'{file}' holds the image tower only; give its base as {arch}/TAG, such as {arch}/openai")
@@ -140,7 +140,7 @@ def _whole(file: Path, found: Any, arch: str, activation: str | None) -> "ClipMo
     return blueprint.build(replace(plan, config=config), found.state, activation)
 
 
-def _fill(clip: "nn.Module", found: Any, where: str) -> None:
+def _fill(clip: nn.Module, found: Any, where: str) -> None:
     if found.whole:
         weights.load_into(clip, blueprint.as_open_clip(clip, found.state), where)
     else:

@@ -7,8 +7,9 @@ whole model. Their image towers share OpenAI's tensor names, often behind a `mod
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..types import UserError
 
@@ -27,11 +28,11 @@ class Converted:
     """Tensors under open_clip's names: of the whole model, or of the image tower alone (then without `visual.`)."""
 
     whole: bool
-    state: "Mapping[str, Tensor]"
+    state: Mapping[str, Tensor]
     origin: str
 
 
-def convert(payload: Mapping[str, Any], state: "Mapping[str, Tensor]", where: str) -> Converted:
+def convert(payload: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> Converted:
     """Recognise a checkpoint and rename its tensors.
 
     Args:
@@ -56,7 +57,7 @@ def convert(payload: Mapping[str, Any], state: "Mapping[str, Tensor]", where: st
     raise UserError(f"'{where}' holds neither a CLIP model nor its image tower (its tensors: {names} ...)")
 
 
-def unwrap(state: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+def unwrap(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Remove the prefixes that wrappers (DataParallel, compile, a surrounding module) put before every name."""
     state = dict(state)
     while prefix := next((w for w in WRAPPERS if state and all(key.startswith(w) for key in state)), None):
@@ -72,7 +73,7 @@ def refuse_prompts(payload: Mapping[str, Any], where: str) -> None:
             raise UserError(f"'{where}' also holds a visual prompt ('{entry}'), which would not be applied; refused")
 
 
-def describe_tower(state: "Mapping[str, Tensor]") -> str | None:
+def describe_tower(state: Mapping[str, Tensor]) -> str | None:
     """The open_clip architecture whose image tower has these shapes, as a hint; None if it is no known one."""
     if "class_embedding" in state and "conv1.weight" in state and "proj" in state:
         width, patch = state["conv1.weight"].shape[0], state["conv1.weight"].shape[-1]

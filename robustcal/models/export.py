@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .. import weights
+from ..clip import weights
 from ..types import UserError
 from . import checkpoint, source
 from .convert import convert

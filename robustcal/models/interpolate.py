@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import weights
+from ..clip import weights
 from ..registry import register
 from ..types import UserError
 from . import source
@@ -12,7 +12,7 @@ from . import source
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..classifier import ClipModel
+    from ..clip.classifier import ClipModel
 
 
 def identity(*, a: str, b: str, t: float = 0.5) -> str:
@@ -21,7 +21,7 @@ def identity(*, a: str, b: str, t: float = 0.5) -> str:
 
 
 @register.model(identity=identity, parts=("a", "b"))
-def interpolate(*, a: str, b: str, t: float = 0.5) -> "ClipModel":
+def interpolate(*, a: str, b: str, t: float = 0.5) -> ClipModel:
     """Model `a` with the image tower (1 - t) a + t b, tensor by tensor. t = 0 is a, t = 1 is b, exactly.
 
     Both must share architecture, text tower and logit scale: otherwise nothing lies between them. Batch-norm
@@ -57,7 +57,7 @@ def check_share(t: float) -> float:
     return t
 
 
-def check_same_text(a: "nn.Module", b: "nn.Module", where: str) -> None:
+def check_same_text(a: nn.Module, b: nn.Module, where: str) -> None:
     """Raise `UserError` unless everything but the image tower is equal: text tower, logit scale, bias."""
     rest = [{k: v for k, v in clip.state_dict().items() if not k.startswith("visual.")} for clip in (a, b)]
     differing = rest[0].keys() ^ rest[1].keys() or {

@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib.util
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any
 
-from .. import weights
+from ..clip import weights
 from ..registry import register
 from ..types import UserError
 from . import blueprint, hub
 from .blueprint import Blueprint
 
 if TYPE_CHECKING:
-    from ..classifier import ClipModel
+    from ..clip.classifier import ClipModel
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
 FORMS = "ARCH/TAG such as ViT-B-32/openai, hf-hub:ORG/NAME, or local-dir:PATH"
@@ -40,7 +41,7 @@ def identity(
 @register.model(identity=identity)
 def open_clip(
     *, variant: str | None = None, card: dict | None = None, activation: str | None = None, normalise: str | None = None
-) -> "ClipModel":
+) -> ClipModel:
     """Load an open_clip model strictly, with image size, normalisation, context and logit scale from the model.
 
     Args:

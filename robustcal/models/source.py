@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..clip.weights import digest
 from ..registry import models, normalise, parse_spec
 from ..types import Spec, UserError
-from ..weights import digest
 from . import blueprint
 from .open_clip import FORMS, HUB, LOCAL, split_tag
 
 if TYPE_CHECKING:
-    from ..classifier import ClipModel
+    from ..clip.classifier import ClipModel
 
 SUFFIXES = (".pt", ".pth", ".tar", ".safetensors", ".bin", ".ckpt")
 
@@ -42,7 +42,7 @@ def as_open_clip(variant: str) -> str:
     return LOCAL + variant if is_folder else variant
 
 
-def load(variant: str, *, base: str | None = None, activation: str | None = None) -> "ClipModel":
+def load(variant: str, *, base: str | None = None, activation: str | None = None) -> ClipModel:
     """The model a variant names, whatever card it stands on."""
     from . import checkpoint, open_clip
 
@@ -100,7 +100,7 @@ def is_spec(text: str) -> bool:
     return normalise(parse_spec(text).name) in models.names()
 
 
-def load_base(text: str) -> "ClipModel":
+def load_base(text: str) -> ClipModel:
     """The model a fine-tune started from: a spec (``clip:ViT-B-32/openai``) or a variant (``ViT-B-32/openai``)."""
     return models.build(text) if is_spec(text) else load(text)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import weights
+from ..clip import weights
 from ..registry import datasets, models, register
 from ..types import Dataset, UserError
 from . import checkpoint, source
@@ -17,7 +17,7 @@ from . import checkpoint, source
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..classifier import ClipModel
+    from ..clip.classifier import ClipModel
 
 FITS = ("clean-source",)
 
@@ -41,7 +41,7 @@ def identity(
 def temperature(
     *, model: str = "clip", t: float | None = None, fit: str = "clean-source", data: str | None = None,
     samples: int = 1000, seed: int = 0,
-) -> "ClipModel":  # fmt: skip
+) -> ClipModel:  # fmt: skip
     """The model with its logits divided by t (Guo et al. 2017). Accuracy is unchanged; confidence is not.
 
     Args:
@@ -98,7 +98,7 @@ def _stated(model: str) -> str | None:
     return json.loads((folder / checkpoint.CARD).read_text()).get("source_data") if folder.is_dir() else None
 
 
-def clean_logits(model: Any, dataset: Dataset, samples: int, seed: int, batch: int = 64) -> "tuple[Tensor, Tensor]":
+def clean_logits(model: Any, dataset: Dataset, samples: int, seed: int, batch: int = 64) -> tuple[Tensor, Tensor]:
     """Logits (n, C) and labels (n,) of a seeded subset of a dataset's clean images."""
     import torch
 
@@ -113,7 +113,7 @@ def clean_logits(model: Any, dataset: Dataset, samples: int, seed: int, batch: i
     return logits, torch.cat([part.labels.cpu() for part in parts])
 
 
-def fit_temperature(logits: "Tensor", labels: "Tensor") -> float:
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that minimises the negative log-likelihood of `labels` (n,) under softmax(logits / t).
 
     The likelihood is convex in b = 1/t, with derivative mean(E_p[z] - z_y): its one root in exp(-5) .. exp(5) is it.

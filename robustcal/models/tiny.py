@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import weights
+from ..clip import weights
 from ..registry import register
 from ..types import UserError
 from . import blueprint, source
 
 if TYPE_CHECKING:
-    from ..classifier import ClipModel
+    from ..clip.classifier import ClipModel
 
 FOLDER = Path(__file__).parent / "weights" / "tiny"
 
@@ -29,7 +29,7 @@ def identity(
 @register.model(identity=identity, training=source.training)
 def tiny(
     *, variant: str | None = None, card: dict | None = None, base: str | None = None, activation: str | None = None
-) -> "ClipModel":
+) -> ClipModel:
     """Load the bundled tiny CLIP with a card's image tower, or whatever the variant names instead.
 
     Args:

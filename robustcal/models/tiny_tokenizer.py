@@ -4,7 +4,7 @@ A word the vocabulary has never seen falls back to pieces and in the end to byte
 bundled file is rebuilt, byte for byte, by::
 
     python -c "
-    from robustcal.datasets.world_captions import vocabulary_texts
+    from robustcal.world.captions import vocabulary_texts
     from robustcal.models.tiny_tokenizer import MERGES, learn_merges, write_merges
     write_merges(MERGES, learn_merges(vocabulary_texts()))"
 """
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Iterable, Sequence
 
 MERGES = Path(__file__).with_name("weights") / "tiny" / "bpe.txt.gz"
 CONTEXT = 24

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import weights
-from ..classifier import DEFAULT_TEMPLATES, ClipModel
+from ..clip import weights
+from ..clip.classifier import DEFAULT_TEMPLATES, ClipModel
 from ..noise import Noise
 from ..registry import register
 from ..types import UserError
@@ -28,7 +29,7 @@ def identity(*, model: str = "clip", reference: str | None = None, **settings: A
 def ttc(
     *, model: str = "clip", eps: float = 4 / 255, step: float = 1 / 255, steps: int = 2, beta: float = 2.0,
     threshold: float = 0.2, reference: str | None = None, seed: int = 0,
-) -> "CounterattackModel":  # fmt: skip
+) -> CounterattackModel:  # fmt: skip
     """Wrap a model in the test-time counterattack. The defence is random; attack it with ``eot``.
 
     Args:
@@ -71,7 +72,7 @@ class CounterattackModel:
 
     def classifier(
         self, classnames: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES
-    ) -> "CounterattackClassifier":
+    ) -> CounterattackClassifier:
         """A zero-shot classifier for these classes, defended."""
         deployed = self.model.classifier(classnames, templates)
         judge = self.reference.classifier(classnames, templates) if self.reference else None

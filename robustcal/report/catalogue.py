@@ -80,7 +80,7 @@ def _fault(found: Any) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (Real, np.bool_)) or isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf"
+    return isinstance(value, (Real, np.bool_)) or (isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf")
 
 
 def _check_declared(plugin: Plugin) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..metrics import validity, worst
 from ..metrics.scores import with_loss
-from ..store import Run
+from ..records.store import Run
 from ..types import Records, UserError
 from .labels import short_labels
 from .merge import AXES, Source, merge
 from .resample import Resamples
-from .stats import CELL_METRICS, Interval, Replicates, columns_of, replicates
+from .catalogue import columns_of
+from .stats import CELL_METRICS, Interval, Replicates, replicates
 
 #: Besides, in reports: how everything moves from clean to attacked.
 REPORT_METRICS = (*CELL_METRICS, "shift")
@@ -249,7 +251,7 @@ def _worst_meta(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What defines a worst-case row: the cells it was taken over."""
     cells = sorted(cells, key=lambda cell: cell["id"])
     members = [cell["id"] for cell in cells]
-    digest = hashlib.sha256("worst\n".encode() + "\n".join(members).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(b"worst\n" + "\n".join(members).encode()).hexdigest()[:16]
     returns = sorted({cell["attack_meta"]["returns"] for cell in cells})
     meta = {
         "kind": "worst", "accuracy_only": any(cell["attack_meta"]["accuracy_only"] for cell in cells),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ..store import Run
+from ..records.store import Run
 from .captions import NORMS, RETURNS
 from .evaluate import Cell, evaluate, not_one, worst_ids
 from .merge import Source, merge

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..store import Run, write_atomically
+from ..records.store import Run, write_atomically
 from .asked import column_names
 from .evaluate import SCALAR_COLUMNS, Results, evaluate
 from .labels import short_labels
@@ -67,7 +67,7 @@ def samples_frame(runs: Iterable[Run], columns: Sequence[str] | None = None) -> 
         frames.append(frame)
     joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     names = [name for name in ("cell", "model", "dataset", "attack", "eps") if name in joined]
-    return joined.astype({name: "category" for name in names})
+    return joined.astype(dict.fromkeys(names, "category"))
 
 
 def csv_text(source: Results | Iterable[Run]) -> str:

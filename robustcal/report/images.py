@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 
-from ..store import write_atomically
+from ..records.store import write_atomically
 from .details import Shown, shown
 from .evaluate import SCALAR_COLUMNS
 from .merge import Source

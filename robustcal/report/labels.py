@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterable
+from collections.abc import Iterable
 
 from ..registry import parse_spec
 from ..types import Param, Spec, UserError, format_param

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..store import Run
+from ..records.store import Run
 from .labels import sentence
 
 #: What, besides its spec, makes a model, dataset or attack what it is: (spec key, identity keys, words).

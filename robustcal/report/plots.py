@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from .averages import Averages
 from .diagrams import histograms, pool, reliability_row
 from .evaluate import Cell, Results
-from .averages import Averages
 from .layouts import radii
 from .style import INK, label_percent, look, panels
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .. import registry
 from ..metrics.temperature import at_temperature, fit_temperature
-from ..store import Run
+from ..records.store import Run
 from ..types import Records, UserError
 from .evaluate import Results
 from .labels import sentence, short_labels

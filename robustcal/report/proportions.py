@@ -21,7 +21,7 @@ def outcomes_of(value: object) -> dict[str, tuple[np.ndarray]]:
     if not isinstance(value, Means) or not value.limits or not isinstance(columns, np.ndarray) or columns.shape[1] != 1:
         return {}
     column = columns[:, 0]
-    return {name: (column == 1,) for name in value.limits} if np.isin(column, (0, 1)).all() else {}
+    return dict.fromkeys(value.limits, (column == 1,)) if np.isin(column, (0, 1)).all() else {}
 
 
 def average_limits(outcomes: Sequence[np.ndarray], samples: Sequence[Samples], level: float = 0.95) -> tuple[float, float]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from ..store import Run, write_atomically
+from ..records.store import Run, write_atomically
 from ..types import UserError
 from . import layouts, markup, tables
 from .catalogue import metric_function
@@ -52,7 +53,7 @@ def gather(
 
 def metrics_for(layout: str | None) -> tuple[str, ...]:
     """The metrics that a layout wants."""
-    return FULL_METRICS if layout == "all" or layout and "calibration" in layout_names(layout) else REPORT_METRICS
+    return FULL_METRICS if layout == "all" or (layout and "calibration" in layout_names(layout)) else REPORT_METRICS
 
 
 def layout_names(layout: str | None) -> list[str]:

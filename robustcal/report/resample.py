@@ -35,7 +35,7 @@ class Resamples:
         self._uses = 0
 
     @classmethod
-    def of(cls, ids: Sequence[str] | np.ndarray, count: int = 1000, seed: int = 0) -> "Resamples":
+    def of(cls, ids: Sequence[str] | np.ndarray, count: int = 1000, seed: int = 0) -> Resamples:
         """The resamples of samples with these ids, in this order."""
         return cls(len(ids), count, seed, hashlib.sha256("\0".join(map(str, ids)).encode()).hexdigest())
 

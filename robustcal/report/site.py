@@ -7,16 +7,17 @@ import hashlib
 import html
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
+from .averages import Averages, ranked
 from .captions import protocol
 from .details import Details
-from .explain import command, protocol_facts
 from .evaluate import Cell, Results
+from .explain import command, protocol_facts
 from .frame import CSV_METRICS, NOTHING
-from .averages import Averages, ranked
 from .stats import Replicates
 from .words import METRICS, flag_meanings
 

@@ -12,9 +12,7 @@ from scipy.special import ndtr, stdtrit
 from ..metrics.accuracy import harmonic_mean
 from ..metrics.weighted import Means
 from ..types import Records
-from .catalogue import (  # noqa: F401  (declared names are part of this module's public face)
-    CELL_METRICS, Metric, columns_of, declarations, direction_of, metric_function, needs_clean, unit_of,
-)  # fmt: skip
+from .catalogue import CELL_METRICS, Metric, direction_of, metric_function, needs_clean
 from .proportions import Samples, average_limits, joined, outcomes_of, sign_test
 from .resample import Resamples, read_only, values_and_draws
 
@@ -215,7 +213,7 @@ def mark(
     marks nothing.
     """
     direction = direction or direction_of(name)
-    marks = {key: "" for key in cells}
+    marks = dict.fromkeys(cells, "")
     known = [key for key in cells if np.isfinite(cells[key].values.get(name, np.nan))]
     if direction not in ("higher", "lower", "zero") or not known:
         return marks

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Callable, Sequence
 
 #: Plain-text alphabet of the marks that lead from a flagged number to its footnote.
 MARKS = "abcdefghijklmnopqrstuvwxyz"

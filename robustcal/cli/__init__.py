@@ -1,0 +1,58 @@
+"""The command line: parse, call, print; nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+
+from ..types import UserError
+from .parser import parser
+
+__all__ = ["main", "parser"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit status 0 done, 2 a mistake the user can mend (one line on stderr), 130 interrupted."""
+    try:
+        options = parser().parse_args(argv)
+        _stop_like_ctrl_c()
+        if options.version:
+            print(f"robustcal {__import__('robustcal').__version__}")
+            return 0
+        if options.command is None:
+            parser().print_help()
+            return 0
+        if getattr(options, "data_root", None):
+            os.environ["ROBUSTCAL_DATA"] = options.data_root
+        from . import commands
+
+        return getattr(commands, options.command.replace("-", "_"))(options)
+    except UserError as error:
+        print(f"robustcal: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("robustcal: interrupted; everything finished is kept, run the same command again to continue", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("ROBUSTCAL_DEBUG"):
+            raise
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        what = " ".join(str(error).split())[:300]
+        print(
+            f"robustcal: unexpected {type(error).__name__}: {what} ({where.filename}:{where.lineno});"
+            " finished work is kept; set ROBUSTCAL_DEBUG=1 for the whole traceback", file=sys.stderr,
+        )  # fmt: skip
+        return 1
+
+
+def _stop_like_ctrl_c() -> None:
+    """A polite kill (a scheduler's, `timeout`'s) ends a command as Ctrl-C does: workers stop, finished work is kept."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

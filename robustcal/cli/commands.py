@@ -1,0 +1,214 @@
+"""What each subcommand calls and prints. Imports are inside, so that `--help` and `ls` stay instant."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import registry
+from ..types import UserError
+from .progress import Progress, print_training
+
+
+def bench(options: argparse.Namespace) -> int:
+    """``robustcal bench``."""
+    chosen: dict[str, Any] = {
+        "models": options.models, "attacks": options.attacks, "datasets": options.datasets, "eps": options.eps,
+        "suite": options.suite, "limit": options.limit, "seed": options.seed,
+    }  # fmt: skip
+    batch_size = None if options.batch_size == "auto" else positive(options.batch_size, "--batch-size", " or auto")
+    workers = positive(options.workers, "--workers")
+    if options.dry_run:
+        return dry_run(options, chosen, batch_size)
+    from .. import api
+
+    with Progress() as progress:
+        run = api.bench(
+            **chosen, device=options.device, precision=options.precision, batch_size=batch_size,
+            workers=workers, plugins=options.plugin, out=options.out, progress=progress,
+            engine=options.engine, skip_unreadable=options.skip_unreadable,
+        )  # fmt: skip
+    if options.no_report:
+        print(f"cells: {run.path / 'cells.csv'}")
+        return 0
+    from ..report.report import text_table, write_report
+
+    print(text_table(run.results))
+    page = write_report(run.results, ["md", "tex", "diagrams", "html"], run.path / "report")[-1]
+    print(f"\nrecords and cells.csv: {run.path}\nresults page:          {page}")
+    return 0
+
+
+def positive(text: str | int | None, option: str, also: str = "") -> int | None:
+    """An integer of at least 1; None stays None. `also`: what else the option takes, for the error."""
+    if text is None:
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise UserError(f"{option} '{text}' is not a positive integer{also}")
+    return value
+
+
+def dry_run(options: argparse.Namespace, chosen: Mapping[str, Any], batch_size: int | None) -> int:
+    """``robustcal bench --dry-run``: the plan and its cost; nothing computed, nothing fetched, nothing written."""
+    from importlib import import_module
+
+    from ..api import pick_engine, plan_request
+    from .dry_run import screen
+
+    pick_engine(options.engine)
+    names = ("models", "attacks", "datasets", "eps", "suite", "limit", "seed")
+    request, plugins = plan_request(*(chosen[name] for name in names), options.plugin)
+    request |= {"skip_unreadable": options.skip_unreadable, "plugins": [str(path) for path in plugins]}
+    precision = request["precision"] if options.precision == "auto" else options.precision
+    engine = import_module(f"robustcal.sweep.{'ray' if options.engine == 'ray' else 'estimate'}")
+    print(screen(engine.outlook(
+        request, device=options.device, precision=precision, batch_size=batch_size,
+        workers=positive(options.workers, "--workers"),
+    )))  # fmt: skip
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """``robustcal report``."""
+    from ..records.store import Run
+    from ..report import report as reporting
+
+    for path in options.plugin:
+        registry.load_plugin_file(path)
+    wanted, layout, compare = pieces(options.metrics), options.layout, options.compare
+    formats = pieces(options.format or ([] if options.images else ["text"]))
+    out = Path(options.out) if options.out else Path(options.runs[0]) / "report"
+    reporting.check_request(formats, layout, compare, wanted, out)
+    runs = [Run.open(path) for path in options.runs]
+    if options.explain is not None:
+        from ..report.explain import explain
+
+        print(explain(runs, options.explain, wanted))
+        return 0
+    if options.images is not None:
+        draw_images(runs, options.images, positive(options.top, "--top"), out)
+    if not formats:
+        return 0
+    if layout is None and wanted and "text" in formats:
+        layout = "metrics"
+    shown = layout or ("main" if formats == ["text"] else None)
+    files = [name for name in formats if name != "text"]
+    results = reporting.gather(runs, metrics=reporting.metrics_for(shown), details=bool(files), wanted=wanted)
+    if "text" in formats:
+        print(reporting.text_report(results, layout=layout or "main", compare=compare))
+    for path in reporting.write_report(results, files, out, layout=layout, compare=compare) if files else []:
+        print(path)
+    return 0
+
+
+def draw_images(runs: list[Any], name: str, count: int, out: Path) -> None:
+    """``robustcal report --images``: attack a cell's worst samples again and draw them."""
+    from ..report.explain import the_source
+    from ..report.images import worst_rows, write_images
+    from ..report.merge import merge
+    from ..sweep.replay import replay
+
+    source = the_source(merge(runs)[0], name)
+    if not source.cell["id"].startswith(name):
+        raise UserError(f"cell '{name}' is a worst case over attacks and has no images of its own; name one of its members, such as {source.cell['id']}")
+    rows = worst_rows(source, count)
+    found = replay(source.cell, [row.id for row in rows])
+    for path in write_images(source, rows, found.clean, found.attacked, out):
+        print(path)
+    unlike = [row.id for row, now in zip(rows, found.predictions) if row.prediction != source.cell["classnames"][now]]
+    said = "all predictions are those of the record"
+    if unlike:
+        said = f"{len(unlike)} of {len(rows)} predictions are not those of the record, such as {unlike[0]}: the attack depends on its batch, or hardware or versions differ"
+    print(f"{len(rows)} images attacked again; {said}; the page shows them when it is made again: --format html", file=sys.stderr if unlike else sys.stdout)
+
+
+def pieces(words: list[str]) -> list[str]:
+    """``["a,b", "c"]`` -> ``["a", "b", "c"]``."""
+    return [piece for word in words for piece in word.split(",") if piece]
+
+
+def ls(options: argparse.Namespace) -> int:
+    """``robustcal ls``."""
+    for path in options.plugin:
+        registry.load_plugin_file(path)
+    families = [*registry.FAMILIES, *registry.SUITE_FOLDERS]
+    if options.family and options.family not in families:
+        raise UserError(f"unknown family '{options.family}'; there are: {', '.join(families)}")
+    rows = []
+    for family in [options.family] if options.family else families:
+        entries = getattr(registry, family).entries() if family in registry.FAMILIES else registry.folder_entries(family)
+        rows += [{**entry.__dict__, **details(entry)} for entry in entries]
+    if options.json:
+        print_json(rows)
+        return 0
+    width = max((len(row["name"]) for row in rows), default=0)
+    current = None
+    for row in rows:
+        if row["family"] != current:
+            current = row["family"]
+            print(f"{current}:")
+        facts = "  ".join(f"{key}={row[key]}" for key in row if key not in ("family", "name", "kind", "origin", "summary"))
+        print(f"  {row['name']:<{width}}  {row['summary']}  {('[' + facts + ']  ') if facts else ''}({row['kind']}: {row['origin']})")
+    return 0
+
+
+def details(entry: registry.Entry) -> dict[str, Any]:
+    """Facts of a dataset card: source, classes, size, resolution, and whether it is present here."""
+    if entry.family != "datasets" or entry.kind != "card":
+        return {}
+    from ..datasets.presence import availability
+
+    card = registry.datasets.cards()[entry.name]
+    present, hint = availability(card)
+    facts = {key: card[key] for key in ("source", "split", "classes", "size", "resolution") if key in card}
+    return {**facts, "present": "yes" if present else f"no ({hint})"}
+
+
+def check(options: argparse.Namespace) -> int:
+    """``robustcal check``."""
+    from ..check.inspect import check as inspect
+
+    for path in options.plugin:
+        registry.load_plugin_file(path)
+    rows = inspect(options.what)
+    if options.json:
+        print_json(rows)
+    else:
+        for row in rows:
+            print(f"{'ok     ' if row['ok'] else 'missing'}  {row['name']:<28}  {row['text']}")
+    return 0 if all(row["ok"] for row in rows if row.get("required")) else 2
+
+
+def train(options: argparse.Namespace) -> int:
+    """``robustcal train``."""
+    from ..train.train import train as run_training
+
+    for path in options.plugin:
+        registry.load_plugin_file(path)
+    keys = ("model", "dataset", "objective", "epochs", "steps", "out", "seed", "device", "precision")
+    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
+    path = run_training(options.recipe, **given, progress=print_training)
+    use = f"   use it as a model: robustcal bench --models {name}:{path}" if (name := model_name(path)) else ""
+    print(f"trained: {path}{use}")
+    return 0
+
+
+def model_name(run: Path) -> str | None:
+    """What a training run is called as a model: its method where a model has that name; None for what is no model."""
+    if not (run / "card.json").is_file():
+        return None
+    method = json.loads((run / "card.json").read_text()).get("method", "")
+    return method if method in registry.models.names() else "checkpoint"
+
+
+def print_json(value: Any) -> None:
+    """Print machine-readable output."""
+    print(json.dumps(value, indent=1))

@@ -1,0 +1,115 @@
+"""What ``bench --dry-run`` prints: a plan and its cost on one screen of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from .. import registry
+from ..types import Param, UserError, format_param
+
+
+def screen(found: Mapping[str, Any]) -> str:
+    """The text of an outlook (`engine.estimate.outlook`): attacks, data sets, models, then the sums."""
+    absent = found["absent"]
+    blocks = [headline(found), attack_lines(found["attacks"]), dataset_lines(found["datasets"], absent)]
+    return "\n\n".join([*blocks, model_lines(found["models"], absent), sums(found)])
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """How many cells, and of what."""
+    axes = " x ".join(f"{len(found[axis])} {axis[: len(axis) - (len(found[axis]) == 1)]}" for axis in ("models", "attacks", "datasets"))
+    return f"{found['cells']} cells: {axes}" + (f", eps {' '.join(found['eps'])}" if found["eps"] else "")
+
+
+def attack_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table of attacks and what they cost."""
+    lines = [(brief("attacks", row["spec"]), f"{row['forwards']:,}", f"{row['backwards']:,}", "") for row in rows]
+    return table(("attack, of one sample at most", "forward passes", "input gradients", ""), lines)
+
+
+def dataset_lines(rows: Sequence[Mapping[str, Any]], absent: Mapping[str, str]) -> str:
+    """A table of data sets, and how to get those that are not here."""
+    lines = [
+        (brief("datasets", row["spec"]), f"{row['n']:,}", f"{row['classes']:,}", str(row["resolution"]), here(row, absent))
+        for row in rows
+    ]  # fmt: skip
+    return table(("data set", "samples", "classes", "pixels", "here"), lines)
+
+
+def model_lines(rows: Sequence[Mapping[str, Any]], absent: Mapping[str, str]) -> str:
+    """A table of models, how long they take, and how to get those that are not here."""
+    lines = [
+        (brief("models", row["spec"]), f"{row['forward'] * 1e3:.3g} ms", f"{row['gradient'] * 1e3:.3g} ms", row["stand_in"] or "itself", here(row, absent))
+        for row in rows
+    ]  # fmt: skip
+    return table(("model, for one image", "forward", "and gradient", "timed as", "here"), lines)
+
+
+def brief(family: str, spec: str) -> str:
+    """A canonical spec without the parameters that have their defaults; radii and steps as fractions."""
+    parsed = registry.parse_spec(spec)
+    try:
+        usual = getattr(registry, family).spec(":".join(filter(None, (parsed.name, parsed.variant)))).params
+    except UserError:  # a parameter without a default
+        usual = {}
+    params = [f"{key}={_number(value)}" for key, value in parsed.params.items() if value != format_param(usual.get(key))]
+    return ":".join(filter(None, (parsed.name, parsed.variant, *params)))
+
+
+def _number(value: Param) -> str:
+    """``0.00392156862745098`` -> ``1/255``; other values as they are."""
+    try:
+        ratio = Fraction(str(value)).limit_denominator(1000)
+        return str(ratio) if repr(float(ratio)) == value and len(str(ratio)) < len(value) else str(value)
+    except ValueError:
+        return str(value)
+
+
+def here(row: Mapping[str, Any], absent: Mapping[str, str]) -> str:
+    """``yes``, or how to get it."""
+    return f"no: {absent[row['spec']]}" if row["spec"] in absent else "yes"
+
+
+def sums(found: Mapping[str, Any]) -> str:
+    """The cost of everything, aligned."""
+    where = f"{found['workers']} {found['device']} worker{'s' * (found['workers'] > 1)} ({found['hardware']}, {found['precision']})"
+    lines = [
+        ("samples", f"{found['samples']:,} in {found['shards']:,} shards"),
+        ("passes", f"{found['forwards']:,} forward passes, {found['backwards']:,} input gradients"),
+        ("records", size(found["bytes"])),
+        ("time", f"about {hours(found['seconds'])} on {where}, timed just now"),
+    ]
+    missing = {axis: sum(row["spec"] in found["absent"] for row in found[axis]) for axis in ("models", "datasets")}
+    if any(missing.values()):
+        said = " and ".join(f"{count} of {len(found[axis])} {axis}" for axis, count in missing.items() if count)
+        lines.append(("not here", f"{said}; planned from their cards, timed with random weights and images"))
+    return "\n".join(f"{name:<9}{text}" for name, text in lines)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns under their names: the first and the last flush left, numbers flush right."""
+    widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
+    lines = []
+    for row in (head, *rows):
+        cells = [text.ljust(width) if at in (0, len(head) - 1) else text.rjust(width) for at, (text, width) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def size(count: float) -> str:
+    """``6412345678`` -> ``6.4 GB``."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.3g} {unit}"
+        count /= 1000
+
+
+def hours(seconds: float) -> str:
+    """``75`` -> ``1 min 15 s``; ``5e7`` -> ``13,888 h``."""
+    minutes, rest = divmod(int(round(seconds)), 60)
+    whole, minutes = divmod(minutes, 60)
+    if whole >= 100:
+        return f"{whole:,} h"
+    return f"{whole} h {minutes} min" if whole else f"{minutes} min {rest} s" if minutes else f"{rest} s"

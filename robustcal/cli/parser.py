@@ -1,0 +1,95 @@
+"""What the command line understands."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..types import UserError
+
+EPILOG = """examples:
+  robustcal bench                                        the embedded default (suite tiny)
+  robustcal bench --models clip ucat --attacks pgd:steps=20 --datasets digits --eps 1/255,4/255
+  robustcal bench --models clip:ViT-B-32/openai --attacks clean pgd:steps=100:step=1/255 --datasets cifar10
+  robustcal report runs/bench --format md,tex
+  robustcal ls attacks
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line."""
+
+    def error(self, message: str) -> Any:
+        raise UserError(f"{message} (see: {self.prog} --help)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = Parser(
+        prog="robustcal", description=__import__("robustcal").__doc__, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    top.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = top.add_subparsers(dest="command", metavar="bench | report | train | ls | check", parser_class=Parser)
+    _bench_options(commands.add_parser("bench", help="sweep models x attacks x datasets into records, tables and diagrams"))
+    report = commands.add_parser("report", help="tables, figures and page from records; recomputes no attack")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="run directories; several are merged")
+    report.add_argument("--format", nargs="+", action="extend", help="text, md, tex, csv, html, diagrams, figures, cells (default: text)")
+    report.add_argument("--layout", metavar="NAME", help="main, calibration, temperature, ablation, harmonic, coco, by-eps, transfer, seeds, metrics, all (default: those that have cells)")
+    report.add_argument("--compare", metavar="paper", help="published numbers beside the measured ones")
+    report.add_argument("--metrics", nargs="+", action="extend", default=[], metavar="SPEC", help="further metrics, your own or of: robustcal ls metrics")
+    report.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a metric of your own; the file is run")
+    report.add_argument("--explain", metavar="CELL", help="print everything that made one number")
+    report.add_argument("--images", metavar="CELL", help="draw a cell's worst images with their perturbation; attacks them again")
+    report.add_argument("--top", type=int, default=12, metavar="K", help="how many of them (default 12)")
+    report.add_argument("--out", metavar="DIR", help="where files go (default: RUN/report)")
+    listing = commands.add_parser("ls", help="what there is, and where each name comes from")
+    listing.add_argument("family", nargs="?", metavar="FAMILY", help="models, attacks, datasets, metrics, objectives, suites, recipes")
+    listing.add_argument("--json", action="store_true", help="a list of objects with name, family, origin ...")
+    listing.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a plugin file of your own; it is run")
+    check = commands.add_parser("check", help="what works here, what is missing, and how to get it")
+    check.add_argument("what", nargs="*", metavar="SPEC", help="models, datasets, environment, or a model spec (default: all)")
+    check.add_argument("--json", action="store_true")
+    check.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a plugin file of your own; it is run")
+    _train_options(commands.add_parser("train", help="fine-tune (or pre-train) a model from a recipe"))
+    return top
+
+
+def _bench_options(bench: argparse.ArgumentParser) -> None:
+    def many(name: str, text: str) -> None:
+        bench.add_argument(name, nargs="+", action="extend", metavar="SPEC", help=text)
+
+    many("--models", "model specs, such as: clip ucat clip:ViT-B-32/openai ucat:runs/my-run")
+    many("--attacks", "attack specs, such as: clean pgd:steps=100 torchattacks:DIFGSM")
+    many("--datasets", "dataset specs, such as: digits cifar10 folder:PATH webdataset:PATH")
+    many("--eps", "radii in [0, 1] pixel units, such as: 1/255 4/255")
+    bench.add_argument("--limit", type=int, metavar="N", help="a seeded, class-balanced subset of N samples per dataset")
+    bench.add_argument("--seed", type=int, help="seed of attack noise and subsets (default 0)")
+    bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (auto: all GPUs, else the CPU)")
+    bench.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"],
+                       help="of the attack's search; predictions are always verified in fp32")  # fmt: skip
+    bench.add_argument("--batch-size", default="auto", metavar="N|auto", help="images per pass; does not change the result")
+    bench.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one per GPU, or per CPU core)")
+    bench.add_argument("--suite", metavar="NAME|FILE.toml", help="a named sweep; what you give beside it replaces its part")
+    bench.add_argument("--plugin", action="append", default=[], metavar="FILE.py",
+                       help="a model, attack, dataset ... of your own: the file is run, with your rights")  # fmt: skip
+    bench.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
+    bench.add_argument("--out", default="runs/bench", metavar="RUN", help="run directory; the same one continues (default runs/bench)")
+    bench.add_argument("--engine", default="local", choices=["local", "ray"], help="this machine, or a Ray cluster")
+    bench.add_argument("--skip-unreadable", action="store_true", help="leave out images that do not decode (recorded and flagged)")
+    bench.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of time, compute nothing")
+    bench.add_argument("--no-report", action="store_true", help="write records and cells.csv only")
+
+
+def _train_options(train: argparse.ArgumentParser) -> None:
+    train.add_argument("recipe", metavar="RECIPE", help="a recipe name or FILE.toml, see: robustcal ls recipes")
+    for name, text in (("model", "model to start from"), ("dataset", "source dataset"), ("objective", "objective spec")):
+        train.add_argument(f"--{name}", metavar="SPEC", help=text)
+    train.add_argument("--epochs", type=float, help="passes over the source data")
+    train.add_argument("--steps", type=int, help="optimizer steps, instead of epochs")
+    train.add_argument("--out", metavar="RUN", help="run directory; the same one continues")
+    train.add_argument("--seed", type=int)
+    train.add_argument("--device", default="auto")
+    train.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    train.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="an objective or dataset of your own; the file is run")
+    train.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")

@@ -1,0 +1,24 @@
+"""Everything that has a name: plugins of five families, cards, suites and recipes, and the spec strings that ask for them."""
+
+from .families import (
+    FAMILIES,
+    ROOT,
+    SUITE_FOLDERS,
+    Entry,
+    Family,
+    Plugin,
+    attacks,
+    datasets,
+    folder_entries,
+    load_plugin_file,
+    metrics,
+    models,
+    objectives,
+    register,
+)  # fmt: skip
+from .specs import convert, normalise, parse_spec
+
+__all__ = [
+    "FAMILIES", "ROOT", "SUITE_FOLDERS", "Entry", "Family", "Plugin", "attacks", "convert", "datasets", "folder_entries",
+    "load_plugin_file", "metrics", "models", "normalise", "objectives", "parse_spec", "register",
+]  # fmt: skip

@@ -1,0 +1,295 @@
+"""One registry for every family: find plugins by file, card, entry point or `--plugin`, without importing them.
+
+A plugin is a callable decorated with ``@register.attack`` (or dataset, model, objective, metric) in a file of its
+family's folder; the file's name is the registered name. Its keyword-only parameters, with their defaults, are the
+``key=value`` parameters of its spec strings. A card is a TOML file in ``cards/``: one named model or dataset as data.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from ..types import Param, Spec, UserError
+from .specs import convert, normalise, parse_spec
+
+FAMILIES = ("models", "datasets", "attacks", "objectives", "metrics")
+SUITE_FOLDERS = {"suites": "suites", "recipes": "recipes"}
+ROOT = Path(__file__).parent.parent
+#: Parameters the engine fills in; they are never part of a spec.
+INJECTED = {"variant", "card", "surrogate"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name that `ls` can show: where it comes from and its one-line summary. Nothing is imported to make one."""
+
+    family: str
+    name: str
+    kind: str  # "file" | "card" | "plugin"
+    origin: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A registered callable with its metadata (`meta` is what was given to the decorator)."""
+
+    family: str
+    name: str
+    make: Callable[..., Any]
+    origin: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    source_sha256: str | None = None  # only for files the user brought: their content is part of a cell's identity
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """Spec parameters by public name: a trailing underscore (``return_``) is dropped."""
+        signature = inspect.signature(self.make)
+        return {
+            name.rstrip("_"): parameter
+            for name, parameter in signature.parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY and name not in INJECTED
+        }
+
+    @property
+    def takes_variant(self) -> bool:
+        return "variant" in inspect.signature(self.make).parameters
+
+
+class Family:
+    """The plugins of one family. Lists without importing; imports a module when its plugin is first asked for."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.folder = ROOT / name
+        self.plugins: dict[str, Plugin] = {}
+        self._cards: dict[str, dict] | None = None
+
+    @property
+    def singular(self) -> str:
+        return self.name.rstrip("s")
+
+    # -- declaring ---------------------------------------------------------------------------------------------
+    def __call__(self, make: Callable | None = None, *, name: str | None = None, **meta: Any):
+        """Decorator: register a callable under `name` (default: its own name, underscores as dashes)."""
+        if make is None:
+            return lambda function: self(function, name=name, **meta)
+        key = normalise(name or make.__name__)
+        origin = inspect.getsourcefile(make) or "<memory>"
+        inside = ROOT in Path(origin).parents
+        existing = self.plugins.get(key)
+        if existing and existing.origin != origin:
+            raise UserError(f"{self.singular} '{key}' is defined in {existing.origin} and again in {origin}")
+        if not inside and key in self._files() and key not in self.plugins:
+            raise UserError(f"{self.singular} '{key}' in {origin} has the name of a built-in one; choose another")
+        digest = None if inside or not Path(origin).is_file() else hashlib.sha256(Path(origin).read_bytes()).hexdigest()
+        self.plugins[key] = Plugin(self.name, key, make, origin, meta, digest)
+        return make
+
+    # -- finding -----------------------------------------------------------------------------------------------
+    def _files(self) -> dict[str, Path]:
+        return {normalise(p.stem): p for p in sorted(self.folder.glob("*.py")) if not p.stem.startswith("_")}
+
+    def cards(self) -> dict[str, dict]:
+        """All cards of this family by name; each knows its `path`."""
+        if self._cards is None:
+            self._cards = {}
+            for path in sorted((self.folder / "cards").glob("*.toml")):
+                self._cards[normalise(path.stem)] = {**tomllib.loads(path.read_text()), "path": str(path)}
+        return self._cards
+
+    def add_card(self, path: Path) -> None:
+        """Add a user's own card file to the family."""
+        self.cards()[normalise(path.stem)] = {**tomllib.loads(path.read_text()), "path": str(path)}
+
+    def entries(self) -> list[Entry]:
+        """Everything that can be named, sorted; a card hides a file of the same name."""
+        _load_entry_points()
+        found: dict[str, Entry] = {}
+        for name, path in self._files().items():
+            if _declares(path):
+                found[name] = Entry(self.name, name, "file", str(path), _summary(path))
+        for name, plugin in self.plugins.items():
+            if name not in found:
+                module = inspect.getmodule(plugin.make)
+                said = inspect.getdoc(plugin.make) or (inspect.getdoc(module) if module else None) or ""
+                found[name] = Entry(self.name, name, "plugin", plugin.origin, said.partition("\n")[0])
+        for name, card in self.cards().items():
+            found[name] = Entry(self.name, name, "card", card["path"], str(card.get("title", "")))
+        return [found[name] for name in sorted(found)]
+
+    def names(self) -> list[str]:
+        return [entry.name for entry in self.entries()]
+
+    def get(self, name: str) -> Plugin:
+        """The plugin of that name, importing its module on first use.
+
+        Raises:
+            UserError: unknown name, with the nearest valid ones; or a missing optional dependency.
+        """
+        key = normalise(name)
+        if key not in self.plugins:
+            path = self._files().get(key)
+            if path is not None:
+                importlib.import_module(f"robustcal.{self.name}.{path.stem}")
+            else:
+                _load_entry_points()
+        if key not in self.plugins:
+            raise self.unknown(name)
+        return self.plugins[key]
+
+    def unknown(self, name: str) -> UserError:
+        """The one-line error for a name nobody registered."""
+        names = self.names()
+        near = difflib.get_close_matches(normalise(name), names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
+        return UserError(f"unknown {self.singular} '{name}'; {hint}")
+
+    # -- specs -------------------------------------------------------------------------------------------------
+    def spec(self, text: str | Spec) -> Spec:
+        """Parse and complete a spec: parameters checked, converted, and every default written out.
+
+        The name may be a card's; then the card's `source` plugin defines the parameters.
+        """
+        spec = parse_spec(text) if isinstance(text, str) else text
+        card = self.cards().get(normalise(spec.name))
+        plugin = self.get(card["source"] if card and "source" in card else spec.name)
+        if spec.variant and not plugin.takes_variant:
+            raise UserError(f"{self.singular} '{spec.name}' takes no variant, but '{text}' gives '{spec.variant}'")
+        known = plugin.parameters
+        for key in spec.params:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+                hint = f"did you mean '{near[0]}'?" if near else f"it takes: {', '.join(known) or 'none'}"
+                raise UserError(f"{self.singular} '{spec.name}' has no parameter '{key}' (in '{text}'); {hint}")
+        defaults = {**{k: p.default for k, p in known.items()}, **(card or {}).get("params", {})}
+        params: dict[str, Param] = {}
+        for key, parameter in known.items():
+            if key in spec.params:
+                params[key] = convert(spec.params[key], parameter, f"{key}={spec.params[key]} in '{text}'")
+            elif defaults[key] is inspect.Parameter.empty:
+                raise UserError(f"{self.singular} '{spec.name}' needs '{key}=' (in '{text}')")
+            else:
+                params[key] = defaults[key]
+        return Spec(normalise(spec.name), spec.variant, params)
+
+    def arguments(self, spec: Spec) -> tuple[Plugin, dict[str, Any]]:
+        """The plugin of a complete spec and the keyword arguments to call it with (variant and card included)."""
+        card = self.cards().get(spec.name)
+        plugin = self.get(card["source"] if card and "source" in card else spec.name)
+        names = inspect.signature(plugin.make).parameters
+        arguments = {key if key in names else key + "_": value for key, value in spec.params.items()}
+        if "variant" in names:
+            arguments["variant"] = spec.variant
+        if "card" in names:
+            arguments["card"] = card
+        return plugin, arguments
+
+    def build(self, text: str | Spec) -> Any:
+        """Call the plugin a spec names: a dataset or a model."""
+        plugin, arguments = self.arguments(self.spec(text))
+        return plugin.make(**arguments)
+
+
+def folder_entries(folder: str) -> list[Entry]:
+    """The TOML files of ``suites/`` or ``recipes/``, subfolders included: ``tiny/ucat``."""
+    root = ROOT / SUITE_FOLDERS[folder]
+    return [
+        Entry(folder, str(path.relative_to(root).with_suffix("")), "card", str(path), tomllib.loads(path.read_text()).get("title", ""))
+        for path in sorted(root.rglob("*.toml"))
+    ]
+
+
+class Register:
+    """``register.attack``, ``register.dataset``, ``register.model``, ``register.objective``, ``register.metric``."""
+
+    def __init__(self) -> None:
+        self.families = {name: Family(name) for name in FAMILIES}
+
+    def __getattr__(self, singular: str) -> Family:
+        try:
+            return self.__dict__["families"][singular if singular.endswith("s") else singular + "s"]
+        except KeyError:
+            raise AttributeError(f"no family '{singular}'; there are: {', '.join(FAMILIES)}") from None
+
+
+register = Register()
+models, datasets, attacks = register.models, register.datasets, register.attacks
+objectives, metrics = register.objectives, register.metrics
+
+
+def load_plugin_file(path: str | Path) -> None:
+    """Run a user's own Python file, whose decorators register its plugins; a ``.toml`` file is read as a card.
+
+    Raises:
+        UserError: if the file is missing, is not Python, or fails while it runs.
+    """
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise UserError(f"plugin file '{path}' does not exist")
+    if path.suffix == ".toml":
+        return _load_card_file(path)
+    name = f"robustcal_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return None
+    definition = importlib.util.spec_from_file_location(name, path)
+    if definition is None or definition.loader is None:
+        raise UserError(f"plugin file '{path}' is not a Python file")
+    module = importlib.util.module_from_spec(definition)
+    sys.modules[name] = module
+    try:
+        definition.loader.exec_module(module)
+    except UserError:
+        raise
+    except BaseException as error:
+        del sys.modules[name]
+        raise UserError(f"plugin file '{path}' failed: {type(error).__name__}: {error}") from error
+
+
+def _load_card_file(path: Path) -> None:
+    """Add a card to the family that has its ``source``."""
+    try:
+        source = normalise(str(tomllib.loads(path.read_text()).get("source")))
+    except (ValueError, OSError) as error:
+        raise UserError(f"card '{path}' is not TOML: {error}") from None
+    for family in (datasets, models):
+        if source in family.names():
+            return family.add_card(path)
+    raise UserError(f"card '{path}' has the unknown source '{source}'; see: robustcal ls datasets, robustcal ls models")
+
+
+_entry_points_loaded = False
+
+
+def _load_entry_points() -> None:
+    """Import installed packages that declare the entry point group ``robustcal.plugins``."""
+    global _entry_points_loaded
+    if _entry_points_loaded:
+        return
+    _entry_points_loaded = True
+    for point in entry_points(group="robustcal.plugins"):
+        try:
+            point.load()
+        except Exception as error:  # one broken package must not hide the others
+            raise UserError(f"plugin package '{point.value}' failed: {type(error).__name__}: {error}") from error
+
+
+def _declares(path: Path) -> bool:
+    """Whether a file registers anything (its text says so; nothing is imported)."""
+    return "@register." in path.read_text()
+
+
+def _summary(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]

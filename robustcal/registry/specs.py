@@ -1,0 +1,82 @@
+"""Spec strings, one grammar for all families: ``name[:variant][:key=value]...``."""
+
+from __future__ import annotations
+
+import inspect
+from fractions import Fraction
+from math import isfinite
+
+from ..types import Param, Spec, UserError
+
+
+def normalise(name: str) -> str:
+    """Registered names use dashes; underscores are accepted everywhere."""
+    return name.strip().replace("_", "-")
+
+
+def parse_spec(text: str) -> Spec:
+    """Split ``name[:variant][:key=value]...``. A piece without ``=`` after a ``key=value`` continues that value.
+
+    >>> parse_spec("transfer:from=clip:ViT-B-32/openai:steps=10").params["from"]
+    'clip:ViT-B-32/openai'
+    """
+    name, *pieces = str(text).strip().split(":")
+    variant: list[str] = []
+    params: dict[str, Param] = {}
+    last: str | None = None
+    for piece in pieces:
+        key, equals, value = piece.partition("=")
+        if equals and key.replace("_", "").replace("-", "").isalnum() and "/" not in key:
+            if key in params:
+                raise UserError(f"spec '{text}' gives '{key}' twice")
+            if value == "":
+                raise UserError(f"spec '{text}' has no value after '{key}='")
+            params[key], last = value, key
+        elif last is None:
+            variant.append(piece)
+        else:
+            params[last] = f"{params[last]}:{piece}"
+    if not name or any(piece == "" or piece[0] == "=" for piece in variant) or any(c.isspace() for c in name):
+        raise UserError(f"spec '{text}' is malformed; the form is name[:variant][:key=value]...")
+    return Spec(name, ":".join(variant) or None, params)
+
+
+#: How an error names the type of a parameter.
+KINDS = {"bool": "true or false", "int": "a whole number", "float": "a finite number", "str": "a text"}
+
+
+def convert(text: Param, parameter: inspect.Parameter, where: str) -> Param:
+    """Turn the text of a parameter into the type of its default (or annotation).
+
+    Args:
+        where: how an error calls it, such as ``steps=ten in 'pgd:steps=ten'``.
+
+    Raises:
+        UserError: naming the spec and the expected type; nan and infinities are no numbers.
+    """
+    if not isinstance(text, str):
+        return text
+    default = parameter.default
+    note = str(parameter.annotation)
+    kinds = [type(default).__name__] if default not in (None, inspect.Parameter.empty) else []
+    kinds += [kind for kind in ("bool", "int", "float", "str") if kind in note and kind not in kinds]
+    if text.lower() == "none" and ("None" in note or default is None):
+        return None
+    for kind in kinds or ["str"]:
+        try:
+            if kind == "bool":
+                return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+            if kind == "int":
+                return int(text)
+            if kind == "float":
+                return _finite(float(Fraction(text)) if "/" in text else float(text))
+            return text
+        except (KeyError, ValueError, ZeroDivisionError, OverflowError):
+            continue
+    raise UserError(f"{where} is not {' or '.join(KINDS[kind] for kind in kinds)}")
+
+
+def _finite(value: float) -> float:
+    if not isfinite(value):
+        raise ValueError
+    return value

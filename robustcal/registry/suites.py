@@ -1,0 +1,73 @@
+"""What a sweep file says: the suites that come along, and a user's own TOML, checked before anything is computed."""
+
+from __future__ import annotations
+
+import operator
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..types import UserError
+
+SUITES = Path(__file__).parent.parent / "suites"
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+LISTS = ("models", "attacks", "datasets", "eps")
+
+
+def read_suite(name: str | Path) -> dict[str, Any]:
+    """A suite: the sweep of a bundled name or of a TOML file.
+
+    Raises:
+        UserError: unknown name, missing file, not TOML, or a key a suite does not have.
+    """
+    path = Path(name) if str(name).endswith(".toml") else SUITES / f"{name}.toml"
+    if not path.is_file():
+        known = sorted(p.stem for p in SUITES.glob("*.toml"))
+        raise UserError(f"unknown suite '{name}'; there are: {', '.join(known)}, or give a FILE.toml")
+    try:
+        suite = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"suite '{path}' is not valid TOML: {error}") from None
+    unknown = set(suite) - {*LISTS, "limit", "title", "description", "sweep", "seed", "precision"}
+    if unknown:
+        raise UserError(f"suite '{path}' has unknown keys: {', '.join(sorted(unknown))}")
+    blocks = suite.get("sweep", [])
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise UserError(f"suite '{path}': sweeps are tables, each under a line [[sweep]]")
+    for block in (suite, *blocks):
+        for key in block:
+            if not _suits(key, block[key]):
+                wanted = {"precision": f"one of {', '.join(PRECISIONS)}", **dict.fromkeys(LISTS, "a list of texts")}
+                raise UserError(f"suite '{path}': {key} is not {wanted.get(key, 'a whole number')}")
+    return suite
+
+
+def _suits(key: str, value: Any) -> bool:
+    """Whether a suite's entry has the type its key asks for."""
+    if key in LISTS:
+        return isinstance(value, list) and all(isinstance(item, (str, int, float)) for item in value)
+    return value in PRECISIONS if key == "precision" else key not in ("limit", "seed") or isinstance(value, int)
+
+
+def sweeps_of(suite: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sweeps of a suite, each a full product; what the caller gives replaces what the suite says.
+
+    Raises:
+        UserError: a radius is an empty text.
+    """
+    base = {key: suite.get(key) for key in (*LISTS, "limit")}
+    blocks = [{**base, **block} for block in suite.get("sweep", [{}])]
+    sweeps = [{**block, **{key: value for key, value in given.items() if value not in (None, [])}} for block in blocks]
+    for sweep in sweeps:
+        if not all(str(radius).strip(" ,") for radius in sweep["eps"] or ()):
+            raise UserError("--eps is empty; give radii such as 1/255, or leave it out")
+    return sweeps
+
+
+def whole(value: Any, name: str) -> int:
+    """A whole number of any integer type, as an int. Raises `UserError` for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} {value!r} is not a whole number") from None

@@ -1,0 +1,109 @@
+"""What is tried before anything is computed or written: that models load, and that attacks take their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import registry
+from ..models.source import is_spec
+from ..noise import Noise
+from ..types import Threat, UserError
+from .plan import Plan
+from .run import make_attack
+
+
+def preflight(specs: Iterable[str]) -> None:
+    """Build each model named by `specs`, one at a time, and let it go again.
+
+    Bundled models are left out: their sha256 was compared when the plan was made. Of models made of models only the
+    parts are built, so that nothing is fitted twice.
+
+    Raises:
+        UserError: the first model that cannot be loaded: another architecture, a damaged or malicious file ...
+    """
+    for spec in dict.fromkeys(leaf for text in specs for leaf in leaves(str(text))):
+        if not is_bundled(spec):
+            check_model(spec, registry.models.build(spec))
+
+
+def check_model(spec: str, model: Any) -> None:
+    """Raise `UserError` unless a plugin's object is a model: `classifier(classnames, templates)` and a `fingerprint`."""
+    if not callable(getattr(model, "classifier", None)) or not isinstance(getattr(model, "fingerprint", None), str):
+        raise UserError(f"model '{spec}' is a {type(model).__name__} without .classifier(classnames, templates) or .fingerprint")
+
+
+def leaves(text: str) -> Iterator[str]:
+    """The model specs that have weights of their own inside a spec: itself, or the parts its plugin declares.
+
+    A part may also be a bare variant (``ViT-B-32/openai``), which stands for ``open-clip:`` or ``checkpoint:`` of it.
+    """
+    from ..models.source import is_checkpoint
+
+    if not is_spec(text):
+        yield f"{'checkpoint' if is_checkpoint(text) else 'open-clip'}:{text}"
+        return
+    plugin, arguments = registry.models.arguments(registry.models.spec(text))
+    parts = [arguments[name] for name in plugin.meta.get("parts", ()) if arguments.get(name)]
+    if not parts:
+        yield text
+    for part in parts:
+        yield from leaves(str(part))
+
+
+def is_bundled(text: str) -> bool:
+    """Whether a spec names weights that ship with the package."""
+    spec = registry.models.spec(text)
+    card = registry.models.cards().get(spec.name, {})
+    return spec.variant is None and card.get("source", spec.name) == "tiny"
+
+
+class Untouched(torch.nn.Module):
+    """A classifier that ends an attack at its first look: whatever it checks before that has passed."""
+
+    class Looked(Exception):
+        """The attack has come as far as to ask for logits."""
+
+    fingerprint, scale, bias = "untouched", torch.ones(()), torch.zeros(())
+
+    def __init__(self, classnames: Any):
+        super().__init__()
+        self.classnames, self.num_classes = classnames, len(classnames)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise self.Looked
+
+
+def try_attacks(plan: Plan) -> None:
+    """Start every attack of the plan on one grey image of each data set, up to its first look at the classifier.
+
+    So that a parameter out of range, or an attack that this number or kind of labels does not suit, is refused before a
+    folder is made and a model loaded. Attacks check their parameters before they look.
+
+    Raises:
+        UserError: what the first such attack says, and the spec of the attack.
+    """
+    cells = {(cell["attack"], cell["dataset"], cell["threat"]["norm"]): cell for cell in plan.cells}
+    for cell in cells.values():
+        source = plan.sources[cell["id"]]
+        label = torch.as_tensor(np.asarray(source.dataset.labels)[source.indices[:1]])
+        try:
+            start(cell, label.float() if label.ndim == 2 else label)
+        except UserError as error:
+            raise UserError(f"attack '{cell['attack'].partition(':')[0]}' on '{cell['dataset']}': {error}") from None
+        except Exception:  # a user's own attack may want what only a real classifier has; the sweep will tell
+            continue
+
+
+def start(cell: Mapping[str, Any], label: torch.Tensor) -> None:
+    """Start a cell's attack on one grey image with this label."""
+    classifier = Untouched(cell["classnames"]).eval()
+    image = torch.full((1, 3, cell["resolution"], cell["resolution"]), 0.5)
+    attack = make_attack(cell["attack"], lambda spec: classifier)
+    try:
+        attack(classifier, image, label, Threat(**cell["threat"]), Noise(cell["seed"], ["untouched"]))
+    except Untouched.Looked:
+        return

@@ -1,0 +1,144 @@
+"""One shard of one cell: attack it, judge it, and return its records."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import registry
+from ..exact import full_fp32
+from ..noise import Noise
+from ..types import Batch, Threat, UserError
+from . import verify
+from .meter import Meter
+
+SEARCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def make_attack(spec: str, surrogate_of: Callable[[str], torch.nn.Module] | None = None) -> Callable[..., Tensor]:
+    """The attack a spec names, with its parameters filled in: (classifier, images, labels, threat, noise) -> images.
+
+    Args:
+        surrogate_of: builds the classifier of another model, for attacks that declare `surrogate=` metadata.
+    """
+    plugin, arguments = registry.attacks.arguments(registry.attacks.spec(spec))
+    key = plugin.meta.get("surrogate")
+    if key is not None:
+        if surrogate_of is None:
+            raise UserError(f"attack '{spec}' needs another model to craft on; run it through bench")
+        arguments["surrogate"] = surrogate_of(str(arguments.get(key, arguments.get(key + "_"))))
+
+    def attack(classifier, images, labels, threat, noise):
+        return plugin.make(classifier, images, labels, threat, noise, **arguments)
+
+    return attack
+
+
+@full_fp32()
+def attack_and_judge(
+    attack: Callable[..., Tensor], classifier: torch.nn.Module, batch: Batch, threat: Threat, *,
+    seed: int = 0, search: torch.dtype = torch.float32, keeps_label: bool = False,
+) -> tuple[Tensor, dict[str, Any]]:  # fmt: skip
+    """Attack one batch and measure what came out. Returns the judged images and the columns of the record.
+
+    Args:
+        search: dtype of the attack's own passes; the judge's are fp32.
+        keeps_label: the attack promises to leave predictions unchanged; where it does not, that is flagged.
+    """
+    images, labels = batch.images, batch.labels
+    if getattr(classifier, "training", False):
+        raise UserError("the classifier is in training mode; call .eval() on it before it is attacked")
+    meter = Meter(classifier, len(batch), search)
+    noise = Noise(seed, batch.ids, images.device)
+    proposal = attack(meter, images.clone(), labels.clone(), threat, noise)  # it may write on what it is given
+    if not isinstance(proposal, Tensor) or proposal.shape != images.shape:
+        what = f"a tensor {tuple(proposal.shape)}" if isinstance(proposal, Tensor) else type(proposal).__name__
+        raise UserError(f"the attack returned {what}; it must return images of the shape it was given, {tuple(images.shape)}")
+    proposal = proposal.detach()
+    if getattr(classifier, "training", False):
+        raise UserError("the attack left the classifier in training mode: it changed the model it was to measure")
+    flags = verify.sample_flags(images, proposal, threat)
+    adversarial = verify.project(images, proposal, threat)
+    logits = verify.predict(classifier, adversarial)
+    if logits.shape != (len(batch), classifier.num_classes):
+        raise UserError(f"the classifier returned {tuple(logits.shape)} for {len(batch)} images of {classifier.num_classes} classes")
+    if not torch.isfinite(logits).all():
+        broken = int((~torch.isfinite(logits).all(1)).sum())
+        raise UserError(f"the classifier returned logits that are not finite for {broken} of {len(batch)} images")
+    columns = verify.measure(logits, labels.cpu(), cosines_of(classifier, logits))
+    flags["zero-gradients"] = meter.counts["zero_gradients"].cpu() > 0
+    if keeps_label:
+        flags["label-changed"] = verify.predict(classifier, images).argmax(1) != logits.argmax(1)
+    if search != torch.float32:
+        with torch.no_grad():
+            flags["precision-disagreement"] = meter(adversarial).argmax(1).cpu() != logits.argmax(1)
+    columns |= verify.norms(images, adversarial)
+    columns |= {name: count.double().cpu().numpy() for name, count in meter.counts.items()}
+    columns["flags"] = verify.join_flags(flags, len(batch))
+    if labels.ndim == 2:
+        columns["labels"] = [row.nonzero()[:, 0].tolist() for row in labels.cpu()]
+    return adversarial, {"id": np.array(batch.ids, dtype=object), **columns}
+
+
+def cosines_of(classifier: torch.nn.Module, logits: Tensor) -> Tensor | None:
+    """Cosine similarities from the logits of a CLIP classifier; None for one without a logit scale."""
+    scale = getattr(classifier, "scale", None)
+    if scale is None:
+        return None
+    bias = getattr(classifier, "bias", None)
+    return (logits - (0 if bias is None else bias.cpu())) / scale.cpu()
+
+
+def run_shard(
+    cell: Mapping[str, Any], batch: Batch, classifier: torch.nn.Module, attack: Callable[..., Tensor], batch_size: int
+) -> dict[str, Any]:
+    """The records of one shard: `batch` in pieces of at most `batch_size`, halved when memory runs out.
+
+    The pieces do not change the result beyond floating point: noise is keyed by sample, losses are summed.
+    """
+    threat = Threat(**cell["threat"])
+    how = {"seed": cell["seed"], "search": SEARCH_DTYPES[cell["precision"]], "keeps_label": cell["attack_meta"]["keeps_label"]}
+    pieces, start = [], 0
+    while start < len(batch):
+        rows = slice(start, start + batch_size)
+        piece = Batch(batch.ids[rows], batch.images[rows], batch.labels[rows])
+        try:
+            pieces.append(attack_and_judge(attack, classifier, piece, threat, **how)[1])
+            start += len(piece)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise failure(cell, error) from error
+            if batch_size == 1:
+                raise UserError(f"out of memory with one image of {cell['dataset']} on {cell['model']}") from None
+            batch_size //= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+    return {name: _concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def failure(cell: Mapping[str, Any], error: Exception) -> UserError:
+    """What went wrong in a cell as one line that names it; of an unforeseen error also where."""
+    what = " ".join(str(error).split())[:300]
+    if not isinstance(error, UserError):
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {what} ({where.filename}:{where.lineno})"
+    return UserError(f"attack '{cell['attack']}' on model '{cell['model']}', dataset '{cell['dataset']}': {what}")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the host has no memory left; torch has no class for the host's."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
+
+
+def _concatenate(parts: list) -> Any:
+    return sum(parts, []) if isinstance(parts[0], list) else np.concatenate(parts)
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch with its tensors on `device`."""
+    return Batch(batch.ids, batch.images.to(device), batch.labels.to(device))
