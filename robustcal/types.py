@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
 
 Param = bool | int | float | str | None
+#: Texts with ``{}`` for the class name, which every class shares; or one list of texts for each class.
+Templates = Sequence[str] | Sequence[Sequence[str]]
 
 
 class UserError(Exception):
@@ -87,7 +89,7 @@ class Dataset(Protocol):
 
     name: str  #: registered name, the first part of every sample id
     classnames: Sequence[str]  #: index = label
-    templates: Sequence[str]  #: prompts with ``{}`` for the class name
+    templates: Templates  #: prompts with ``{}`` for the class name
     task: str  #: "single" or "multi" (multi-hot labels)
     resolution: int  #: side in pixels at which images are attacked: part of the threat model
     labels: np.ndarray  #: (n,) int64, or (n, C) multi-hot; known without decoding an image
@@ -115,7 +117,7 @@ class Model(Protocol):
 
     fingerprint: str  #: changes when the weights change
 
-    def classifier(self, classnames: Sequence[str], templates: Sequence[str]) -> Classifier: ...
+    def classifier(self, classnames: Sequence[str], templates: Templates) -> Classifier: ...
 
 
 @dataclass(frozen=True)

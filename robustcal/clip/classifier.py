@@ -5,16 +5,16 @@ Resizing and normalisation live inside, so that an attack works on plain pixels 
 
 from __future__ import annotations
 
-import hashlib
-import json
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..types import UserError
+from ..types import Templates, UserError
 from . import tower
+from .prompts import prompts_hash, sentences
 
 DEFAULT_TEMPLATES = ("This is a photo of a {}",)
 
@@ -41,25 +41,26 @@ class ClipModel:
         self.fingerprint, self.scores, self.name = fingerprint, scores, name
         self._heads: dict[str, Tensor] = {}
 
-    def classifier(
-        self, classnames: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES
-    ) -> ClipClassifier:
-        """A zero-shot classifier for these classes; `templates` hold ``{}`` where the class name goes."""
+    def classifier(self, classnames: Sequence[str], templates: Templates = DEFAULT_TEMPLATES) -> ClipClassifier:
+        """A zero-shot classifier for these classes; `templates` as in `prompts.sentences`."""
         return ClipClassifier(self, classnames, self.text_head(classnames, templates))
 
     @torch.no_grad()
-    def text_head(self, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """Unit text embedding of each class, averaged over templates: (C, D) float32. Built once per prompt set."""
+    def text_head(self, classnames: Sequence[str], templates: Templates) -> Tensor:
+        """Unit text embedding of each class, averaged over its texts: (C, D) float32. Built once per prompt set."""
         key = prompts_hash(classnames, templates)
         if key not in self._heads:
             device = next(self.clip.parameters()).device
-            rows = []
-            for template in templates:
-                texts = [template.format(name) for name in classnames]
+            rows, of_class = [], sentences(classnames, templates)
+            for column in itertools.zip_longest(*of_class):  # the first text of each class, the second ...
+                present = [label for label, text in enumerate(column) if text is not None]
+                texts = [column[label] for label in present]
                 chunks = [texts[i : i + 256] for i in range(0, len(texts), 256)]
                 encoded = [self.clip.encode_text(self.tokenizer(chunk).to(device)).float() for chunk in chunks]
-                rows.append(F.normalize(torch.cat(encoded), dim=-1))
-            self._heads[key] = F.normalize(torch.stack(rows).mean(0), dim=-1)
+                unit = F.normalize(torch.cat(encoded), dim=-1)
+                rows.append(unit.new_zeros(len(column), unit.shape[1]).index_copy_(0, torch.tensor(present, device=device), unit))
+            counts = torch.tensor([len(texts) for texts in of_class], device=device)
+            self._heads[key] = F.normalize(torch.stack(rows).sum(0) / counts[:, None], dim=-1)
         return self._heads[key]
 
 
@@ -165,8 +166,3 @@ class LogitClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.module(images).float()
-
-
-def prompts_hash(classnames: Sequence[str], templates: Sequence[str]) -> str:
-    """Content hash of a prompt set: part of a cell's identity."""
-    return hashlib.sha256(json.dumps([list(classnames), list(templates)]).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ from ..clip import weights
 from ..clip.classifier import DEFAULT_TEMPLATES, ClipModel
 from ..noise import Noise
 from ..registry import register
-from ..types import UserError
+from ..types import Templates, UserError
 from . import source
 
 
@@ -71,7 +71,7 @@ class CounterattackModel:
         self.fingerprint = weights.digest("ttc", model.fingerprint, other, sorted(settings.items()))
 
     def classifier(
-        self, classnames: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES
+        self, classnames: Sequence[str], templates: Templates = DEFAULT_TEMPLATES
     ) -> CounterattackClassifier:
         """A zero-shot classifier for these classes, defended."""
         deployed = self.model.classifier(classnames, templates)

@@ -141,7 +141,11 @@ def protocol_facts(meta: Mapping[str, Any]) -> dict[str, str]:
 def prompts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     names = meta["classnames"]
     some = ", ".join(map(str, names[:8])) + (f", ... ({len(names)} classes)" if len(names) > 8 else "")
-    return [("classes", some)] + [("template", template) for template in meta["templates"]]
+    texts = meta["templates"]
+    if texts and not isinstance(texts[0], str):  # prompts per class
+        own = [(f"prompts of {name}", "; ".join(mine)) for name, mine in zip(names[:8], texts, strict=False)]
+        return [("classes", some), *own]
+    return [("classes", some)] + [("template", template) for template in texts]
 
 
 def identity(meta: Mapping[str, Any]) -> list[tuple[str, str]]:

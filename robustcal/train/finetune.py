@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..clip.classifier import ClipClassifier
 from ..noise import Noise
 from ..registry import Plugin
-from ..types import Batch, Dataset, UserError
+from ..types import Batch, Dataset, Templates, UserError
 from .heldout import measure
 from .inner import InnerAttack
 from .recipe import Recipe
@@ -147,7 +147,7 @@ def _positions(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray
     return train, held_out
 
 
-def prompts(dataset: Dataset, recipe: Recipe) -> Sequence[str]:
+def prompts(dataset: Dataset, recipe: Recipe) -> Templates:
     """The recipe's prompt, or the dataset's own."""
     if recipe.template and "{}" not in recipe.template:
         raise UserError(f"recipe '{recipe.name}': template '{recipe.template}' has no {{}} for the class name")
