@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from robustcal.datasets.card import prompts_of
+from robustcal.datasets.names import normalised
 from robustcal.registry import datasets
 
 FIELD = [name for name, card in datasets.cards().items() if card["source"] in ("torchvision", "folder", "coco")]
@@ -27,7 +30,7 @@ def test_a_card_is_complete(name):
     card = datasets.cards()[name]
     assert REQUIRED <= set(card)
     assert card["resolution"] == 224 and "{root}" in card["get"]
-    assert all(template.count("{}") == 1 for template in card["templates"])
+    assert all(template.count("{}") == 1 for template in card["templates"])  # the default prompts are shared ones
     assert "splits" not in card or (card["split"] in card["splits"] and "size" not in card["splits"][card["split"]])
     assert all("size" in table for split, table in card.get("splits", {}).items() if split != card["split"])
     if isinstance(card.get("classnames"), (list, dict)):
@@ -43,12 +46,34 @@ def test_presence_needs_neither_torch_nor_a_network():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_flower_names_are_those_of_torchvision():
-    from torchvision.datasets import Flowers102
+def released():
+    """{dataset: {class key: name in the released prompts}}, by the released loaders; whole lists but for the last sets."""
+    found = {}
+    for line in (Path(__file__).parent / "released_names.tsv").read_text().split("\n")[:-1]:
+        dataset, key, name = line.split("\t")
+        found.setdefault(dataset, {})[key] = name
+    return found
 
-    if not hasattr(Flowers102, "classes"):
-        pytest.skip("this torchvision has no flower names")
-    assert datasets.cards()["flowers102"]["classnames"] == list(Flowers102.classes)
+
+@pytest.mark.parametrize("name", released())
+def test_class_names_are_those_of_the_released_prompts(name):
+    card, expected = datasets.cards()[name], released()[name]
+    if len(expected) < card["classes"] and isinstance(card.get("classnames"), list):
+        pytest.fail("a card with a list needs the whole list")
+    assert list(prompts_of(card, "card", list(expected), None)[0]) == list(expected.values())
+
+
+def test_the_released_lists_differ_from_the_keys_where_it_is_said():
+    flowers, textures, countries = (released()[name] for name in ("flowers102", "dtd", "country211"))
+    assert len(flowers) == 102 and not any("-" in name for name in flowers.values())
+    assert [name for name in flowers.values() if name != name.strip()] == ["cyclamen ", "hippeastrum "]
+    assert [key for key, name in textures.items() if key != name] == ["polka-dotted"] and len(textures) == 47
+    assert countries["GW"] == "Guinea Bissau" and countries["TL"] == "Timor Leste"
+
+
+def test_a_normalised_name():
+    assert normalised("Polka-dotted_A/B ?", "_-/", True) == "polka dotted a b ?"
+    assert normalised("A340-200_x", "_", True) == "a340-200 x" and normalised("cyclamen ") == "cyclamen "
 
 
 def test_the_wordnet_names_collide_three_times_and_clip_names_twice():

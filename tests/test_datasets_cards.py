@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from robustcal.clip.prompts import sentences
 from robustcal.datasets import presence
 from robustcal.registry import datasets, load_plugin_file
 from robustcal.types import Dataset, UserError
@@ -25,8 +26,8 @@ SETS = {
     "sun397": (files.sun397, GROUPED, ["abbey", "athletic field outdoor", "zen garden"]),
     "food101": (files.food101, GROUPED, ["apple pie", "baby back ribs", "waffles"]),
     "oxford-pets": (files.oxford_pets, LABELS, ["abyssinian", "american bulldog", "wheaten terrier"]),
-    "flowers102": (files.flowers102, LABELS, ["pink primrose", "hard-leaved pocket orchid", "canterbury bells"]),
-    "dtd": (files.dtd, LABELS, ["banded", "polka-dotted", "zigzagged"]),
+    "flowers102": (files.flowers102, LABELS, ["pink primrose", "hard leaved pocket orchid", "canterbury bells"]),
+    "dtd": (files.dtd, LABELS, ["banded", "polka dotted", "zigzagged"]),
     "eurosat": (files.eurosat, GROUPED, ["annual crop land", "a forest", "a sea or a lake"]),
     "fgvc-aircraft": (files.fgvc_aircraft, LABELS, ["boeing 707-320", "a340-200", "yak-42"]),
     "caltech101": (files.caltech101, GROUPED, ["faces easy", "leopards", "water lilly"]),
@@ -194,7 +195,10 @@ def test_the_misspelt_prompt_is_a_switch(root):
     pytest.importorskip("h5py")
     files.pcam(root, [0, 1])
     assert list(datasets.build("pcam:check=false").templates) == ["This is a photo of {}."]
-    assert list(datasets.build("pcam:check=false:prompts=published-typo").templates) == ["Tthis is a photo of {}."]
+    published = datasets.build("pcam:check=false:prompts=published-typo")
+    assert sentences(published.classnames, published.templates) == [
+        ["Tthis is a photo of healthy lymph node tissue."], ["This is a photo of lymph node tumor tissue."],
+    ]  # fmt: skip
 
 
 def test_an_unknown_folder_has_no_name(root):
@@ -224,6 +228,32 @@ def test_a_card_of_ones_own_is_one_file(root, tmp_path, monkeypatch):
         (tmp_path / "bad.toml").write_text(damaged)
         with pytest.raises(UserError, match=message):
             load_plugin_file(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize(
+    "templates, expected",
+    [
+        ('[["my ibis"], ["an {}", "the {c}"], ["wrens"]]', [["my ibis"], ["an owl", "the owl"], ["wrens"]]),
+        ('{n01629819 = "an {}", n01443537 = ["my ibis"], n02012849 = ["wrens", "a {}"]}', [["my ibis"], ["an owl"], ["wrens", "a wren"]]),
+        ('[["a"], ["b"]]', "lists prompts for 2 classes, but the data have 3 classes"),
+        ('[["a"], ["b"], []]', "class 'n02012849' holds no prompt template"),
+        ('[["a"], ["b"], [" "]]', "prompt template ' ' in card 'birds', class 'n02012849'"),
+        ('[["a"], ["b"], ["{} {}"]]', "must hold the class name once"),
+        ('{n01629819 = "an {}"}', r"has no prompts for class 'n01443537' \(2 such of 3\)"),
+    ],
+)
+def test_a_card_may_say_prompts_per_class(root, tmp_path, monkeypatch, templates, expected):
+    files.wnid_folders("birds/test")(root, LABELS)
+    text = f'source = "folder"\nfolder = "birds/test"\nclassnames = ["ibis", "owl", "wren"]\ntemplates = {templates}\n'
+    (tmp_path / "birds.toml").write_text(text)
+    monkeypatch.setattr(datasets, "_cards", dict(datasets.cards()))
+    load_plugin_file(tmp_path / "birds.toml")
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            datasets.build("birds")
+    else:
+        data = datasets.build("birds")
+        assert sentences(data.classnames, data.templates) == expected
 
 
 def test_the_source_alone_is_no_dataset():

@@ -65,9 +65,16 @@ def test_lists_of_labels_are_multi_hot(tmp_path):
     assert data.task == "multi" and data.labels.tolist() == [[1, 0, 1], [0, 1, 0]]
 
 
-def test_classes_without_names_are_numbers(tmp_path):
+def test_classes_without_names_need_names(tmp_path):
     save(tmp_path / "n" / "test" / "a.parquet", [0, 2], names=())
-    assert list(datasets.build(f"huggingface:{tmp_path / 'n'}").classnames) == ["0", "1", "2"]
+    with pytest.raises(UserError, match=r"numbers its classes 0 to 2 and does not name them; give names=FILE"):
+        datasets.build(f"huggingface:{tmp_path / 'n'}")
+    (tmp_path / "names.txt").write_text("ant\nbee\ncat\ndog\n")
+    data = datasets.build(f"huggingface:{tmp_path / 'n'}:names={tmp_path / 'names.txt'}")
+    assert list(data.classnames) == ["ant", "bee", "cat", "dog"] and data.labels.tolist() == [0, 2]
+    (tmp_path / "names.txt").write_text("ant\nbee\n")
+    with pytest.raises(UserError, match="names.txt' has 2 lines for 3 classes"):
+        datasets.build(f"huggingface:{tmp_path / 'n'}:names={tmp_path / 'names.txt'}")
 
 
 def test_what_can_be_wrong(tmp_path):

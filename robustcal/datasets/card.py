@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from ..types import UserError
+from ..types import Templates, UserError
 from .images import RECIPES, ImageDataset, naming
-from .names import class_names
+from .lines import whole_number
+from .names import class_names, doubtful_names
 
 Card = Mapping[str, Any]
 DEFAULT_TEMPLATE = "This is a photo of a {}"
@@ -23,15 +26,15 @@ def card_name(card: Card) -> str:
     return Path(card["path"]).stem.replace("_", "-")
 
 
-def split_of(card: Card | None, split: str | None, default: str | None = None) -> str | None:
-    """The split to read: the one asked for, else the card's, else `default`.
+def split_of(card: Card | None, split: str | None) -> str | None:
+    """The split to read: the one asked for, else the card's.
 
     Raises:
         UserError: if it is not one of the card's.
     """
     if not card:
-        return split or default
-    chosen = split or card.get("split") or default
+        return split
+    chosen = split or card.get("split")
     known = list(card.get("splits", {}))
     if not known and card["source"] != "webdataset":  # a pack lists its splits itself
         known = [card.get("split")]
@@ -45,20 +48,33 @@ def split_table(card: Card | None, split: str | None) -> dict[str, Any]:
     return dict((card or {}).get("splits", {}).get(split, {}))
 
 
-def check_templates(templates: Sequence[str], source: str) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Asked:
+    """The spec parameters that every source of stored pictures shares."""
+
+    resolution: str | None = None
+    preprocess: str | None = None
+    prompts: str = "card"  #: "card", or the name of one of the card's ``[prompts.NAME]`` tables
+    check: bool = True  #: refuse data whose counts are not the card's
+
+
+def check_templates(templates: Sequence[str], source: str, whole: bool = False) -> tuple[str, ...]:
     """Prompts with exactly one ``{}``; ``{c}``, as CLIP_benchmark writes it, is accepted.
+
+    Args:
+        whole: accept whole sentences too, without ``{}``: for prompts of one class.
 
     Raises:
         UserError: naming `source` and the offending line.
     """
     checked = []
     for template in templates:
-        text = template.replace("{c}", "{}")
+        text = str(template).replace("{c}", "{}")
         try:
             fields = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
         except ValueError:
             fields = ["?"]
-        if fields != [""]:
+        if fields != [""] and not (whole and text.strip() and not fields):
             raise UserError(f"prompt template '{template}' in {source} must hold the class name once, as {{c}}")
         checked.append(text)
     if not checked:
@@ -66,20 +82,37 @@ def check_templates(templates: Sequence[str], source: str) -> tuple[str, ...]:
     return tuple(checked)
 
 
-def prompts_of(card: Card | None, prompts: str, keys: Sequence[str], templates: Sequence[str] | None):
-    """Class names and templates: what the data say (`keys`, `templates`), overruled by the card's chosen prompt set.
+def templates_of(rule: Any, keys: Sequence[str], source: str) -> Templates:
+    """Templates from a card: a list of texts; or for each class its own, as a list of lists or a mapping from keys.
 
-    Args:
-        prompts: "card", or the name of one of the card's ``[prompts.NAME]`` tables.
+    Raises:
+        UserError: if some class has none, or the lists are not one per class.
     """
+    if isinstance(rule, Mapping):
+        rule = [rule.get(key, ()) for key in keys]
+        lacking = [key for key, own in zip(keys, rule, strict=True) if not own]
+        if lacking:
+            raise UserError(f"{source} has no prompts for class '{lacking[0]}' ({len(lacking)} such of {len(keys)})")
+    elif all(isinstance(text, str) for text in rule):
+        return check_templates(rule, source)
+    elif len(rule) != len(keys):
+        raise UserError(f"{source} lists prompts for {len(rule)} classes, but the data have {len(keys)} classes")
+    own = [(key, [texts] if isinstance(texts, str) else texts) for key, texts in zip(keys, rule, strict=True)]
+    return tuple(check_templates(texts, f"{source}, class '{key}'", whole=True) for key, texts in own)
+
+
+def prompts_of(
+    card: Card | None, prompts: str, keys: Sequence[str], templates: Templates | None
+) -> tuple[tuple[str, ...], Templates]:
+    """Class names and templates: what the data say (`keys`, `templates`), overruled by the card's chosen prompt set."""
     card = card or {}
     sets = card.get("prompts", {})
     source = f"card '{card_name(card)}'" if card else "a dataset without a card"
     if prompts != "card" and prompts not in sets:
         raise UserError(f"{source} has no prompt set '{prompts}'; there are: {', '.join(['card', *sets])}")
     chosen = {**card, **sets.get(prompts, {})}
-    names = class_names(keys, chosen.get("classnames"), chosen.get("rename", ()), chosen.get("lower", False), source)
-    return tuple(names), check_templates(chosen.get("templates") or templates or [DEFAULT_TEMPLATE], source)
+    names = class_names(keys, chosen, source)
+    return tuple(names), templates_of(chosen.get("templates") or templates or [DEFAULT_TEMPLATE], keys, source)
 
 
 def check_counts(card: Card | None, split: str | None, classes: int, size: int, where: str) -> None:
@@ -102,9 +135,7 @@ def check_counts(card: Card | None, split: str | None, classes: int, size: int, 
         raise UserError(f"dataset '{name}' has {size} images in {place}, its card says {expected}; {advice}")
 
 
-def geometry(
-    card: Card | None, resolution: str | None, preprocess: str | None, first_size: Callable[[], tuple[int, int]]
-) -> tuple[int, str]:
+def geometry(card: Card | None, asked: Asked, first_size: Callable[[], tuple[int, int]]) -> tuple[int, str]:
     """Resolution in pixels and recipe: what was asked for, else the card's, else 224 and ``crop``.
 
     ``resolution=native`` keeps the stored pixels; their side is the card's ``native``, else that of the first image.
@@ -113,14 +144,15 @@ def geometry(
         UserError: unknown recipe, a resolution that is no number, or no native resolution.
     """
     card = card or {}
-    text = str(resolution or card.get("resolution", DEFAULT_RESOLUTION))
-    recipe = preprocess or ("native" if text == "native" else card.get("preprocess", "crop"))
+    text = str(asked.resolution or card.get("resolution", DEFAULT_RESOLUTION))
+    recipe = asked.preprocess or ("native" if text == "native" else str(card.get("preprocess", "crop")))
     if recipe not in RECIPES:
         raise UserError(f"unknown preprocess '{recipe}'; there are: {', '.join(RECIPES)}")
     if text != "native":
-        if not text.isdigit() or int(text) == 0:
+        side = whole_number(text)
+        if not side:
             raise UserError(f"resolution '{text}' is not a number of pixels, like 224, nor the word native")
-        return int(text), recipe
+        return side, recipe
     if "native" in card:
         return int(card["native"]), recipe
     width, height = first_size()
@@ -130,30 +162,33 @@ def geometry(
 
 
 def describe(
-    card: Card | None, *, name: str, split: str | None, keys: Sequence[str], labels: np.ndarray,
-    ids: Sequence[str], picture, content, where, place: str, facts: str = "", templates: Sequence[str] | None = None,
-    resolution: str | None, preprocess: str | None, prompts: str, check: bool,
+    card: Card | None, asked: Asked, *, name: str, split: str | None, keys: Sequence[str], labels: np.ndarray,
+    ids: Sequence[str], picture: Callable[[int], Image.Image], content: Callable[[int], bytes],
+    where: Callable[[int], str], place: str, facts: str = "", templates: Templates | None = None,
+    notes: Sequence[str] = (),
 ) -> ImageDataset:  # fmt: skip
     """Turn what a source found into a dataset, in the words of its card.
 
     Args:
+        asked: what the spec says.
         keys: the classes as the data name them, index = label.
         place: the file or folder an error points at.
         templates: prompts that come with the data; a card's own overrule them.
-        The last four are the spec parameters that every source shares.
+        notes: what the source left out, see `ImageDataset`.
     """
-    if check:
+    if asked.check:
         check_counts(card, split, len(keys), len(labels), place)
     if not len(labels):
         raise UserError(f"dataset '{name}' has no images in {place}")
-    classnames, prompt_templates = prompts_of(card, prompts, keys, templates)
+    classnames, prompt_templates = prompts_of(card, asked.prompts, keys, templates)
 
     def first_size() -> tuple[int, int]:
         with naming(where(0), name), picture(0) as image:
-            return image.size
+            return image.width, image.height
 
-    side, recipe = geometry(card, resolution, preprocess, first_size)
+    side, recipe = geometry(card, asked, first_size)
     return ImageDataset(
         name=name, classnames=classnames, templates=prompt_templates, resolution=side, labels=labels, ids=ids,
         picture=picture, content=content, where=where, recipe=recipe, facts=facts,
+        notes=(*notes, *doubtful_names(classnames)),
     )  # fmt: skip

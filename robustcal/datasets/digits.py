@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ FACTOR, BORDER = 3, 4  # 8 pixels -> 24, then a black border of 4, so that strok
 
 
 @register.dataset
-def digits(*, card: dict | None = None, split: str = "test", resolution: int = RESOLUTION) -> Digits:
+def digits(*, card: Mapping[str, Any] | None = None, split: str = "test", resolution: int = RESOLUTION) -> Digits:
     """All 1,797 scans as one split, `test`. No model of this package is ever trained on any of them.
 
     Args:
@@ -28,7 +29,8 @@ def digits(*, card: dict | None = None, split: str = "test", resolution: int = R
     """
     if split != "test":
         raise UserError(f"'digits' has no split '{split}'; all of it is split=test")
-    return Digits(tuple((card or {}).get("templates", ("This is a photo of the digit {}",))), check_side("digits", resolution, RESOLUTION))
+    templates = (card or {}).get("templates", ("This is a photo of the digit {}",))
+    return Digits(tuple(templates), check_side("digits", resolution, RESOLUTION))
 
 
 class Digits:

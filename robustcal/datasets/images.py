@@ -16,28 +16,42 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from ..types import Batch, UserError
+from ..types import Batch, Templates, UserError
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+#: Suffixes of pictures. Of several frames or pages the first is read, as Pillow opens it.
+EXTENSIONS = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".tif", ".tiff", ".jp2", ".tga",
+}  # fmt: skip
+#: Formats whose 32-bit integer mode holds 16-bit values, 0 to 65535, by Pillow's own rule.
+SIXTEEN_BIT = {"PNG", "PPM"}
 #: How many images, evenly spaced, lend their bytes to a dataset's identity.
 WITNESSES = 64
 
 
 def crop(image: Image.Image, side: int) -> Image.Image:
     """Shorter side to 256/224 of `side`, bilinear, then the centre: the papers' ``Resize(256), CenterCrop(224)``."""
-    resized = transforms.resize(image, [side * 256 // 224], InterpolationMode.BILINEAR)
-    return transforms.center_crop(resized, [side, side])
+    return _centre(_resized(image, [side * 256 // 224], InterpolationMode.BILINEAR), side)
 
 
 def stretch(image: Image.Image, side: int) -> Image.Image:
     """Both sides to `side`, bilinear: the ``Resize((224, 224))`` that the papers use for CIFAR and STL-10."""
-    return transforms.resize(image, [side, side], InterpolationMode.BILINEAR)
+    return _resized(image, [side, side], InterpolationMode.BILINEAR)
 
 
 def clip(image: Image.Image, side: int) -> Image.Image:
     """Shorter side to `side`, bicubic, then the centre: CLIP's own recipe."""
-    resized = transforms.resize(image, [side], InterpolationMode.BICUBIC)
-    return transforms.center_crop(resized, [side, side])
+    return _centre(_resized(image, [side], InterpolationMode.BICUBIC), side)
+
+
+def _resized(image: Image.Image, size: list[int], interpolation: InterpolationMode) -> Image.Image:
+    resized: Image.Image = transforms.resize(image, size, interpolation)
+    return resized
+
+
+def _centre(image: Image.Image, side: int) -> Image.Image:
+    centre: Image.Image = transforms.center_crop(image, [side, side])
+    return centre
 
 
 def native(image: Image.Image, side: int) -> Image.Image:
@@ -53,7 +67,14 @@ RECIPES: dict[str, Callable[[Image.Image, int], Image.Image]] = {
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Three 8-bit channels from any mode: greyscale, 16-bit, palette, alpha (dropped) or CMYK."""
+    """Three 8-bit channels from any mode of a known range: greyscale, 16-bit, palette, alpha (dropped) or CMYK.
+
+    Raises:
+        ValueError: for floating-point and 32-bit pictures, whose black and white are anybody's guess.
+    """
+    if image.mode == "F" or (image.mode == "I" and image.format not in SIXTEEN_BIT):
+        what = "floating-point" if image.mode == "F" else "32-bit integer"
+        raise ValueError(f"its {what} pixels (mode {image.mode}) have no defined range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit greyscale: Pillow's own conversion would clip at 255
         deep = np.asarray(image).astype(np.float64)
         image = Image.fromarray(np.clip(deep / 257, 0, 255).round().astype(np.uint8))
@@ -90,12 +111,13 @@ class ImageDataset:
         where: index -> what an error calls that image (a file, or a member of a shard).
         recipe: a key of `RECIPES`.
         facts: text that defines the set without its pixels (file names, sizes): part of `identity`.
+        notes: what is worth telling about the data and does no harm, one line each: what was left out, with counts.
         workers: decoding threads.
     """
 
     name: str
     classnames: Sequence[str]
-    templates: Sequence[str]
+    templates: Templates
     resolution: int
     labels: np.ndarray
     ids: Sequence[str]
@@ -104,6 +126,7 @@ class ImageDataset:
     where: Callable[[int], str] = field(repr=False)
     recipe: str = "crop"
     facts: str = field(default="", repr=False)
+    notes: Sequence[str] = ()
     workers: int = min(8, os.cpu_count() or 1)
 
     @property

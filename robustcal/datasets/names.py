@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,21 +15,19 @@ from ..types import UserError
 COUNTRIES = Path(__file__).parent / "cards" / "countries.txt"
 
 
-def class_names(
-    keys: Sequence[str], rule: Any, rename: Sequence[Sequence[str]], lower: bool, source: str
-) -> list[str]:
+def class_names(keys: Sequence[str], rules: Mapping[str, Any], source: str) -> list[str]:
     """Class names for these keys, index = label.
 
     Args:
-        rule: None (the keys themselves), a list (index = label), a mapping key -> name, or the name of a lookup
-            in `LOOKUPS`.
-        rename: (regular expression, replacement) pairs, applied in turn.
-        lower: make them lower-case, last.
+        rules: of a card. ``classnames``: absent (the keys themselves), a list (index = label), a mapping key -> name,
+            or the name of a lookup in `LOOKUPS`; then, in this order, ``rename``: (regular expression, replacement)
+            pairs, applied in turn; and ``separators`` and ``lower``, as in `normalised`.
         source: what an error points at.
 
     Raises:
         UserError: if a key has no name, or a list has another length.
     """
+    rule = rules.get("classnames")
     if rule is None:
         names = list(keys)
     elif isinstance(rule, str):
@@ -41,9 +40,33 @@ def class_names(
         raise UserError(f"{source} lists {len(rule)} class names, but the data have {len(keys)} classes")
     else:
         names = list(rule)
-    for pattern, replacement in rename:
+    for pattern, replacement in rules.get("rename", ()):
         names = [re.sub(pattern, replacement, name) for name in names]
-    return [name.lower() for name in names] if lower else names
+    return [normalised(name, rules.get("separators", ""), rules.get("lower", False)) for name in names]
+
+
+def normalised(name: str, separators: str = "", lower: bool = False) -> str:
+    """A class name as the published evaluations put it into a prompt: each of `separators` a blank; lower-case or not.
+
+    They do it in three ways: "_-/" for sets with the default prompt, "_-" for sets with their own, "_" for aircraft.
+    Nothing else is cleaned: blanks at the end and question marks stay.
+    """
+    name = name.translate({ord(separator): " " for separator in separators})
+    return name.lower() if lower else name
+
+
+def doubtful_names(names: Sequence[str]) -> list[str]:
+    """One line for each way in which names make prompts that cannot be told apart: no name, or one for several."""
+    empty = [str(label) for label, name in enumerate(names) if not name.strip()]
+    repeated = [name for name, count in Counter(names).items() if count > 1 and name.strip()]
+    lines = [f"classes without a name, whose prompts say nothing: {len(empty)}, label {', '.join(empty[:8])}"] * bool(empty)
+    shown = ", ".join(repeated[:8])
+    return lines + [f"names that several classes share: {len(repeated)}, {shown}"] * bool(repeated)
+
+
+def say_nothing(keys: Sequence[str]) -> bool:
+    """Whether all of these are numbers, or WordNet ids: labels, but no words for a prompt."""
+    return all(re.fullmatch("[0-9]+", key) for key in keys) or all(re.fullmatch("n[0-9]{8}", key) for key in keys)
 
 
 def _look_up(table: Mapping[str, str], keys: Sequence[str], source: str) -> list[str]:
@@ -59,9 +82,7 @@ def wordnet() -> dict[str, str]:
 
     Three pairs collide once lower-cased (crane, maillot, cardigan): one class of each pair can never win.
     """
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo("imagenet-1k")
+    info = _imagenet()
     return {key: info.label_name_to_description(key, detailed=False).split(",")[0] for key in info.label_names()}
 
 
@@ -90,15 +111,19 @@ def imagenet_indices() -> dict[str, str]:
 @cache
 def countries() -> dict[str, str]:
     """Country names by ISO 3166-1 alpha-2 code (and XK for Kosovo)."""
-    rows = (line.split("\t") for line in COUNTRIES.read_text(encoding="utf-8").splitlines() if line)
-    return {code: name for code, name in rows}
+    lines = COUNTRIES.read_text(encoding="utf-8").splitlines()
+    return {code: name for code, _, name in (line.partition("\t") for line in lines if line)}
 
 
 def _wnids() -> list[str]:
     """The 1000 WordNet ids of ImageNet-1k in class order, which is sorted order."""
-    from timm.data import ImageNetInfo
+    return list(_imagenet().label_names())
 
-    return ImageNetInfo("imagenet-1k").label_names()
+
+def _imagenet() -> Any:
+    from timm.data import ImageNetInfo  # type: ignore[attr-defined]
+
+    return ImageNetInfo("imagenet-1k")
 
 
 LOOKUPS = {

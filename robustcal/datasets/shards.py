@@ -48,6 +48,7 @@ class Shard:
 
     def __init__(self, path: Path):
         self.path = path
+        self.not_files: list[str] = []  #: links and special files that `members` came across
         try:
             self.file: BinaryIO = _seekable(path)
         except (OSError, EOFError, zlib.error) as error:
@@ -60,11 +61,12 @@ class Shard:
             UserError: if a header is damaged, or the shard ends before its end-of-archive mark.
         """
         handle, end = self.file.fileno(), os.fstat(self.file.fileno()).st_size
-        at, override = 0, {}
+        at = 0
+        override: dict[str, str] = {}
         while at < end:
             header = os.pread(handle, BLOCK, at)
             if header == bytes(BLOCK):
-                return
+                return self._check_end(handle, at)
             name, size, kind = self._parse(header, at)
             name, size = override.get("path", name), int(override.get("size", size))
             data, at = at + BLOCK, at + BLOCK + -(-size // BLOCK) * BLOCK
@@ -79,7 +81,16 @@ class Shard:
             override = {}
             if kind in (b"0", b"\0", b"7"):
                 yield Member(self, name.removeprefix("./"), data, size)
+            elif kind not in (b"5", b"g", b"K"):  # a folder, headers for all, the long name of a link
+                self.not_files.append(name)
         raise UserError(f"shard '{self.path}' has no end-of-archive mark; it is truncated")
+
+    def _check_end(self, handle: int, at: int) -> None:
+        """Nothing but zeros may follow the end-of-archive mark: a second archive put behind it would go unread."""
+        while piece := os.pread(handle, 1 << 20, at):
+            if piece.strip(b"\0"):
+                raise UserError(f"shard '{self.path}' goes on behind its end: put together from several? unpack and repack")
+            at += len(piece)
 
     def _parse(self, header: bytes, at: int) -> tuple[str, int, bytes]:
         """Name, size and type flag of a header block; its checksum must hold."""
@@ -111,12 +122,12 @@ class Shard:
 
 
 def _seekable(path: Path) -> BinaryIO:
-    file = open(path, "rb")
+    file = open(path, "rb")  # noqa: SIM115 - stays open for the members
     if file.read(2) != GZIP_MAGIC:
         file.seek(0)
         return file
     file.seek(0)
-    plain = tempfile.TemporaryFile(prefix="robustcal-")
+    plain = tempfile.TemporaryFile(prefix="robustcal-")  # noqa: SIM115
     allowed = max(64 << 20, BOMB * os.fstat(file.fileno()).st_size)
     with file, gzip.open(file) as packed:
         while piece := packed.read(1 << 20):

@@ -29,4 +29,5 @@ def at_side(images: Tensor, side: int) -> Tensor:
         return images
     if side > made:
         return images.repeat_interleave(side // made, 2).repeat_interleave(side // made, 3)
-    return images.unflatten(3, (side, -1)).mean(4).unflatten(2, (side, -1)).mean(3)
+    narrow = images.reshape(*images.shape[:3], side, -1).mean(4)
+    return narrow.reshape(*narrow.shape[:2], side, -1, side).mean(3)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..registry import register
 from ..types import UserError
-from .card import Card, card_name, describe, split_of, split_table
+from .card import Asked, Card, card_name, describe, split_of, split_table
 from .fetch import missing, one_at_a_time
 from .images import ImageDataset
 from .presence import advice
@@ -26,7 +26,7 @@ from .root import data_root
 
 @register.dataset(name="torchvision")
 def from_torchvision(
-    *, card: dict | None = None, split: str | None = None, resolution: str | None = None,
+    *, card: Card | None = None, split: str | None = None, resolution: str | None = None,
     preprocess: str | None = None, prompts: str = "card", check: bool = True,
 ) -> ImageDataset:  # fmt: skip
     """The dataset of a card whose ``class`` is one of `torchvision.datasets`.
@@ -60,11 +60,11 @@ def from_torchvision(
         return Path(files[order[index]]).read_bytes() if files else held[order[index]][0].tobytes()
 
     return describe(
-        card, name=name, split=split, keys=keys_of(held, card), labels=labels[list(order)],
+        card, Asked(resolution, preprocess, prompts, check), name=name, split=split, keys=keys_of(held, card),
+        labels=labels[list(order)],
         ids=[f"{name}/{split}/{index:05d}" for index in range(len(labels))],
         picture=picture, content=content, where=where, place=str(root),
         facts=hashlib.sha256("\n".join(names).encode()).hexdigest(),
-        resolution=resolution, preprocess=preprocess, prompts=prompts, check=check,
     )  # fmt: skip
 
 

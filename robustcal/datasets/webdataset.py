@@ -2,8 +2,8 @@
 
 ``webdataset:PATH`` reads ``PATH/classnames.txt`` (line number = label),
 ``PATH/zeroshot_classification_templates.txt``, ``PATH/SPLIT/nshards.txt`` and the shards ``PATH/SPLIT/0.tar`` (or
-``0.tar.gz``) onwards. A sample is an image member and a label member of the same key: ``.cls`` (an integer as text)
-or ``.npy`` (multi-hot).
+``0.tar.gz``) onwards. A sample is an image member and a label member of the same key, their name up to its last dot:
+``.cls`` (an integer as text) or ``.npy`` (multi-hot).
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from PIL import Image
 
 from ..registry import register
 from ..types import UserError
-from .card import card_name, check_templates, describe, split_of
+from .card import Asked, Card, card_name, check_templates, describe, split_of
 from .images import EXTENSIONS, ImageDataset
+from .lines import LeftOut, read_lines, whole_number, without_empty_end
 from .root import data_root
 from .shards import Member, Shard
+from .tree import hidden
 
 CLASSNAMES = "classnames.txt"
 LABELS = ("cls", "npy", "txt")
 TEMPLATES = "zeroshot_classification_templates.txt"
+TARS = (".tar", ".tar.gz", ".tgz")
 
 
 @register.dataset
 def webdataset(
-    *, variant: str | None = None, card: dict | None = None, split: str | None = None, resolution: str | None = None,
+    *, variant: str | None = None, card: Card | None = None, split: str | None = None, resolution: str | None = None,
     preprocess: str | None = None, prompts: str = "card", check: bool = True,
 ) -> ImageDataset:  # fmt: skip
     """A pack of tar shards, by its folder or by a card that says ``folder``.
@@ -44,120 +47,153 @@ def webdataset(
     Raises:
         UserError: naming the file that is missing, damaged or contradicts the layout.
     """
-    if not variant and not (card or {}).get("folder"):
+    if variant:
+        pack = Path(variant).expanduser()
+    elif card and card.get("folder"):
+        pack = data_root() / card["folder"]
+    else:
         raise UserError("dataset 'webdataset' needs a folder: webdataset:PATH")
-    pack = Path(variant).expanduser() if variant else data_root() / card["folder"]
     if not pack.is_dir():
         raise UserError(f"webdataset folder '{pack}' does not exist")
     name = card_name(card) if card else pack.resolve().name
-    shared = {"resolution": resolution, "preprocess": preprocess, "prompts": prompts, "check": check}
-    return read_pack(pack, name, split_of(card, split, "test"), card, **shared)
+    return read_pack(pack, name, split_of(card, split) or "test", card, Asked(resolution, preprocess, prompts, check))
 
 
-def read_pack(pack: Path, name: str, split: str, card: dict | None, **shared) -> ImageDataset:
-    """The dataset of one split of a pack; `shared` are the spec parameters that every source takes."""
-    classnames = read_lines(pack / CLASSNAMES, "one class name per line, line number = label")
-    templates = check_templates(
-        read_lines(pack / TEMPLATES, "one prompt per line, with {c} for the class name"), str(pack / TEMPLATES)
-    )
-    images, labels = index(pack, split, len(classnames))
+def read_pack(pack: Path, name: str, split: str, card: Card | None, asked: Asked) -> ImageDataset:
+    """The dataset of one split of a pack."""
+    lines = read_lines(pack / CLASSNAMES, "one class name per line, line number = label")
+    prompts = read_lines(pack / TEMPLATES, "one prompt per line, with {c} for the class name")
+    left = LeftOut()
+    images, labels = index(pack, split, len(without_empty_end(lines)), len(lines), left)
+    used = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=-1)) + 1
+    classnames = lines[: max(used, len(without_empty_end(lines)))]
+    if len(classnames) < len(lines):
+        spare = len(lines) - len(classnames)
+        left.add(f"empty lines at the end of {CLASSNAMES}, no classes", f"line {len(classnames) + 1}", spare)
     return describe(
-        card, name=name, split=split, keys=classnames, labels=labels, ids=_ids(f"{name}/{split}", images),
+        card, asked, name=name, split=split, keys=classnames, labels=labels, ids=_ids(f"{name}/{split}", images),
         picture=lambda i: Image.open(io.BytesIO(images[i].read())), content=lambda i: images[i].read(),
-        where=lambda i: str(images[i]), place=str(pack / split), templates=templates,
-        facts=hashlib.sha256("\n".join(f"{m.name} {m.size}" for m in images).encode()).hexdigest(), **shared,
+        where=lambda i: str(images[i]), place=str(pack / split),
+        templates=check_templates(without_empty_end(prompts), str(pack / TEMPLATES)),
+        facts=hashlib.sha256("\n".join(f"{m.name} {m.size}" for m in images).encode()).hexdigest(), notes=left.notes(),
     )  # fmt: skip
 
 
-def read_lines(path: Path, meaning: str) -> list[str]:
-    """The lines of a small text file, without the empty ones at its end.
+def shard_paths(pack: Path, split: str) -> list[Path]:
+    """The shards of a split in order, as many as ``nshards.txt`` says; a gzipped shard may stand for a plain one.
 
     Raises:
-        UserError: if it is missing, empty, or has an empty line in between.
+        UserError: no such split, or shards that ``nshards.txt`` does not count.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
-    except FileNotFoundError:
-        raise UserError(f"'{path}' is missing; it holds {meaning}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read as UTF-8 text: {error}") from None
-    if not lines:
-        raise UserError(f"'{path}' is empty; it holds {meaning}")
-    if not all(line.strip() for line in lines):
-        raise UserError(f"'{path}' has an empty line {[bool(x.strip()) for x in lines].index(False) + 1}")
-    return [line.strip() for line in lines]
-
-
-def shard_paths(pack: Path, split: str) -> list[Path]:
-    """The shards of a split in order, as many as ``nshards.txt`` says; a gzipped shard may stand for a plain one."""
     folder = pack / split
     if not folder.is_dir():
         there = sorted(path.parent.name for path in pack.glob("*/nshards.txt"))
         raise UserError(f"'{pack}' has no split '{split}'; it has: {', '.join(there) or 'none'}")
-    count = read_lines(folder / "nshards.txt", "the number of shards")[0]
-    if not count.isdigit() or int(count) == 0:
-        raise UserError(f"'{folder / 'nshards.txt'}' says '{count}'; it holds the number of shards, 1 or more")
+    said = read_lines(folder / "nshards.txt", "the number of shards")[0].strip()
+    count = whole_number(said)
+    if not count:
+        raise UserError(f"'{folder / 'nshards.txt'}' says '{said}'; it holds the number of shards, 1 or more")
+    there = sorted(path.name for path in folder.iterdir() if path.name.endswith(TARS) and not hidden(path.name))
     paths = []
-    for number in range(int(count)):
-        names = [folder / f"{number}{suffix}" for suffix in (".tar", ".tar.gz", ".tgz")]
-        paths.append(next((path for path in names if path.is_file()), names[0]))
+    for number in range(count):
+        names = [name for name in (f"{number}{suffix}" for suffix in TARS) if name in there]
+        if len(names) > 1:
+            raise UserError(f"'{folder}' holds shard {number} twice: {', '.join(names)}; remove one")
+        paths.append(folder / (names or [f"{number}.tar"])[0])
+    more = sorted({*there} - {path.name for path in paths})
+    if more:
+        count_of = f"{len(there)} shards, but nshards.txt says {count}"
+        raise UserError(f"'{folder}' holds {count_of}; not counted: {', '.join(more[:8])}")
     return paths
 
 
-def index(pack: Path, split: str, classes: int) -> tuple[list[Member], np.ndarray]:
-    """Image member and label of every sample, in shard order: labels (n,) int64, or (n, C) multi-hot float32."""
+def index(pack: Path, split: str, least: int, most: int, left: LeftOut) -> tuple[list[Member], np.ndarray]:
+    """Image member and label of every sample, in shard order: labels (n,) int64, or (n, C) multi-hot float32.
+
+    Args:
+        least, most: numbers of classes, without and with the empty names at the end of the list.
+        left: counts what is not read.
+    """
     images: list[Member] = []
-    labels: list = []
+    labels: list[int | np.ndarray] = []
     for path in shard_paths(pack, split):
-        for key, members in _samples(Shard(path)):
+        for key, members in _samples(Shard(path), left).items():
+            place = f"sample '{key}' of shard '{path}'"
             pictures = [m for suffix, m in members.items() if "." + suffix in EXTENSIONS]
             if not pictures:
-                raise UserError(f"sample '{key}' of shard '{path}' has no image, only: {', '.join(members)}")
-            images.append(pictures[0])  # of several, the first
-            labels.append(_label(path, key, members, classes))
-    kinds = {np.ndim(label) for label in labels}
-    if len(kinds) > 1:
-        raise UserError(f"'{pack / split}' mixes single labels (.cls) with multi-hot ones (.npy)")
-    return images, np.array(labels, dtype=np.float32 if kinds == {1} else np.int64)
+                raise UserError(f"{place} has no image, only: {', '.join(members)}")
+            if len(pictures) > 1:
+                left.add("further images of a sample, of which the first is read", str(pictures[1]), len(pictures) - 1)
+            images.append(pictures[0])
+            labels.append(_label(place, members, least, most))
+    sizes = {np.size(label) if np.ndim(label) else 0 for label in labels}
+    if len(sizes) > 1:
+        raise UserError(f"'{pack / split}' mixes single labels (.cls) with multi-hot ones (.npy), or rows of {sizes}")
+    return images, np.array(labels, dtype=np.int64 if sizes == {0} else np.float32)
 
 
-def _samples(shard: Shard):
-    """(key, {suffix: member}) of each sample; members of one sample may stand apart from each other."""
+def _samples(shard: Shard, left: LeftOut) -> dict[str, dict[str, Member]]:
+    """{key: {suffix: member}}, in the order of first members; members of one sample may stand apart from each other.
+
+    Raises:
+        UserError: if a member is there twice, or there are no samples.
+    """
     samples: dict[str, dict[str, Member]] = {}
     for member in shard.members():
-        folder, _, file = member.name.rpartition("/")
-        stem, dot, suffix = file.partition(".")
+        key, dot, suffix = member.name.rpartition(".")
         suffix = suffix.lower()
-        if stem and dot and ("." + suffix in EXTENSIONS or suffix in LABELS):  # hidden files have no stem
-            samples.setdefault(f"{folder}/{stem}" if folder else stem, {})[suffix] = member
+        known = bool(dot) and ("." + suffix in EXTENSIONS or suffix in LABELS)
+        if any(hidden(part) for part in member.name.split("/")):
+            if known:
+                left.add("hidden members, not read", str(member))
+        elif not known:
+            left.add(f"members of suffix .{suffix}, not read" if dot else "members without a suffix, not read", str(member))
+        elif suffix in samples.setdefault(key, {}):
+            raise UserError(f"shard '{shard.path}' holds '{member.name}' twice; each sample needs a key of its own")
+        else:
+            samples[key][suffix] = member
+    for name in shard.not_files:
+        left.add("links and special files in shards, not read", f"{shard.path}:{name}")
+    for key, members in list(samples.items()):
+        if "txt" in members and (len(members) == 1 or {"cls", "npy"} & set(members)):
+            left.add("members of suffix .txt, not read", str(members.pop("txt")))
+        if not members:
+            del samples[key]
+    for key, members in list(samples.items()):  # "s0.mask.png" beside "s0.jpg" and "s0.cls" is a part of s0
+        folder, slash, file = key.rpartition("/")
+        owner = folder + slash + file.partition(".")[0]
+        if owner != key and owner in samples and not {"cls", "npy"} & set(members):
+            left.add("further members of a sample, not read", str(next(iter(members.values()))), len(members))
+            del samples[key]
     if not samples:
-        raise UserError(f"shard '{shard.path}' holds no samples")
-    return samples.items()
+        raise UserError(f"shard '{shard.path}' holds no samples{''.join(f'; {note}' for note in left.notes())}")
+    return samples
 
 
-def _label(path: Path, key: str, members: dict[str, Member], classes: int) -> int | np.ndarray:
-    place = f"sample '{key}' of shard '{path}'"
+def _label(place: str, members: dict[str, Member], least: int, most: int) -> int | np.ndarray:
+    if "cls" in members and "npy" in members:
+        raise UserError(f"{place} has two labels, .cls and .npy; remove one")
     if "cls" in members:
-        text = members["cls"].read().decode("utf-8", "replace").strip()
-        if not text.isdigit() or int(text) >= classes:
-            last = classes - 1
-            raise UserError(f"{place} has label '{text[:40]}'; labels are 0 to {last}, the lines of {CLASSNAMES}")
-        return int(text)
+        text = members["cls"].read().decode("utf-8-sig", "replace").strip()
+        number = whole_number(text)
+        if number is None or number >= most:
+            raise UserError(f"{place} has label '{text[:40]}'; labels are 0 to {most - 1}, the lines of {CLASSNAMES}")
+        return number
     if "npy" in members:
         try:
             row = np.load(io.BytesIO(members["npy"].read()), allow_pickle=False)
         except (ValueError, EOFError, OSError, MemoryError, OverflowError) as error:
             raise UserError(f"{place} has an unreadable .npy label: {error}") from None
-        if row.shape != (classes,) or not np.isin(row, (0, 1)).all():
-            raise UserError(f"{place} has a .npy label that is no multi-hot row of {classes} zeros and ones")
-        return row.astype(np.float32)
+        if row.ndim != 1 or not least <= len(row) <= most or not np.isin(row, (0, 1)).all():
+            raise UserError(f"{place} has a .npy label that is no multi-hot row of {least} zeros and ones")
+        return np.asarray(row, dtype=np.float32)
     kind = "; a retrieval pack has captions, not classes" if "txt" in members else ""
     raise UserError(f"{place} has no label member (.cls or .npy){kind}")
 
 
 def _ids(prefix: str, images: list[Member]) -> list[str]:
     """``prefix/key``; keys that restart in each shard are told apart by the shard's number."""
-    keys = [member.name.rsplit("/", 1)[-1].partition(".")[0] for member in images]
+    keys = [member.name.rpartition(".")[0].rpartition("/")[2] for member in images]
     if len(set(keys)) < len(keys):
         keys = [f"{m.shard.path.name.partition('.')[0]}-{m.name.rpartition('.')[0]}" for m in images]
     return [f"{prefix}/{key}" for key in keys]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ SUBSETS = {
 
 @register.dataset
 def world(
-    *, variant: str | None = None, card: dict | None = None, split: str = "test", size: int = 2000, seed: int = 0,
+    *, variant: str | None = None, card: Mapping[str, Any] | None = None, split: str = "test", size: int = 2000, seed: int = 0,
     resolution: int = RESOLUTION,
 ) -> World:  # fmt: skip
     """The rendered world under one of its labellings: ``world:letters`` or the card ``world-letters``.
