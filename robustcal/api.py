@@ -6,30 +6,41 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import registry
-from .registry.suites import read_suite, sweeps_of, whole
+from .registry.suites import LISTS, read_suite, sweeps_of, whole
 from .types import UserError
 
 if TYPE_CHECKING:
     import pandas
     import torch
 
-ENGINES = ("local", "ray")
+    from .cell import Cell
+    from .report.evaluate import Results
+    from .sweep.conduct import Failure
+    from .sweep.events import Event
+    from .sweep.plan import Plan, Request
+
+#: What fills an axis that is not given.
+DEFAULT = "tiny"
 
 
 class Bench:
-    """A finished sweep. `.cells` and `.samples` are pandas frames, `.path` is the run directory."""
+    """A sweep that was run. `.cells` and `.samples` are pandas frames, `.path` is the run directory.
 
-    def __init__(self, path: Path, warnings: Sequence[str] = ()):
-        self.path, self.warnings = Path(path), list(warnings)
+    `failures` says what was asked for and could not be done; `notes` what was noticed on the way, a line each.
+    """
+
+    def __init__(self, path: Path, notes: Sequence[str] = (), failures: Sequence[Failure] = ()):
+        self.path, self.notes, self.failures = Path(path), list(notes), list(failures)
 
     @cached_property
-    def results(self) -> Any:
+    def results(self) -> Results:
         """Every number of the run with its interval, computed once: what tables, figures and the page start from."""
         from .report.report import gather
 
@@ -59,8 +70,10 @@ def bench(
     *,
     suite: str | Path | None = None,
     limit: int | None = None,
+    until: str | None = None,
     seed: int | None = None,
     skip_unreadable: bool = False,
+    strict: bool = False,
     engine: str = "local",
     device: str = "auto",
     precision: str = "auto",
@@ -68,114 +81,124 @@ def bench(
     workers: int | None = None,
     plugins: Sequence[str | Path] = (),
     out: str | Path = "runs/bench",
-    progress: Callable[[Mapping[str, Any]], None] | None = None,
+    progress: Callable[[Event], None] | None = None,
 ) -> Bench:
     """Sweep models x attacks x datasets x radii, keep one record per sample, and return the run.
 
-    What is already in `out` is not computed again; a run that was interrupted continues. Without models, attacks and
-    datasets the suite `tiny` is run.
+    What is already in `out` is not computed again; a run that was interrupted continues, and more samples, attacks, models
+    or radii add to it. A missing axis is filled from the suite `tiny`. A model or dataset that is not here, or a cell that
+    fails, does not end the others: see `Bench.failures`; the same call tries them again.
 
     Args:
+        limit: samples per dataset, the first of its one seeded, class-balanced order; None is all of them.
+        until: such as ``"ece=0.02,accuracy=0.03"``: take more samples until every cell's 95 % interval has these
+            half-widths (fractions), or the dataset is exhausted. `limit` is then what is begun with.
         skip_unreadable: leave out images that do not decode; without it their datasets' cells stay unfinished.
+        strict: stop at the first thing that cannot be done.
         engine: "local", or "ray" for the Ray cluster this process can reach.
-        progress: called with an event (a mapping) when the plan is made and after every finished shard.
+        progress: called with an event of `robustcal.sweep.events` when the plan is made and after every finished shard.
 
     Raises:
-        UserError: anything the caller can mend, before anything is computed where possible.
+        UserError: anything the caller can mend, before anything is computed where possible; or nothing could be done.
     """
     from .records.store import DamagedShard, Run
-    from .sweep.plan import make_plan
-    from .sweep.preflight import preflight, try_attacks
+    from .report.frame import CSV_METRICS, write_cells_csv
+    from .sweep.conduct import compute, prepare, take_up
+    from .sweep.engine import pick_engine
+    from .sweep.until import FIRST, parse_targets
 
-    engine = pick_engine(engine)
-    report = progress or (lambda event: None)
-    request, plugins = plan_request(models, attacks, datasets, eps, suite, limit, seed, plugins)
-    wanted = request["precision"] if precision == "auto" else precision
-    device, request["precision"], hardware = engine.pick(device, wanted)
-    if skip_unreadable:
-        request["skip_unreadable"] = True
-    plan = make_plan(**request)
-    try_attacks(plan)
-    finished_before = (Path(out) / "run.json").is_file() and not engine.missing_shards(plan, Run.open(out))
-    if not finished_before:
-        preflight({cell["model"] for cell in plan.cells})
-    run = Run.create(out, invocation(request, plan, plugins, hardware))
-    again = {**request, "plugins": [str(path) for path in plugins]}
-    how = {"device": device, "batch_size": batch_size, "workers": workers}
-    warnings = [line for cell in plan.cells for line in take_up(run, cell)]
-    run.drop_claims()
+    chosen, tell = pick_engine(engine), progress or (lambda event: None)
+    targets = parse_targets(until, dict.fromkeys(CSV_METRICS)) if until is not None else {}
+    limit = FIRST if targets and limit is None else limit
+    request, notes = plan_request(models, attacks, datasets, eps, suite, limit, seed, plugins)
+    hardware = chosen.pick(device, request.precision if precision == "auto" else precision)
+    request = replace(request, precision=hardware.precision, skip_unreadable=skip_unreadable)
+    how = {"device": hardware.device, "batch_size": batch_size, "workers": workers}
+    asked = request
     while True:
-        report({"event": "plan", "cells": len(plan.cells), "samples": plan.samples, "pending": engine.missing_shards(plan, run),
-                "shards": sum(cell["shards"] for cell in plan.cells), "warnings": warnings})  # fmt: skip
-        troubled = {}  # dataset -> a cell of it
-        for event in engine.execute(plan, run, again, **how):
-            report(event)
-            if event["event"] == "unreadable":
-                troubled[event["dataset"]] = event["cell"]
-        finished = Bench(run.path, warnings)
+        prepared = prepare(request, Path(out), strict)
+        run = Run.create(out, invocation(asked, prepared.plan, hardware.name))
+        notes += take_up(prepared, run)
+        failures = compute(prepared, run, request, chosen, tell, notes, strict, **how)
+        finished = Bench(run.path, notes, failures)
         try:
-            conclude(plan, run, finished, troubled)
-            return finished
+            write_cells_csv(run, None if failures else finished.results)
         except DamagedShard as damage:  # found by its checksums; it is missing now
-            warnings.append(str(damage))
+            notes.append(str(damage))
+            continue
+        more, lacking = _extension(finished, prepared.cells(), targets)
+        if not more:
+            finished.notes += lacking
+            _warn(failures)
+            return finished
+        request = request.limited(more)
 
 
-def pick_engine(name: str) -> Any:
-    """The module that executes plans: ``missing_shards``, ``pick`` and ``execute``.
+def _extension(finished: Bench, cells: Iterable[Cell], targets: Mapping[str, float]) -> tuple[dict[str, int], list[str]]:
+    """How many samples each dataset needs for the targets, all models alike; and a line for what cannot be had."""
+    from .sweep.until import samples_needed
 
-    Raises:
-        UserError: unknown name, or an engine whose package is not installed.
-    """
-    import importlib
+    more: dict[str, int] = {}
+    lacking: list[str] = []
+    if not targets:
+        return more, lacking
+    planned = {cell.id: cell for cell in cells}
+    failed = {failure.what for failure in finished.failures}
+    for row in finished.results.cells:
+        cell = planned.get(row.id)
+        if cell is None or cell.title in failed:
+            continue
+        for name, target in targets.items():
+            _, low, high = row.interval(name)
+            width = (high - low) / 2
+            if width > target and row.n < cell.dataset_size:
+                wanted = min(samples_needed(row.n, width, target), cell.dataset_size)
+                more[cell.dataset] = max(wanted, more.get(cell.dataset, 0))
+            elif width > target:
+                lacking.append(f"{cell.title}: {name} is known to +-{width:.4f}, not {target:g}: there are no more samples")
+    return more, lacking
 
-    if name not in ENGINES:
-        raise UserError(f"unknown engine '{name}'; there are: {', '.join(ENGINES)}")
-    return importlib.import_module(f".sweep.{name}", __package__)
 
+def _warn(failures: Sequence[Failure]) -> None:
+    """A caller from Python who does not look at `Bench.failures` hears of them all the same."""
+    if failures:
+        import warnings
 
-def take_up(run: Any, cell: Mapping[str, Any]) -> list[str]:
-    """Store what defines a cell, or check what it has: one line for each of its shards that has to be computed again."""
-    run.add_cell(cell)
-    return run.discard_damaged(cell)
-
-
-def conclude(plan: Any, run: Any, finished: Bench, troubled: Mapping[str, str]) -> None:
-    """Write cells.csv, of the cells that are finished.
-
-    Args:
-        troubled: a cell of each dataset that has images that do not decode.
-
-    Raises:
-        UserError: images of a dataset could not be read; how many, and which.
-        DamagedShard: a checksum does not hold.
-    """
-    from .report.frame import write_cells_csv
-    from .sweep.reading import explain
-
-    write_cells_csv(run, None if troubled else finished.results)
-    if troubled:
-        sources = {spec: plan.sources[cell] for spec, cell in troubled.items()}
-        raise UserError("; ".join(explain(spec, source.dataset, source.indices.tolist()) for spec, source in sources.items()))
+        text = "; ".join(map(str, failures[:3])) + (f" (and {len(failures) - 3} more)" if len(failures) > 3 else "")
+        warnings.warn(f"not everything could be computed: {text}", RuntimeWarning, stacklevel=3)
 
 
 def plan_request(
-    models: Any, attacks: Any, datasets: Any, eps: Any, suite: Any, limit: int | None, seed: int | None, plugins: Sequence
-) -> tuple[dict[str, Any], list[Path]]:
-    """Arguments of `sweep.plan.make_plan` from what a user gave; loads the plugin files."""
+    models: Any, attacks: Any, datasets: Any, eps: Any, suite: str | Path | None, limit: int | None, seed: int | None,
+    plugins: Sequence[str | Path],
+) -> tuple[Request, list[str]]:  # fmt: skip
+    """What a user asked for, complete, and a line that says which axes were filled from the default suite.
+
+    Loads the plugin files.
+    """
+    from .sweep.plan import Request, Sweep
+
     paths = [Path(path).resolve() for path in plugins]
     for path in paths:
         registry.load_plugin_file(path)
-    given = {
-        "models": _texts(models), "attacks": _texts(attacks), "datasets": _texts(datasets), "eps": _texts(eps),
-        "limit": None if limit is None else whole(limit, "limit"),
-    }  # fmt: skip
-    if suite is None and not (given["models"] or given["attacks"] or given["datasets"]):
-        suite = "tiny"
-    chosen = read_suite(suite) if suite is not None else {"attacks": ["clean", "pgd"]}
+    axes = {"models": models, "attacks": attacks, "datasets": datasets, "eps": eps}
+    given: dict[str, Any] = {axis: _texts(values) for axis, values in axes.items()}
+    given["limit"] = None if limit is None else whole(limit, "limit")
+    filled: list[str] = []
+    chosen = read_suite(DEFAULT if suite is None else suite)
+    if suite is None and any(given[axis] for axis in LISTS):
+        kept = [axis for axis in LISTS if not given[axis]]
+        filled = [f"{axis} of the suite {DEFAULT}: {' '.join(map(str, chosen[axis]))}" for axis in kept]
+        if given["datasets"]:  # the suite's number of samples is for its own datasets
+            chosen = {key: value for key, value in chosen.items() if key != "limit"}
+        elif limit is None:
+            filled.append(f"{chosen['limit']} samples of each")
     seed = whole(chosen.get("seed", 0) if seed is None else seed, "seed")
     if not 0 <= seed < 2**63:
         raise UserError(f"seed {seed} cannot be used; a seed is a whole number from 0 to 2**63 - 1")
-    return {"sweeps": sweeps_of(chosen, given), "seed": seed, "precision": chosen.get("precision", "auto")}, paths
+    sweeps = tuple(Sweep.of(**sweep) for sweep in sweeps_of(chosen, given))
+    note = [f"not given, so taken from the default: {'; '.join(filled)}"] if filled else []
+    return Request(sweeps, seed, chosen.get("precision", "auto"), plugins=tuple(map(str, paths))), note
 
 
 def _texts(values: Any) -> list[str]:
@@ -184,17 +207,18 @@ def _texts(values: Any) -> list[str]:
     return [str(value) for value in ([values] if isinstance(values, (str, int, float, Fraction)) else values)]
 
 
-def invocation(request: Mapping[str, Any], plan: Any, plugins: Sequence[Path], hardware: str) -> dict[str, Any]:
+def invocation(request: Request, plan: Plan, hardware: str) -> dict[str, Any]:
     """What run.json keeps of one call: the command, the canonical request, versions and the device."""
+    from .cell import to_json
+
+    by_hand = Path(sys.argv[0]).name in ("robustcal", "__main__.py")
     return {
-        "command": " ".join(shlex.quote(word) for word in ["robustcal", *sys.argv[1:]])
-        if Path(sys.argv[0]).name in ("robustcal", "cli.py", "__main__.py") else "robustcal.bench(...)",
-        "request": {**request, "sweeps": [dict(sweep) for sweep in request["sweeps"]]},
-        "specs": {axis: list(dict.fromkeys(cell[axis.rstrip("s")] for cell in plan.cells)) for axis in ("models", "attacks", "datasets")},
-        "plugins": [str(path.name) for path in plugins],
+        "command": shlex.join(["robustcal", *sys.argv[1:]]) if by_hand else "robustcal.bench(...)",
+        "request": {**to_json(request), "plugins": [Path(path).name for path in request.plugins]},
+        "specs": {f"{axis}s": plan.distinct(axis) for axis in ("model", "attack", "dataset")},
         "device": hardware,
         "versions": versions(),
-    }  # fmt: skip
+    }
 
 
 def versions() -> dict[str, str]:
@@ -242,6 +266,8 @@ def attack(
     from .sweep.single import attack_once
 
     def at(radius: str | float) -> torch.Tensor:
-        return attack_once(spec, classifier, images, labels, radius, ids, seed, lambda model, names: load_model(model).classifier(names))
+        return attack_once(
+            spec, classifier, images, labels, radius, ids, seed, lambda model, names: load_model(model).classifier(names)
+        )
 
-    return {radius: at(radius) for radius in eps} if isinstance(eps, (list, tuple)) else at(eps)
+    return at(eps) if isinstance(eps, (str, int, float)) else {radius: at(radius) for radius in eps}

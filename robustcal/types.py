@@ -138,22 +138,6 @@ class Threat:
     returns: str = "last"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One (model, dataset, attack, radius) of a sweep. Its `id` is a content hash, see `engine.plan.cell_id`."""
-
-    id: str
-    model: str
-    dataset: str
-    attack: str
-    eps: Fraction
-    threat: Threat
-    precision: str
-    seed: int
-    n: int
-    identity: Mapping[str, Any]
-
-
 #: Columns of the records, one row per sample. `Records` is a mapping from these names to arrays of equal length.
 RECORD_COLUMNS: dict[str, str] = {
     "id": "stable sample id",

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from cells import cell
 
 from robustcal.records.store import Run
 
@@ -66,43 +67,34 @@ def records(n: int, classes: int, pull: float, sharpness: float, seed: int, pref
 def make_run(
     path: Path, *, models=("clip", "tecoa", "ucat"), attacks=("clean", "pgd", "cw"),
     datasets=("digits", "letters"), radii=("1/255", "2/255"), n=96, classes=10, classnames=None, seed=0, weights=0, time=0.0, precision="fp32",
-    multi=False,
+    multi=False, size=None,
 ) -> Run:  # fmt: skip
-    """Write a complete run directory at `path`."""
+    """Write a complete run directory at `path`. n: at most 128, one shard; `size` of the data set: default n."""
     versions = {"robustcal": "0.1.0", "torch": "2.15.0"}
     command = shlex.join(
         ["robustcal", "bench", "--models", *models, "--attacks", *attacks, "--datasets", *datasets, "--eps", *radii]
     )
     run = Run.create(path, {"command": command, "versions": versions, "device": "cpu", "seed": seed, "time": time})
     for m, model in enumerate(models):
-        for d, dataset in enumerate(datasets):
+        for dataset in datasets:
             names = list(classnames or [f"class {i}" for i in range(classes)])
-            for a, attack in enumerate(attacks):
+            for attack in attacks:
                 for eps in ("0",) if attack == "clean" else radii:
                     name = attack.split(":")[0]
                     strength = float(Fraction(eps) * 255)
                     pull = PULL.get(name, 0.8) * strength * (1 - MODELS.get(model, 0.3))
-                    text = f"{model}|{dataset}|{attack}|{eps}|{seed}|{n}|{classes}|{weights}|{precision}"
-                    cell = {
-                        "id": hashlib.sha256(text.encode()).hexdigest()[:16],
-                        "order": [m, d, a, float(Fraction(eps))],
-                        "model": model, "dataset": dataset, "attack": attack, "eps": eps,
-                        "threat": {"eps": float(Fraction(eps)), "norm": "linf", "low": 0.0, "high": 1.0,
-                                   "resolution": 32, "goal": "untargeted", "returns": "best"},
-                        "precision": precision, "seed": seed, "n": n, "subset": f"first {n}",
-                        "classnames": names, "templates": ["a photo of a {}"], "task": "multi" if multi else "single", "resolution": 32,
-                        "attack_meta": {"kind": KINDS.get(name, "white-box"), "accuracy_only": name == "autoattack",
-                                        "returns": "best", "goal": "untargeted"},
-                        "identity": {"weights": f"sha256:{hashlib.sha256(f'{model}{weights}'.encode()).hexdigest()}",
-                                     "data": hashlib.sha256(dataset.encode()).hexdigest()[:16], "samples": f"{n}-{seed}",
-                                     "prompts": "1234abcd5678ef90", "attack": attack, "attack_version": 1, "seed": seed,
-                                     "precision": precision},
-                    }  # fmt: skip
-                    run.add_cell(cell)
+                    made = cell(
+                        attack, eps, model=model, dataset=dataset, n=n, classnames=tuple(names), precision=precision, seed=seed,
+                        weights=f"sha256:{hashlib.sha256(f'{model}{weights}'.encode()).hexdigest()}", order=f"order {seed}",
+                        data=hashlib.sha256(dataset.encode()).hexdigest()[:16], prompts="1234abcd5678ef90", returns="best",
+                        kind=KINDS.get(name, "white-box"), accuracy_only=name == "autoattack", model_place=m,
+                        task="multi" if multi else "single", dataset_size=size or n,
+                    )  # fmt: skip
+                    run.add_cell(made)
                     key = int(hashlib.sha256(dataset.encode()).hexdigest()[:6], 16) + seed
                     columns = records(n, len(names), pull, 60 + 10 * m, key, dataset, float(Fraction(eps)))
                     if multi:  # the label and the class after it are true of an image
                         columns["labels"] = [[int(k), int(k + 1) % len(names)] for k in columns["label"]]
                         columns["label"] = np.full(n, -1)
-                    run.write_shard(cell["id"], 0, columns)
+                    run.write_shard(made.id, 0, columns)
     return run

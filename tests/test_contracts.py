@@ -16,20 +16,21 @@ from robustcal.types import Dataset
 PACKAGE = registry.ROOT
 FAMILIES = ("models", "datasets", "attacks", "objectives", "metrics")
 #: What each room may import from the package, besides itself.
-GROUND = {"types", "noise", "dirichlet", "exact", "world", "registry", "clip", "records"}
+GROUND = {"types", "noise", "dirichlet", "exact", "cell", "world", "registry", "clip", "records"}
 MAY_IMPORT = {
     "types": set(),
+    "cell": {"types"},
     "noise": {"types"},
     "dirichlet": {"types"},
     "exact": set(),
     "world": {"types"},
     "registry": {"types"},
     "clip": {"types"},
-    "records": {"types"},
+    "records": {"types", "cell"},
     **{family: GROUND for family in FAMILIES},
     "sweep": GROUND | set(FAMILIES),
     "check": GROUND | set(FAMILIES),
-    "report": {"types", "records", "registry", "metrics"},
+    "report": {"types", "cell", "records", "registry", "metrics"},
     "train": GROUND | set(FAMILIES) | {"check"},
     "api": GROUND | {"sweep", "report"},
     "cli": GROUND | set(FAMILIES) | {"sweep", "check", "report", "train", "api"},

@@ -12,7 +12,7 @@ from synthetic_run import records as invented
 
 from robustcal.metrics.weighted import Means, Weighted
 from robustcal.registry import ROOT, Plugin, register
-from robustcal.report import stats
+from robustcal.report import catalogue, stats
 from robustcal.report.proportions import average_limits
 from robustcal.report.report import check_request
 from robustcal.report.resample import Resamples
@@ -383,22 +383,22 @@ def test_seed_spread_is_the_t_interval():
 
 # -- declarations ------------------------------------------------------------------------------------------------
 def test_every_returned_name_of_the_cell_metrics_is_declared():
-    declared = stats.declarations()
+    declared = catalogue.declarations()
     for metric in stats.CELL_METRICS + ("adaptive", "selective", "decomposition", "classwise"):
         for name in stats.metric_function(metric)(rows(50)):
             assert name in declared, name
-    assert stats.direction_of("ece") == "lower" and stats.unit_of("ece") == "fraction"
-    assert stats.unit_of("nll") == "nats" and stats.direction_of("no_such_name") == "none"
+    assert stats.direction_of("ece") == "lower" and catalogue.unit_of("ece") == "fraction"
+    assert catalogue.unit_of("nll") == "nats" and stats.direction_of("no_such_name") == "none"
 
 
 def test_columns_of_metrics_suffice():
     data = rows(60)
     others = ("adaptive", "selective", "decomposition", "classwise", "kolmogorov", "smooth")
     for metric in stats.CELL_METRICS + others:
-        names = stats.columns_of([metric])
+        names = catalogue.columns_of([metric])
         assert dict(stats.metric_function(metric)({name: data[name] for name in names if name in data}))
-    assert "top_logits" not in stats.columns_of(stats.CELL_METRICS) and "id" in stats.columns_of(stats.CELL_METRICS)
-    assert stats.columns_of(["accuracy", lambda records: {}]) is None
+    assert "top_logits" not in catalogue.columns_of(stats.CELL_METRICS) and "id" in catalogue.columns_of(stats.CELL_METRICS)
+    assert catalogue.columns_of(["accuracy", lambda records: {}]) is None
 
 
 # -- parameters --------------------------------------------------------------------------------------------------

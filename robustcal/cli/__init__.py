@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.environ["ROBUSTCAL_DATA"] = options.data_root
         from . import commands
 
-        return getattr(commands, options.command.replace("-", "_"))(options)
+        return int(getattr(commands, options.command.replace("-", "_"))(options))
     except UserError as error:
         print(f"robustcal: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

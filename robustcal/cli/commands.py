@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import registry
 from ..types import UserError
 from .progress import Progress, print_training
+
+if TYPE_CHECKING:
+    from ..sweep.conduct import Failure
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -26,21 +31,34 @@ def bench(options: argparse.Namespace) -> int:
         return dry_run(options, chosen, batch_size)
     from .. import api
 
-    with Progress() as progress:
+    with Progress() as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # failures are printed
         run = api.bench(
-            **chosen, device=options.device, precision=options.precision, batch_size=batch_size,
-            workers=workers, plugins=options.plugin, out=options.out, progress=progress,
+            **chosen, until=options.until, device=options.device, precision=options.precision, batch_size=batch_size,
+            workers=workers, plugins=options.plugin, out=options.out, progress=progress, strict=options.strict,
             engine=options.engine, skip_unreadable=options.skip_unreadable,
         )  # fmt: skip
     if options.no_report:
         print(f"cells: {run.path / 'cells.csv'}")
-        return 0
-    from ..report.report import text_table, write_report
+    else:
+        from ..report.report import text_table, write_report
 
-    print(text_table(run.results))
-    page = write_report(run.results, ["md", "tex", "diagrams", "html"], run.path / "report")[-1]
-    print(f"\nrecords and cells.csv: {run.path}\nresults page:          {page}")
-    return 0
+        print(text_table(run.results))
+        page = write_report(run.results, ["md", "tex", "diagrams", "html"], run.path / "report")[-1]
+        print(f"\nrecords and cells.csv: {run.path}\nresults page:          {page}")
+    for note in run.notes:
+        progress.line(f"robustcal: {note}")  # those that were not said at the start
+    return failed(run.failures)
+
+
+def failed(failures: Sequence[Failure]) -> int:
+    """Say on stderr what could not be done. The exit status: 0 if nothing, else 2."""
+    for failure in failures:
+        cost = f" ({failure.cells} cells)" if failure.cells > 1 else ""
+        print(f"robustcal: failed: {failure}{cost}", file=sys.stderr)
+    if failures:
+        print("robustcal: everything else is computed; the same command tries what failed again", file=sys.stderr)
+    return 2 if failures else 0
 
 
 def positive(text: str | int | None, option: str, also: str = "") -> int | None:
@@ -58,21 +76,18 @@ def positive(text: str | int | None, option: str, also: str = "") -> int | None:
 
 def dry_run(options: argparse.Namespace, chosen: Mapping[str, Any], batch_size: int | None) -> int:
     """``robustcal bench --dry-run``: the plan and its cost; nothing computed, nothing fetched, nothing written."""
-    from importlib import import_module
-
-    from ..api import pick_engine, plan_request
+    from ..api import plan_request
+    from ..sweep.engine import pick_engine
     from .dry_run import screen
 
-    pick_engine(options.engine)
-    names = ("models", "attacks", "datasets", "eps", "suite", "limit", "seed")
-    request, plugins = plan_request(*(chosen[name] for name in names), options.plugin)
-    request |= {"skip_unreadable": options.skip_unreadable, "plugins": [str(path) for path in plugins]}
-    precision = request["precision"] if options.precision == "auto" else options.precision
-    engine = import_module(f"robustcal.sweep.{'ray' if options.engine == 'ray' else 'estimate'}")
-    print(screen(engine.outlook(
-        request, device=options.device, precision=precision, batch_size=batch_size,
-        workers=positive(options.workers, "--workers"),
-    )))  # fmt: skip
+    engine = pick_engine(options.engine)
+    request, notes = plan_request(**chosen, plugins=options.plugin)
+    precision = request.precision if options.precision == "auto" else options.precision
+    cost = engine.outlook(
+        replace(request, skip_unreadable=options.skip_unreadable), device=options.device, precision=precision,
+        batch_size=batch_size, workers=positive(options.workers, "--workers"),
+    )  # fmt: skip
+    print("\n".join([*notes, screen(cost)]))
     return 0
 
 
@@ -94,7 +109,7 @@ def report(options: argparse.Namespace) -> int:
         print(explain(runs, options.explain, wanted))
         return 0
     if options.images is not None:
-        draw_images(runs, options.images, positive(options.top, "--top"), out)
+        draw_images(runs, options.images, positive(options.top, "--top") or 1, out)
     if not formats:
         return 0
     if layout is None and wanted and "text" in formats:
@@ -117,17 +132,20 @@ def draw_images(runs: list[Any], name: str, count: int, out: Path) -> None:
     from ..sweep.replay import replay
 
     source = the_source(merge(runs)[0], name)
-    if not source.cell["id"].startswith(name):
-        raise UserError(f"cell '{name}' is a worst case over attacks and has no images of its own; name one of its members, such as {source.cell['id']}")
+    if not source.cell.id.startswith(name):
+        which = f"name one of its members, such as {source.cell.id}"
+        raise UserError(f"cell '{name}' is a worst case over attacks and has no images of its own; {which}")
     rows = worst_rows(source, count)
     found = replay(source.cell, [row.id for row in rows])
     for path in write_images(source, rows, found.clean, found.attacked, out):
         print(path)
-    unlike = [row.id for row, now in zip(rows, found.predictions) if row.prediction != source.cell["classnames"][now]]
+    unlike = [row.id for row, now in zip(rows, found.predictions) if row.prediction != source.cell.classnames[now]]
     said = "all predictions are those of the record"
     if unlike:
-        said = f"{len(unlike)} of {len(rows)} predictions are not those of the record, such as {unlike[0]}: the attack depends on its batch, or hardware or versions differ"
-    print(f"{len(rows)} images attacked again; {said}; the page shows them when it is made again: --format html", file=sys.stderr if unlike else sys.stdout)
+        why = "the attack depends on its batch, or hardware or versions differ"
+        said = f"{len(unlike)} of {len(rows)} predictions are not those of the record, such as {unlike[0]}: {why}"
+    stream = sys.stderr if unlike else sys.stdout
+    print(f"{len(rows)} images attacked again; {said}; the page shows them when it is made again: --format html", file=stream)
 
 
 def pieces(words: list[str]) -> list[str]:
@@ -168,7 +186,7 @@ def details(entry: registry.Entry) -> dict[str, Any]:
 
     card = registry.datasets.cards()[entry.name]
     present, hint = availability(card)
-    facts = {key: card[key] for key in ("source", "split", "classes", "size", "resolution") if key in card}
+    facts: dict[str, Any] = {key: card[key] for key in ("source", "split", "classes", "size", "resolution") if key in card}
     return {**facts, "present": "yes" if present else f"no ({hint})"}
 
 

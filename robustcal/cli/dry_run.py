@@ -4,44 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import registry
 from ..types import Param, UserError, format_param
 
-
-def screen(found: Mapping[str, Any]) -> str:
-    """The text of an outlook (`engine.estimate.outlook`): attacks, data sets, models, then the sums."""
-    absent = found["absent"]
-    blocks = [headline(found), attack_lines(found["attacks"]), dataset_lines(found["datasets"], absent)]
-    return "\n\n".join([*blocks, model_lines(found["models"], absent), sums(found)])
+if TYPE_CHECKING:
+    from ..sweep.estimate import AttackCost, DatasetSize, ModelCost, Outlook
 
 
-def headline(found: Mapping[str, Any]) -> str:
+def screen(found: Outlook) -> str:
+    """The text of an outlook (`estimate.outlook`): attacks, data sets, models, then the sums."""
+    absent = found.absent
+    blocks = [headline(found), attack_lines(found.attacks), dataset_lines(found.datasets, absent)]
+    return "\n\n".join([*blocks, model_lines(found.models, absent), sums(found)])
+
+
+def headline(found: Outlook) -> str:
     """How many cells, and of what."""
-    axes = " x ".join(f"{len(found[axis])} {axis[: len(axis) - (len(found[axis]) == 1)]}" for axis in ("models", "attacks", "datasets"))
-    return f"{found['cells']} cells: {axes}" + (f", eps {' '.join(found['eps'])}" if found["eps"] else "")
+    sizes = {axis: len(getattr(found, axis)) for axis in ("models", "attacks", "datasets")}
+    axes = " x ".join(f"{count} {axis if count > 1 else axis[:-1]}" for axis, count in sizes.items())
+    return f"{found.cells} cells: {axes}" + (f", eps {' '.join(found.eps)}" if found.eps else "")
 
 
-def attack_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+def attack_lines(rows: Sequence[AttackCost]) -> str:
     """A table of attacks and what they cost."""
-    lines = [(brief("attacks", row["spec"]), f"{row['forwards']:,}", f"{row['backwards']:,}", "") for row in rows]
+    lines = [(brief("attacks", row.spec), f"{row.forwards:,}", f"{row.backwards:,}", "") for row in rows]
     return table(("attack, of one sample at most", "forward passes", "input gradients", ""), lines)
 
 
-def dataset_lines(rows: Sequence[Mapping[str, Any]], absent: Mapping[str, str]) -> str:
+def dataset_lines(rows: Sequence[DatasetSize], absent: Mapping[str, str]) -> str:
     """A table of data sets, and how to get those that are not here."""
     lines = [
-        (brief("datasets", row["spec"]), f"{row['n']:,}", f"{row['classes']:,}", str(row["resolution"]), here(row, absent))
+        (brief("datasets", row.spec), f"{row.n:,}", f"{row.classes:,}", str(row.resolution), here(row, absent))
         for row in rows
     ]  # fmt: skip
     return table(("data set", "samples", "classes", "pixels", "here"), lines)
 
 
-def model_lines(rows: Sequence[Mapping[str, Any]], absent: Mapping[str, str]) -> str:
+def model_lines(rows: Sequence[ModelCost], absent: Mapping[str, str]) -> str:
     """A table of models, how long they take, and how to get those that are not here."""
     lines = [
-        (brief("models", row["spec"]), f"{row['forward'] * 1e3:.3g} ms", f"{row['gradient'] * 1e3:.3g} ms", row["stand_in"] or "itself", here(row, absent))
+        (
+            brief("models", row.spec), f"{row.forward * 1e3:.3g} ms", f"{row.gradient * 1e3:.3g} ms", row.stand_in or "itself",
+            here(row, absent),
+        )
         for row in rows
     ]  # fmt: skip
     return table(("model, for one image", "forward", "and gradient", "timed as", "here"), lines)
@@ -67,23 +74,23 @@ def _number(value: Param) -> str:
         return str(value)
 
 
-def here(row: Mapping[str, Any], absent: Mapping[str, str]) -> str:
+def here(row: ModelCost | DatasetSize, absent: Mapping[str, str]) -> str:
     """``yes``, or how to get it."""
-    return f"no: {absent[row['spec']]}" if row["spec"] in absent else "yes"
+    return f"no: {absent[row.spec]}" if row.spec in absent else "yes"
 
 
-def sums(found: Mapping[str, Any]) -> str:
+def sums(found: Outlook) -> str:
     """The cost of everything, aligned."""
-    where = f"{found['workers']} {found['device']} worker{'s' * (found['workers'] > 1)} ({found['hardware']}, {found['precision']})"
+    where = f"{found.workers} {found.device} worker{'s' * (found.workers > 1)} ({found.hardware}, {found.precision})"
     lines = [
-        ("samples", f"{found['samples']:,} in {found['shards']:,} shards"),
-        ("passes", f"{found['forwards']:,} forward passes, {found['backwards']:,} input gradients"),
-        ("records", size(found["bytes"])),
-        ("time", f"about {hours(found['seconds'])} on {where}, timed just now"),
+        ("samples", f"{found.samples:,} in {found.shards:,} shards"),
+        ("passes", f"{found.forwards:,} forward passes, {found.backwards:,} input gradients"),
+        ("records", size(found.bytes)),
+        ("time", f"about {hours(found.seconds)} on {where}, timed just now"),
     ]
-    missing = {axis: sum(row["spec"] in found["absent"] for row in found[axis]) for axis in ("models", "datasets")}
+    missing = {axis: sum(row.spec in found.absent for row in getattr(found, axis)) for axis in ("models", "datasets")}
     if any(missing.values()):
-        said = " and ".join(f"{count} of {len(found[axis])} {axis}" for axis, count in missing.items() if count)
+        said = " and ".join(f"{count} of {len(getattr(found, axis))} {axis}" for axis, count in missing.items() if count)
         lines.append(("not here", f"{said}; planned from their cards, timed with random weights and images"))
     return "\n".join(f"{name:<9}{text}" for name, text in lines)
 
@@ -93,22 +100,24 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
     lines = []
     for row in (head, *rows):
-        cells = [text.ljust(width) if at in (0, len(head) - 1) else text.rjust(width) for at, (text, width) in enumerate(zip(row, widths))]
-        lines.append("  ".join(cells).rstrip())
+        placed = enumerate(zip(row, widths))
+        outer = (0, len(head) - 1)
+        lines.append("  ".join(text.ljust(width) if at in outer else text.rjust(width) for at, (text, width) in placed).rstrip())
     return "\n".join(lines)
 
 
 def size(count: float) -> str:
     """``6412345678`` -> ``6.4 GB``."""
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
             return f"{count:.3g} {unit}"
         count /= 1000
+    return f"{count:.3g} TB"
 
 
 def hours(seconds: float) -> str:
     """``75`` -> ``1 min 15 s``; ``5e7`` -> ``13,888 h``."""
-    minutes, rest = divmod(int(round(seconds)), 60)
+    minutes, rest = divmod(round(seconds), 60)
     whole, minutes = divmod(minutes, 60)
     if whole >= 100:
         return f"{whole:,} h"

@@ -63,7 +63,9 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     many("--attacks", "attack specs, such as: clean pgd:steps=100 torchattacks:DIFGSM")
     many("--datasets", "dataset specs, such as: digits cifar10 folder:PATH webdataset:PATH")
     many("--eps", "radii in [0, 1] pixel units, such as: 1/255 4/255")
-    bench.add_argument("--limit", type=int, metavar="N", help="a seeded, class-balanced subset of N samples per dataset")
+    bench.add_argument("--limit", type=int, metavar="N", help="the first N samples of each dataset's seeded, class-balanced order")
+    bench.add_argument("--until", metavar="METRIC=WIDTH", help="more samples until the 95 %% half-widths are reached: ece=0.02,accuracy=0.03")
+    bench.add_argument("--strict", action="store_true", help="stop at the first model, dataset or cell that fails")
     bench.add_argument("--seed", type=int, help="seed of attack noise and subsets (default 0)")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (auto: all GPUs, else the CPU)")
     bench.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"],

@@ -5,7 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .dry_run import hours
+
+if TYPE_CHECKING:
+    from ..sweep.events import Event, Planned, ShardDone
 
 
 def print_training(event: Mapping[str, Any]) -> None:
@@ -17,50 +22,64 @@ class Progress:
     """A bar with time left on a terminal; plain lines, at most one every ten seconds, elsewhere."""
 
     def __init__(self) -> None:
-        self.bar, self.done, self.total, self.last = None, 0, 0, 0.0
+        self.bar: Any = None
+        self.done, self.total, self.last = 0, 0, 0.0
         self.start: float | None = None  # when the first shard was begun: not the loading of models before it
+        self.said: set[str] = set()
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        if event["event"] == "plan":
-            self.planned(event)
-        elif event["event"] == "shard":
-            self.finished(event)
-        elif event["event"] == "restart":
-            print(f"robustcal: a worker died (status {event['exitcode']}) and was started again", file=sys.stderr)
+    def __call__(self, event: Event) -> None:
+        from ..sweep import events
 
-    def planned(self, event: Mapping[str, Any]) -> None:
+        if isinstance(event, events.Planned):
+            self.planned(event)
+        elif isinstance(event, events.ShardDone):
+            self.finished(event)
+        elif isinstance(event, events.CellFailed):
+            self.line(f"robustcal: failed: {event.reason if event.title in event.reason else f'{event.title}: {event.reason}'}")
+        else:
+            self.line(f"robustcal: a worker died ({event.reason}) and was started again")
+
+    def line(self, text: str) -> None:
+        """A line on stderr, above the bar; once."""
+        if text in self.said:
+            return
+        self.said.add(text)
+        if self.bar is not None:
+            self.bar.clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def planned(self, event: Planned) -> None:
         """Say what there is to do."""
-        for line in event["warnings"]:
-            print(f"robustcal: {line}", file=sys.stderr)
-        self.total, self.done, self.start = event["pending"], 0, None
-        kept = event["shards"] - event["pending"]
-        print(f"{event['cells']} cells, {event['samples']} samples; {event['pending']} shards to compute, {kept} already there", flush=True)
+        for line in event.notes:
+            self.line(f"robustcal: {line}")
+        self.total, self.done, self.start = event.pending, 0, None
+        kept = event.shards - event.pending
+        there = f"{event.pending} shards to compute, {kept} already there"
+        print(f"{event.cells} cells, {event.samples} samples; {there}", flush=True)
         if sys.stderr.isatty() and self.total:
             from tqdm import tqdm
 
-            self.bar = tqdm(total=self.total, unit="shard", bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} shards [{elapsed}{postfix}]")
+            self.__exit__()
+            form = "{l_bar}{bar}| {n_fmt}/{total_fmt} shards [{elapsed}{postfix}]"
+            self.bar = tqdm(total=self.total, unit="shard", bar_format=form)
 
-    def finished(self, event: Mapping[str, Any]) -> None:
+    def finished(self, event: ShardDone) -> None:
         """Count a shard."""
         now = time.monotonic()
-        self.start = now - event["seconds"] if self.start is None else self.start
+        self.start = now - event.seconds if self.start is None else self.start
         self.done += 1
+        left = f"about {hours((now - self.start) / self.done * (self.total - self.done))} left"
         if self.bar is not None:
-            self.bar.set_postfix_str(self.left(now), refresh=False)
+            self.bar.set_postfix_str(left, refresh=False)
             self.bar.update()
         elif now - self.last > 10 or self.done == self.total:
             self.last = now
-            print(f"{self.done}/{self.total} shards, {self.left(now)}", flush=True)
+            print(f"{self.done}/{self.total} shards, {left}", flush=True)
 
-    def left(self, now: float) -> str:
-        """The time left if the shards to come take as long as those that are done."""
-        from .dry_run import hours
-
-        return f"about {hours((now - self.start) / self.done * (self.total - self.done))} left"

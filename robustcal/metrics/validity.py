@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from scipy.special import bdtrc
 
+from ..cell import Cell
 from ..registry import parse_spec
 from ..types import Records, Spec
-
-Cell = Mapping[str, Any]
 
 #: Flag -> (meaning, next step). The first six are set per sample by the engine, the others per cell from here.
 FLAGS: dict[str, tuple[str, str]] = {
@@ -94,29 +92,29 @@ def cross_flags(cells: Sequence[Cell], read: Callable[[str], Records]) -> dict[s
         cells: as stored in ``cell.json``; of one or of many models and datasets.
         read: cell id -> records; of them `id` and `correct` are used, each cell's at most once.
     """
-    found: dict[str, list[str]] = {cell["id"]: own_flags(cell) for cell in cells}
+    found: dict[str, list[str]] = {cell.id: own_flags(cell) for cell in cells}
     groups: dict[tuple, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell["model"], cell["dataset"], cell.get("precision"), cell["n"]), []).append(cell)
+        groups.setdefault((cell.model, cell.dataset, cell.precision, cell.n), []).append(cell)
     for group in groups.values():
-        compared = [c for c in group if c["attack_meta"]["kind"] in HARMFUL and _untargeted(c)]
-        controls = [c for c in group if c["attack_meta"]["kind"] == "control"]
+        compared = [c for c in group if c.kind in HARMFUL and _untargeted(c)]
+        controls = [c for c in group if c.kind == "control"]
         if len(compared) + len(controls) > 1:
-            table = {c["id"]: _outcome(read(c["id"])) for c in compared + controls}
+            table = {c.id: _outcome(read(c.id)) for c in compared + controls}
             for flag, rule in RULES.items():
-                for cell in rule(compared, controls, lambda a, b: _weaker(table[a["id"]], table[b["id"]])):
-                    found[cell["id"]].append(flag)
+                for cell in rule(compared, controls, lambda a, b: _weaker(table[a.id], table[b.id])):
+                    found[cell.id].append(flag)
     return {name: list(dict.fromkeys(flags)) for name, flags in found.items()}
 
 
 def own_flags(cell: Cell) -> list[str]:
     """Flags that follow from the definition of one cell."""
-    meta, flags = cell["attack_meta"], []
-    if len(cell.get("classnames", ())) and len(cell["classnames"]) < meta.get("min_classes", 2):
+    flags = []
+    if len(cell.classnames) < cell.min_classes:
         flags.append("few-classes")
-    if meta.get("accuracy_only"):
+    if cell.accuracy_only:
         flags.append("accuracy-only")
-    if cell.get("skipped"):
+    if cell.skipped:
         flags.append("unreadable-skipped")
     return flags
 
@@ -141,7 +139,7 @@ def _more_steps_weaker(attacks, controls, weaker):
 
 def _larger_radius_weaker(attacks, controls, weaker):
     def same(a: Cell, b: Cell) -> bool:
-        return a["attack"] == b["attack"] and a["threat"]["norm"] == b["threat"]["norm"]
+        return a.attack == b.attack and a.threat.norm == b.threat.norm
 
     return [a for a in attacks if any(same(a, b) and _eps(a) > _eps(b) and weaker(a, b) for b in attacks)]
 
@@ -150,8 +148,8 @@ def _black_box_stronger(attacks, controls, weaker):
     flagged = []
     for ball in dict.fromkeys(_ball(a) for a in attacks):
         here = [a for a in attacks if _ball(a) == ball]
-        white = [a for a in here if a["attack_meta"]["kind"] == "white-box"]
-        blind = [a for a in here if a["attack_meta"]["kind"] != "white-box"]
+        white = [a for a in here if a.kind == "white-box"]
+        blind = [a for a in here if a.kind != "white-box"]
         if any(all(weaker(w, b) for w in white) for b in blind):
             flagged += white
     return flagged
@@ -183,20 +181,20 @@ def _outcome(records: Records) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _untargeted(cell: Cell) -> bool:
-    return cell["attack_meta"].get("goal", "untargeted") == "untargeted"
+    return cell.threat.goal == "untargeted"
 
 
 def _eps(cell: Cell) -> Fraction:
-    return Fraction(str(cell["eps"]))
+    return Fraction(cell.eps)
 
 
 def _ball(cell: Cell) -> tuple[str, Fraction]:
-    return cell["threat"]["norm"], _eps(cell)
+    return cell.threat.norm, _eps(cell)
 
 
 def _without(cell: Cell, budget: str) -> tuple[str, int | None]:
     """The attack's spec without its budget, and the budget."""
-    spec = parse_spec(cell["attack"])
+    spec = parse_spec(cell.attack)
     params = dict(spec.params)
     size = params.pop(budget, None)
     return str(Spec(spec.name, spec.variant, params)), None if size in (None, "none") else int(size)

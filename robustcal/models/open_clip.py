@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,8 @@ FORMS = "ARCH/TAG such as ViT-B-32/openai, hf-hub:ORG/NAME, or local-dir:PATH"
 def identity(
     *, variant: str | None = None, card: dict | None = None, activation: str | None = None, normalise: str | None = None
 ) -> str:
-    """What the model is, without loading it: the hash of a folder, or the name of published weights."""
+    """What the model is, without loading it: the hash of a folder; or the name of published weights, and the hash of their
+    bytes once they are here."""
     source = _source(variant, card)
     changes = (activation,) if normalise is None else (activation, normalise)
     if source.startswith(LOCAL):
@@ -35,7 +36,8 @@ def identity(
         hub_name(source)
     else:
         split_tag(source)
-    return weights.digest(source, *changes)
+    here = cached_weights(source)
+    return weights.digest(source, *changes, *([weights.sha256(here)] if here else []))
 
 
 @register.model(identity=identity)
@@ -148,20 +150,32 @@ def published(source: str) -> tuple[bool, str]:
 
     Anything else is not published, so it is here or nowhere: (True, "").
     """
+    where, _ = _address(source)
+    return not where or cached_weights(source) is not None, where
+
+
+def cached_weights(source: str) -> Path | None:
+    """The file with the weights of ``ARCH/TAG`` or ``hf-hub:ORG/NAME``, if it is on this machine."""
+    where, names = _address(source)
+    if where.startswith(("http:", "https:")):
+        path = Path("~/.cache/clip").expanduser() / names[0]
+        return path if path.is_file() else None
+    return hub.cached(where, names) if where else None
+
+
+def _address(source: str) -> tuple[str, Sequence[str]]:
+    """The hub repository or address that weights are published at, and the names their file may have; ("", ()) for none."""
     from open_clip.pretrained import get_pretrained_cfg
 
     if source.startswith(HUB):
-        name = hub_name(source)
-        return hub.cached(name, blueprint.WEIGHT_NAMES) is not None, name
+        return hub_name(source), blueprint.WEIGHT_NAMES
     arch, tag = source.partition("/")[::2]
-    facts = get_pretrained_cfg(arch, tag) if tag and arch in architectures() else None
-    if not facts:
-        return True, ""
+    facts = (get_pretrained_cfg(arch, tag) if tag and arch in architectures() else None) or {}
     repository, _, file = facts.get("hf_hub", "").rpartition("/")
     if repository:
-        return hub.cached(repository, [file] if file else blueprint.WEIGHT_NAMES) is not None, repository
+        return repository, [file] if file else blueprint.WEIGHT_NAMES
     address = str(facts.get("url", ""))
-    return (Path("~/.cache/clip").expanduser() / Path(address).name).is_file(), address
+    return (address, [Path(address).name]) if address else ("", ())
 
 
 def split_tag(source: str) -> tuple[str, str | None]:

@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..types import UserError
@@ -56,10 +56,8 @@ class Claims:
     def renew(self, name: str) -> None:
         """Say that the worker of an own claim is alive."""
         if self._mine(name):
-            try:
+            with suppress(OSError):  # taken over meanwhile, or the folder is gone: the shard's rename will tell
                 os.utime(self.folder / name)
-            except OSError:  # taken over meanwhile, or the folder is gone: the shard's rename will tell
-                pass
 
     def release(self, name: str) -> None:
         """Give an own claim up; one that was taken over meanwhile stays."""
@@ -102,7 +100,7 @@ class Claims:
 
     def _mine(self, name: str) -> bool:
         try:
-            return json.loads((self.folder / name).read_text()) == self.owner
+            return bool(json.loads((self.folder / name).read_text()) == self.owner)
         except (OSError, ValueError):
             return False
 

@@ -163,7 +163,8 @@ def check(path: Path, stamp: Mapping[str, str]) -> None:
 
 def skipped_in(path: Path) -> list[str]:
     """The ids of samples that a shard left out because their image could not be read."""
-    return json.loads((pq.read_schema(path).metadata or {}).get(SKIPPED.encode(), b"[]"))
+    names: list[str] = json.loads((pq.read_schema(path).metadata or {}).get(SKIPPED.encode(), b"[]"))
+    return names
 
 
 def _spelled(key: str, value: str) -> bytes:
@@ -185,9 +186,10 @@ def as_array(column: pa.ChunkedArray) -> np.ndarray:
     if pa.types.is_fixed_size_list(column.type):
         width = column.type.list_size
         flat = np.concatenate([c.flatten().to_numpy(zero_copy_only=False) for c in column.chunks])
-        return flat.reshape(-1, width)
+        return np.asarray(flat).reshape(-1, width)
     if pa.types.is_list(column.type):
         out = np.empty(len(column), dtype=object)
         out[:] = [np.asarray(v) for v in column.to_pylist()]
         return out
-    return column.to_numpy()
+    plain: np.ndarray = column.to_numpy()
+    return plain

@@ -1,9 +1,11 @@
 """The record: an append-only run directory that survives any kill and that many workers can share.
 
-    RUN/run.json                      what was asked: commands, versions, device, seeds
-    RUN/records/<cell>/cell.json      everything that defines one cell
-    RUN/records/<cell>/00000.parquet  one shard: one row per sample
-    RUN/claims/<cell>-00000           held while a worker computes that shard, see `claims`
+    RUN/run.json                         what was asked: commands, versions, device, seeds
+    RUN/records/<cell>/cell.json         everything that defines one cell, and how many samples were asked for
+    RUN/records/<cell>/00000.parquet     one shard: one row per sample
+    RUN/records/<cell>/00001-72.parquet  the last one, of 72 samples: replaced when the cell grows
+    RUN/claims/<cell>-00000              held while a worker computes that shard, see `claims`
+    RUN/failed/<cell>                    why the cell could not be computed; removed when it is tried again
 
 Crash safety. A file is written beside its place under a temporary name, flushed to disk, and renamed: a reader sees
 the whole file or none. A shard carries its cell, its index and a checksum in its footer. Footers are looked at whenever
@@ -15,22 +17,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..cell import SHARD, Cell, from_json, to_json
 from ..types import RECORD_COLUMNS, Records, UserError
 from . import claims, shardfile
+from .header import FORMAT, as_json, extended_header, read_header
 from .shardfile import TEMPORARY, DamagedShard, write_atomically
 
 __all__ = ["DamagedShard", "Run", "claim_name", "write_atomically"]
 
-FORMAT = 1
+SHARD_NAME = re.compile(r"([0-9]{5,})(?:-([0-9]{1,3}))?\.parquet")
 #: Threads that read the shards of a cell: most of the time is spent outside Python, decompressing.
 READERS = min(8, os.cpu_count() or 1)
 #: Threads that look at footers when a run continues: they wait for the file system, not for a core.
@@ -53,20 +59,7 @@ class Run:
             UserError: if there is none at `path`, or an incompatible version made it.
         """
         path = Path(path)
-        file = path / "run.json"
-        if not file.is_file():
-            raise UserError(f"'{path}' is not a run directory: it has no run.json")
-        try:
-            header = json.loads(file.read_text())
-            made_by = header["format"]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-            raise UserError(f"'{file}' is not a robustcal run header; choose another --out") from None
-        if made_by != FORMAT:
-            raise UserError(
-                f"'{path}' was made by an incompatible version (record format {made_by}, this one reads {FORMAT});"
-                f" use robustcal {header.get('versions', {}).get('robustcal', '?')} or another --out"
-            )
-        return cls(path, header, claim_seconds)
+        return cls(path, read_header(path), claim_seconds)
 
     @classmethod
     def create(cls, path: str | Path, invocation: Mapping[str, Any], claim_seconds: float = claims.SECONDS) -> Run:
@@ -76,31 +69,26 @@ class Run:
             UserError: if `path` cannot be written, is a file, holds something else, or is incompatible.
         """
         path = Path(path)
-        header = path / "run.json"
-        if not header.exists() and not _is_free(path) and not header.exists():  # a second driver may have just made it
-            raise UserError(f"'{path}' exists and is not a run directory; choose another --out")
-        run = cls.open(path) if header.exists() else cls(path, {"format": FORMAT, "invocations": []})
-        run.claims.seconds = claim_seconds
-        invocations = run.header.setdefault("invocations", [])
-        if not any(_same(invocation, other) for other in invocations):
-            invocations.append(dict(invocation))
-        run.header["versions"] = invocation.get("versions", run.header.get("versions", {}))
+        run = cls(path, extended_header(path, invocation), claim_seconds)
         try:
-            write_atomically(path / "run.json", _json(run.header))
-            (path / "records").mkdir(exist_ok=True)
-            (path / "claims").mkdir(exist_ok=True)
+            write_atomically(path / "run.json", as_json(run.header))
+            for folder in ("records", "claims"):
+                (path / folder).mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to '{path}': {error.strerror or error}; choose another --out") from None
         return run
 
     # -- cells -----------------------------------------------------------------------------------------------------
-    def add_cell(self, cell: Mapping[str, Any]) -> None:
-        """Store what defines a cell (`cell["id"]`, ...). Writing the same cell twice changes nothing."""
-        path = self.path / "records" / cell["id"] / "cell.json"
-        if not path.exists():
-            write_atomically(path, _json(cell))
+    def add_cell(self, cell: Cell) -> Cell:
+        """Store what defines a cell, or take one up that is there: it asks for the larger number of samples then."""
+        path = self.path / "records" / cell.id / "cell.json"
+        held = _cell_of(path) if path.exists() else None
+        if held is None or held.n < cell.n:
+            write_atomically(path, as_json(to_json(cell)))
+            return cell
+        return held
 
-    def cells(self) -> list[dict[str, Any]]:
+    def cells(self) -> list[Cell]:
         """All cells of the run, ordered by what they are (model, dataset, attack, radius), not by time.
 
         Where unreadable images are skipped, `skipped` says how many of the `n` samples have no row.
@@ -108,30 +96,47 @@ class Run:
         Raises:
             UserError: a ``cell.json`` that is damaged.
         """
-        found = []
-        for path in self.path.glob("records/*/cell.json"):
-            cell = _cell_of(path)
-            if cell.get("skip_unreadable"):
-                cell["skipped"] = len(self.skipped(cell["id"]))
-            if cell["id"] == path.parent.name:
-                found.append(cell)
-        return sorted(found, key=lambda c: (c["order"], c["id"]) if "order" in c else ([], c["id"]))
+        found = [_cell_of(path) for path in self.path.glob("records/*/cell.json")]
+        skipping = [replace(c, skipped=len(self.skipped(c.id))) if c.identity.skip_unreadable else c for c in found]
+        return sorted(skipping, key=lambda cell: (cell.place, cell.id))
+
+    # -- failures ----------------------------------------------------------------------------------------------------
+    def fail(self, cell: str, reason: str) -> None:
+        """Say that a cell cannot be computed, so that no other worker tries."""
+        write_atomically(self.path / "failed" / cell, reason.encode())
+
+    def failures(self) -> dict[str, str]:
+        """Cells that could not be computed, and why."""
+        folder = self.path / "failed"
+        names = [name for name in os.listdir(folder) if not name.startswith(".")] if folder.is_dir() else []
+        return {name: (folder / name).read_text() for name in sorted(names)}
+
+    def forget_failure(self, cell: str) -> None:
+        """Let a cell be tried again."""
+        (self.path / "failed" / cell).unlink(missing_ok=True)
 
     # -- shards ------------------------------------------------------------------------------------------------------
-    def shard_path(self, cell: str, shard: int) -> Path:
-        return self.path / "records" / cell / f"{shard:05d}.parquet"
+    def shard_path(self, cell: str, shard: int, rows: int = SHARD) -> Path:
+        """Where a shard of so many samples lies."""
+        return self.path / "records" / cell / (f"{shard:05d}.parquet" if rows == SHARD else f"{shard:05d}-{rows}.parquet")
 
-    def present(self, cell: str) -> set[int]:
-        """The shards of a cell that exist, by one look at its folder."""
-        return {int(name[:-8]) for name in self._names(cell) if name.endswith(".parquet") and name[:-8].isdigit()}
+    def present(self, cell: str) -> dict[int, int]:
+        """The shards of a cell that exist and how many samples each covers, by one look at its folder."""
+        found: dict[int, int] = {}
+        for match in filter(None, map(SHARD_NAME.fullmatch, self._names(cell))):
+            shard, rows = int(match[1]), int(match[2] or SHARD)
+            found[shard] = max(rows, found.get(shard, 0))
+        return dict(sorted(found.items()))
 
-    def missing(self, cell: Mapping[str, Any]) -> list[int]:
-        """The shards of a cell that are still to be computed, in order."""
-        present = self.present(cell["id"])
-        return [shard for shard in range(cell["shards"]) if shard not in present]
+    def missing(self, cell: Cell) -> list[int]:
+        """The shards of a cell that are still to be computed, in order; a last one of fewer samples counts as missing."""
+        present = self.present(cell.id)
+        return [shard for shard in range(cell.shards) if present.get(shard, 0) < cell.rows(shard)]
 
-    def has(self, cell: str, shard: int) -> bool:
-        return self.shard_path(cell, shard).exists()
+    def has(self, cell: Cell, shard: int) -> bool:
+        """Whether a shard exists with all samples that the cell asks for."""
+        rows = cell.rows(shard)
+        return self.shard_path(cell.id, shard, rows).exists() or self.present(cell.id).get(shard, 0) >= rows
 
     def _names(self, cell: str) -> list[str]:
         try:
@@ -140,29 +145,37 @@ class Run:
             return []
 
     def write_shard(self, cell: str, shard: int, records: Records, skipped: Sequence[str] = ()) -> None:
-        """Write one shard atomically; rows keep their order. `skipped`: ids without a row, their image unreadable."""
-        shardfile.write(self.shard_path(cell, shard), records, _stamp(cell, shard), skipped)
+        """Write one shard atomically; rows keep their order. `skipped`: ids without a row, their image unreadable.
 
-    def read_shard(self, cell: str, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read one shard, checksums verified; of `columns` those that it has, or all.
+        A shard of fewer samples that stood in its place, from before the cell grew, is removed.
+        """
+        rows = len(records["id"]) + len(skipped)
+        shardfile.write(self.shard_path(cell, shard, rows), records, _stamp(cell, shard, rows), skipped)
+        for match in filter(None, map(SHARD_NAME.fullmatch, self._names(cell))):
+            if int(match[1]) == shard and int(match[2] or SHARD) < rows:
+                (self.path / "records" / cell / match[0]).unlink(missing_ok=True)
+
+    def read_shard(self, cell: str, shard: int, rows: int = SHARD, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read one shard of so many samples, checksums verified; of `columns` those that it has, or all.
 
         Raises:
             DamagedShard: truncated, damaged, foreign.
         """
-        return shardfile.read(self.shard_path(cell, shard), _stamp(cell, shard), columns)
+        return shardfile.read(self.shard_path(cell, shard, rows), _stamp(cell, shard, rows), columns)
 
-    def discard_damaged(self, cell: Mapping[str, Any]) -> list[str]:
+    def discard_damaged(self, cell: str) -> list[str]:
         """Move shards aside whose footer cannot be trusted, remove what killed workers left. One line for each shard."""
         with ThreadPoolExecutor(LOOKERS) as pool:
-            found = list(pool.map(lambda shard: self._damage(cell["id"], shard), sorted(self.present(cell["id"]))))
-        self._remove_leftovers(cell["id"])
+            found = list(pool.map(lambda shard: self._damage(cell, *shard), self.present(cell).items()))
+        self._remove_leftovers(cell)
         return [self.set_aside(damage) for damage in found if damage]
 
-    def _damage(self, cell: str, shard: int) -> DamagedShard | None:
+    def _damage(self, cell: str, shard: int, rows: int) -> DamagedShard | None:
         try:
-            return shardfile.check(self.shard_path(cell, shard), _stamp(cell, shard))
+            shardfile.check(self.shard_path(cell, shard, rows), _stamp(cell, shard, rows))
         except DamagedShard as damage:
             return damage
+        return None
 
     def set_aside(self, damage: DamagedShard) -> str:
         """Rename a damaged shard, so that it is missing and computed again. Returns a line that says so."""
@@ -189,7 +202,7 @@ class Run:
         """
         try:
             with ThreadPoolExecutor(READERS) as pool:
-                tables = list(pool.map(lambda shard: self.read_shard(cell, shard, columns), sorted(self.present(cell))))
+                tables = list(pool.map(lambda part: self.read_shard(cell, part[0], part[1], columns), self.present(cell).items()))
         except DamagedShard as damage:
             self.set_aside(damage)
             raise DamagedShard(damage.path, f"{damage.reason}; run the same bench command again to compute it") from None
@@ -200,24 +213,26 @@ class Run:
 
     def skipped(self, cell: str) -> list[str]:
         """The ids of samples that were left out of a cell because their image could not be read."""
-        paths = [self.shard_path(cell, shard) for shard in sorted(self.present(cell))]
+        paths = [self.shard_path(cell, *shard) for shard in self.present(cell).items()]
         return [name for path in paths for name in shardfile.skipped_in(path)]
 
     # -- claims ------------------------------------------------------------------------------------------------------
-    def claim(self, cell: str, shard: int) -> bool:
+    def claim(self, cell: Cell, shard: int) -> bool:
         """Take a missing shard for this process; False if it exists or a live worker holds it."""
-        if self.has(cell, shard) or not self.claims.take(claim_name(cell, shard)):
+        name = claim_name(cell.id, shard)
+        if self.has(cell, shard) or not self.claims.take(name):
             return False
         if self.has(cell, shard):  # between the first look and the claim another worker has finished it
-            self.claims.release(claim_name(cell, shard))
+            self.claims.release(name)
             return False
         return True
 
-    def drop_claims(self) -> None:
+    def drop_claims(self, cells: Iterable[Cell]) -> None:
         """Remove the claims on shards that exist: of workers killed between the rename and the release."""
+        known = {cell.id: cell for cell in cells}
         for name in self.claims.held():
             cell, _, shard = name.rpartition("-")
-            if shard.isdigit() and self.has(cell, int(shard)):
+            if cell in known and shard.isdecimal() and self.has(known[cell], int(shard)):
                 (self.path / "claims" / name).unlink(missing_ok=True)
 
 
@@ -226,31 +241,15 @@ def claim_name(cell: str, shard: int) -> str:
     return f"{cell}-{shard:05d}"
 
 
-def _cell_of(path: Path) -> dict[str, Any]:
-    try:
-        cell = json.loads(path.read_text())
-        if isinstance(cell["id"], str):
+def _cell_of(path: Path) -> Cell:
+    with suppress(ValueError):
+        cell = from_json(Cell, json.loads(path.read_text()))
+        if cell.id == path.parent.name:
             return cell
-    except (ValueError, KeyError, TypeError):
-        pass
     raise UserError(f"'{path}' does not define a cell: it is damaged; remove it and run the same bench command again")
 
 
-def _stamp(cell: str, shard: int) -> dict[str, str]:
+def _stamp(cell: str, shard: int, rows: int) -> dict[str, str]:
     """What every shard says about itself in its footer."""
-    return {"robustcal.format": str(FORMAT), "robustcal.cell": cell, "robustcal.shard": str(shard)}
-
-
-def _is_free(path: Path) -> bool:
-    # A run killed before its header was renamed into place leaves only hidden temporaries.
-    mine = (".run.json", "report")
-    return not path.exists() or (path.is_dir() and all(p.name.startswith(mine) for p in path.iterdir()))
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    strip = {"time"}
-    return {k: v for k, v in one.items() if k not in strip} == {k: v for k, v in other.items() if k not in strip}
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+    facts = {"format": FORMAT, "cell": cell, "shard": shard, "rows": rows}
+    return {f"robustcal.{name}": str(value) for name, value in facts.items()}

@@ -10,12 +10,12 @@ from .families import (
     attacks,
     datasets,
     folder_entries,
-    load_plugin_file,
     metrics,
     models,
     objectives,
     register,
-)  # fmt: skip
+)
+from .outside import load_plugin_file
 from .specs import convert, normalise, parse_spec
 
 __all__ = [

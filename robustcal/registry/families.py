@@ -11,19 +11,19 @@ import ast
 import difflib
 import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from ..types import Param, Spec, UserError
 from .specs import convert, normalise, parse_spec
 
+Made = TypeVar("Made", bound=Callable[..., Any])
 FAMILIES = ("models", "datasets", "attacks", "objectives", "metrics")
 SUITE_FOLDERS = {"suites": "suites", "recipes": "recipes"}
 ROOT = Path(__file__).parent.parent
@@ -75,17 +75,21 @@ class Family:
         self.name = name
         self.folder = ROOT / name
         self.plugins: dict[str, Plugin] = {}
-        self._cards: dict[str, dict] | None = None
+        self._cards: dict[str, dict[str, Any]] | None = None
 
     @property
     def singular(self) -> str:
         return self.name.rstrip("s")
 
     # -- declaring ---------------------------------------------------------------------------------------------
-    def __call__(self, make: Callable | None = None, *, name: str | None = None, **meta: Any):
+    @overload
+    def __call__(self, make: Made, *, name: str | None = None, **meta: Any) -> Made: ...
+    @overload
+    def __call__(self, make: None = None, *, name: str | None = None, **meta: Any) -> Callable[[Made], Made]: ...
+    def __call__(self, make: Made | None = None, *, name: str | None = None, **meta: Any) -> Made | Callable[[Made], Made]:
         """Decorator: register a callable under `name` (default: its own name, underscores as dashes)."""
         if make is None:
-            return lambda function: self(function, name=name, **meta)
+            return partial(self, name=name, **meta)
         key = normalise(name or make.__name__)
         origin = inspect.getsourcefile(make) or "<memory>"
         inside = ROOT in Path(origin).parents
@@ -102,7 +106,7 @@ class Family:
     def _files(self) -> dict[str, Path]:
         return {normalise(p.stem): p for p in sorted(self.folder.glob("*.py")) if not p.stem.startswith("_")}
 
-    def cards(self) -> dict[str, dict]:
+    def cards(self) -> dict[str, dict[str, Any]]:
         """All cards of this family by name; each knows its `path`."""
         if self._cards is None:
             self._cards = {}
@@ -190,7 +194,7 @@ class Family:
         card = self.cards().get(spec.name)
         plugin = self.get(card["source"] if card and "source" in card else spec.name)
         names = inspect.signature(plugin.make).parameters
-        arguments = {key if key in names else key + "_": value for key, value in spec.params.items()}
+        arguments: dict[str, Any] = {key if key in names else key + "_": value for key, value in spec.params.items()}
         if "variant" in names:
             arguments["variant"] = spec.variant
         if "card" in names:
@@ -206,9 +210,9 @@ class Family:
 def folder_entries(folder: str) -> list[Entry]:
     """The TOML files of ``suites/`` or ``recipes/``, subfolders included: ``tiny/ucat``."""
     root = ROOT / SUITE_FOLDERS[folder]
+    titles = {path: tomllib.loads(path.read_text()).get("title", "") for path in sorted(root.rglob("*.toml"))}
     return [
-        Entry(folder, str(path.relative_to(root).with_suffix("")), "card", str(path), tomllib.loads(path.read_text()).get("title", ""))
-        for path in sorted(root.rglob("*.toml"))
+        Entry(folder, str(path.relative_to(root).with_suffix("")), "card", str(path), title) for path, title in titles.items()
     ]
 
 
@@ -220,7 +224,8 @@ class Register:
 
     def __getattr__(self, singular: str) -> Family:
         try:
-            return self.__dict__["families"][singular if singular.endswith("s") else singular + "s"]
+            family: Family = self.__dict__["families"][singular if singular.endswith("s") else singular + "s"]
+            return family
         except KeyError:
             raise AttributeError(f"no family '{singular}'; there are: {', '.join(FAMILIES)}") from None
 
@@ -230,55 +235,9 @@ models, datasets, attacks = register.models, register.datasets, register.attacks
 objectives, metrics = register.objectives, register.metrics
 
 
-def load_plugin_file(path: str | Path) -> None:
-    """Run a user's own Python file, whose decorators register its plugins; a ``.toml`` file is read as a card.
-
-    Raises:
-        UserError: if the file is missing, is not Python, or fails while it runs.
-    """
-    path = Path(path).resolve()
-    if not path.is_file():
-        raise UserError(f"plugin file '{path}' does not exist")
-    if path.suffix == ".toml":
-        return _load_card_file(path)
-    name = f"robustcal_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return None
-    definition = importlib.util.spec_from_file_location(name, path)
-    if definition is None or definition.loader is None:
-        raise UserError(f"plugin file '{path}' is not a Python file")
-    module = importlib.util.module_from_spec(definition)
-    sys.modules[name] = module
-    try:
-        definition.loader.exec_module(module)
-    except UserError:
-        raise
-    except BaseException as error:
-        del sys.modules[name]
-        raise UserError(f"plugin file '{path}' failed: {type(error).__name__}: {error}") from error
-
-
-def _load_card_file(path: Path) -> None:
-    """Add a card to the family that has its ``source``."""
-    try:
-        source = normalise(str(tomllib.loads(path.read_text()).get("source")))
-    except (ValueError, OSError) as error:
-        raise UserError(f"card '{path}' is not TOML: {error}") from None
-    for family in (datasets, models):
-        if source in family.names():
-            return family.add_card(path)
-    raise UserError(f"card '{path}' has the unknown source '{source}'; see: robustcal ls datasets, robustcal ls models")
-
-
-_entry_points_loaded = False
-
-
+@cache
 def _load_entry_points() -> None:
-    """Import installed packages that declare the entry point group ``robustcal.plugins``."""
-    global _entry_points_loaded
-    if _entry_points_loaded:
-        return
-    _entry_points_loaded = True
+    """Import installed packages that declare the entry point group ``robustcal.plugins``; once."""
     for point in entry_points(group="robustcal.plugins"):
         try:
             point.load()

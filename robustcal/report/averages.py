@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from .evaluate import Cell, Results
+from .evaluate import Measured, Results
 from .stats import Replicates, average, harmonic, mark
 from .tables import Entry, Row
 from .words import word
@@ -17,7 +17,7 @@ class Averages:
 
     def __init__(self, results: Results, task: str = SINGLE):
         self.results = results
-        cells = [cell for cell in results.cells if cell.meta["task"] == task]
+        cells = [cell for cell in results.cells if cell.meta.task == task]
         self.datasets = list(dict.fromkeys(cell.dataset for cell in cells))
         self.models = list(dict.fromkeys(cell.model for cell in cells))
         self.clean_attack = next((cell.attack for cell in results.cells if cell.kind == "clean"), "")
@@ -50,7 +50,7 @@ class Averages:
         return average(found) if found and all(found) else None
 
 
-Pick = Callable[[str], "Replicates | Cell | None"]
+Pick = Callable[[str], "Replicates | Measured | None"]
 
 
 def fill(models: Sequence[str], columns: Sequence[tuple[str, Pick]]) -> dict[str, list[Entry]]:
@@ -58,11 +58,11 @@ def fill(models: Sequence[str], columns: Sequence[tuple[str, Pick]]) -> dict[str
     rows: dict[str, list[Entry]] = {model: [] for model in models}
     for name, pick in columns:
         found = {model: pick(model) for model in models}
-        numbers = {m: x.numbers if isinstance(x, Cell) else x for m, x in found.items() if x is not None}
+        numbers = {m: x.numbers if isinstance(x, Measured) else x for m, x in found.items() if x is not None}
         numbers = {m: x for m, x in numbers.items() if name in x.values}
         ranks = ranked(numbers, name)
         for model in models:
-            flags = tuple(found[model].flags) if isinstance(found[model], Cell) else ()
+            flags = tuple(found[model].flags) if isinstance(found[model], Measured) else ()
             limits = numbers[model].interval(name) if model in numbers else None
             rows[model].append(Entry(*limits, flags, ranks.get(model, "")) if limits else Entry())
     return rows

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..cell import Cell
 from ..registry import parse_spec
 from ..types import UserError
 from .labels import sentence, written
-
-Meta = Mapping[str, Any]
 
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1", "l0": "ℓ0"}
 RETURNS = {
@@ -24,29 +23,29 @@ GOALS = {
 }  # fmt: skip
 
 
-def protocol(cells: Sequence[Meta], versions: Mapping[str, str] | None = None) -> str:
+def protocol(cells: Sequence[Cell], versions: Mapping[str, str] | None = None) -> str:
     """One paragraph that says how the numbers of these cells were made. Fields that differ are listed."""
-    attacked = [cell for cell in cells if cell["attack_meta"]["kind"] != "clean" and cell["attack"] != "worst"]
+    attacked = [cell for cell in cells if cell.kind != "clean" and cell.attack != "worst"]
     parts = [attack_words(attacked)] if attacked else []
-    parts += [f"images of {_range([c['resolution'] for c in cells])} pixels a side, values in [0, 1]"]
-    parts += [f"scored in fp32, attacks in {sentence(_unique(c['precision'] for c in attacked or cells), 'or')}"]
-    parts += [f"n = {_range([c['n'] for c in cells])} samples a data set"]
+    parts += [f"images of {_range([c.resolution for c in cells])} pixels a side, values in [0, 1]"]
+    parts += [f"scored in fp32, attacks in {sentence(_unique(c.precision for c in attacked or cells), 'or')}"]
+    parts += [f"n = {_range([c.n for c in cells])} samples a data set"]
     parts += [_seeds(cells)]
     text = "; ".join(parts) + "."
-    if any(cell["attack"] == "worst" for cell in cells):
+    if any(cell.attack == "worst" for cell in cells):
         text += " worst: per sample, the attack of the same radius that does most harm."
     made_by = (versions or {}).get("robustcal")
     return text[0].upper() + text[1:] + (f" robustcal {made_by}." if made_by else "")
 
 
-def attack_words(cells: Sequence[Meta]) -> str:
+def attack_words(cells: Sequence[Cell]) -> str:
     """Threat model and attacks of attacked cells, in words."""
-    threats = _unique(NORMS.get(c["threat"]["norm"], c["threat"]["norm"]) for c in cells)
-    radii = _unique(str(c["eps"]) for c in sorted(cells, key=lambda c: c["threat"]["eps"]))
-    goals = _unique(GOALS.get(c["threat"]["goal"], c["threat"]["goal"]) for c in cells)
-    returns = _unique(c["threat"]["returns"] for c in cells)
+    threats = _unique(NORMS.get(c.threat.norm, c.threat.norm) for c in cells)
+    radii = _unique(str(c.eps) for c in sorted(cells, key=lambda c: c.threat.eps))
+    goals = _unique(GOALS.get(c.threat.goal, c.threat.goal) for c in cells)
+    returns = _unique(c.threat.returns for c in cells)
     rule = sentence((RETURNS.get(r, f"return rule {r}") for r in returns), "or")
-    specs = sentence(_unique(spelled(str(c["attack"])) for c in cells))
+    specs = sentence(_unique(spelled(str(c.attack)) for c in cells))
     return f"{sentence(goals, 'or')} {sentence(threats, 'or')} attacks of radius {sentence(radii)}: {specs}; {rule}"
 
 
@@ -81,6 +80,6 @@ def _range(values: Sequence[int]) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _seeds(cells: Sequence[Meta]) -> str:
-    seeds = sorted({int(c["seed"]) for c in cells})
+def _seeds(cells: Sequence[Cell]) -> str:
+    seeds = sorted({int(c.seed) for c in cells})
     return f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds ({', '.join(map(str, seeds))})"

@@ -132,17 +132,25 @@ def unit_of(name: str) -> str:
 
 
 def declarations() -> dict[str, tuple[str, str]]:
-    """(direction, unit) of every name that a registered metric declares.
+    """(direction, unit) of every name that a registered metric declares."""
+    return {name: both for entry in register.metrics.entries() for name, both in declared(entry.name).items()}
+
+
+def declared(metric: Metric) -> dict[str, tuple[str, str]]:
+    """(direction, unit) of every name that one metric declares; a function that is not registered declares none.
 
     A metric declares one string for the one value it is named after, or a mapping for several.
     """
-    found: dict[str, tuple[str, str]] = {}
-    for entry in register.metrics.entries():
-        meta = register.metrics.get(entry.name).meta
-        direction, unit = meta.get("direction", "none"), meta.get("unit", "")
-        names = [*direction] if isinstance(direction, Mapping) else []
-        names += [name for name in unit if name not in names] if isinstance(unit, Mapping) else []
-        for name in names or [entry.name.replace("-", "_")]:
-            one = direction.get(name, "none") if isinstance(direction, Mapping) else direction
-            found[name] = (one, unit.get(name, "") if isinstance(unit, Mapping) else unit)
-    return found
+    if callable(metric):
+        return {}
+    plugin = register.metrics.get(register.metrics.spec(metric).name)
+    direction, unit = plugin.meta.get("direction", "none"), plugin.meta.get("unit", "")
+    names = [*direction] if isinstance(direction, Mapping) else []
+    names += [name for name in unit if name not in names] if isinstance(unit, Mapping) else []
+    return {
+        name: (
+            direction.get(name, "none") if isinstance(direction, Mapping) else direction,
+            unit.get(name, "") if isinstance(unit, Mapping) else unit,
+        )
+        for name in names or [plugin.name.replace("-", "_")]
+    }

@@ -6,17 +6,17 @@ import csv
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..registry import parse_spec
-from ..types import Spec, UserError
+from ..types import UserError
 from .captions import protocol
-from .evaluate import Cell, Results
+from .evaluate import Measured, Results
 from .labels import sentence
-from .stats import Interval, average, harmonic
+from .pairing import Facts, attack_card, differences, facts_of, wanted_attack, wanted_of
+from .stats import Interval, Replicates, average, harmonic
 from .tables import Column, Entry, Row, Table
 
 PAPER = Path(__file__).parent / "paper"
@@ -48,10 +48,7 @@ def read_published(name: str = "paper") -> Published:
     card = tomllib.loads((PAPER / CARDS[name]).read_text())
     with open(PAPER / card["values"], newline="") as file:
         values = {
-            (int(r["table"]), r["method"], r["attack"], int(r["eps_255"]), r["dataset"], r["metric"]): float(
-                r["value"]
-            )
-            / 100
+            (int(r["table"]), r["method"], r["attack"], int(r["eps_255"]), r["dataset"], r["metric"]): float(r["value"]) / 100
             for r in csv.DictReader(file)
         }
     return Published(card, values)
@@ -80,104 +77,125 @@ def numbers_of(name: str, chosen: Sequence[str]) -> list[int]:
     return numbers
 
 
+@dataclass(frozen=True)
+class Place:
+    """A row of a published table that a model might fill. `radius`: times 255."""
+
+    method: str
+    model: str
+    attack: str
+    radius: int
+
+
 class Comparison:
     """One published table and the cells of a run that can stand beside it."""
 
     def __init__(self, published: Published, number: int, results: Results):
         self.published, self.number, self.results, self.card = published, number, results, published.card
-        columns = [(key[4], key[5]) for key in published.values if key[0] == number]
-        self.columns = list(dict.fromkeys(columns))
+        self.columns = list(dict.fromkeys((key[4], key[5]) for key in published.values if key[0] == number))
         sets = [d for d in published.axis(number, 4) if d != AVERAGE]
         everywhere = [d for table in (13, 16) for d in published.axis(table, 4) if d != AVERAGE]
         self.sets = sets or list(dict.fromkeys(everywhere))
-        self.used: dict[str, Cell] = {}
+        self.used: dict[str, Measured] = {}
+        self.differing: dict[tuple[str, str], list[str]] = {}  # (whose, difference in words) -> labels of those that differ
+        self.named: dict[tuple[str, str, str], list[tuple[Facts, Measured]]] = {}
+        for cell in results.cells:
+            key = (cell.model, _bare(_name(cell.meta.dataset)), _name(cell.meta.attack))
+            self.named.setdefault(key, []).append((facts_of(cell.meta), cell))
 
     def table(self) -> Table:
         columns = [Column(d if m == "top1_acc" else m) for d, m in self.columns]
         rows = list(self.rows())
-        card, number = self.card, str(self.number)
-        parts = [f"Measured beside published (in %). Published: table {number} of {card['title']}; {card['source']}."]
-        parts += [f"Its protocol: {card['backbone']}, {card['protocols'][number]}."]
-        if number in card.get("caveats", {}):
-            parts += [f"Note: {card['caveats'][number]}."]
-        parts += [
-            f"Measured: {protocol([c.meta for c in self.used.values()])}"
-            if self.used
-            else "Measured: the run has none of these cells."
-        ]
-        parts += ["Empty: not in the run. Averages are measured only where all data sets are."]
+        card, stated = self.card, self.card["tables"][str(self.number)]
+        parts = [f"Measured beside published (in %). Published: table {self.number} of {card['title']}; {card['source']}."]
+        parts += [f"Its protocol: {self.told()}."]
+        if "caveat" in stated:
+            parts += [f"Note: {stated['caveat']}."]
+        measured = protocol([c.meta for c in self.used.values()]) if self.used else "the run has none of these cells."
+        parts += [f"Measured: {measured}"]
+        parts += ["Empty: not in the run, or not what was published. Averages are measured only where all data sets are."]
+        parts += [f"{sentence(labels)}: {words}." for (_, words), labels in sorted(self.differing.items())]
         if lacking := self.lacking():
             parts += [f"No attack of the run is that of the paper for {sentence(lacking)}."]
-        name = f"compare-{number}"
+        name = f"compare-{self.number}"
         return Table(name, " ".join(parts), ("Attack", "Method", ""), tuple(columns), tuple(rows))
+
+    def told(self) -> str:
+        """The protocol of the published table in words, from what is compared."""
+        stated = self.card["tables"][str(self.number)]
+        attacks = [attack_card(self.card, self.number, a)["spec"] for a in self.published.axis(self.number, 2) if a != "clean"]
+        trained = f"fine-tuned on {stated['trained_on'][0]}, {sentence(stated['inner'], 'or')}"
+        images = f"images of {stated['resolution']} pixels a side"
+        return f"{stated['pretraining'][0]}, {trained}; {sentence(attacks)}; {images}"
 
     def rows(self) -> Iterator[Row]:
         for attack in self.published.axis(self.number, 2):
             for radius in self.published.axis(self.number, 3):
                 for i, method in enumerate(self.published.axis(self.number, 1)):
-                    printed = [
-                        self.published.values.get((self.number, method, attack, radius, *c)) for c in self.columns
-                    ]
+                    values = self.published.values
+                    printed = [values.get((self.number, method, attack, radius, *c)) for c in self.columns]
                     if all(value is None for value in printed):
                         continue
                     head = attack if radius == 0 else f"{attack} {radius}/255"
                     yield Row((head, method, "published"), tuple(Entry(v) for v in printed), rule=i == 0)
-                    for model in self.models(method) or [None]:
-                        found = [self.measured(model, attack, radius, *c) if model else None for c in self.columns]
-                        label = f"measured: {self.results.labels['model'][model]}" if model else "measured"
+                    for label, found in self.measured_rows(method, attack, radius):
                         yield Row((head, method, label), tuple(Entry(*x) if x else Entry() for x in found))
                         gaps = [_gap(x, v) for x, v in zip(found, printed)]
                         yield Row((head, method, "difference"), tuple(gaps))
 
+    def measured_rows(self, method: str, attack: str, radius: int) -> list[tuple[str, list[Interval | None]]]:
+        """Label and numbers of every model that has any to stand there; one empty row where none has."""
+        names = self.card["methods"][method]["names"]
+        found = []
+        for model in (m for m in self.results.values("model") if _name(m) in names):
+            numbers = [self.measured(Place(method, model, attack, radius), *column) for column in self.columns]
+            if any(numbers):
+                found.append((f"measured: {self.results.labels['model'][model]}", numbers))
+        return found or [("measured", [None for _ in self.columns])]
+
     # -- what stands beside what -----------------------------------------------------------------------------------
-    def models(self, method: str) -> list[str]:
-        names = self.card["methods"].get(method, [])
-        return [m for m in self.results.values("model") if _name(m) in names]
-
-    def dataset(self, printed: str) -> str | None:
-        names = {_bare(n) for n in [printed, *self.card["datasets"].get(printed, [])]}
-        return next((d for d in self.results.values("dataset") if _bare(_name(d)) in names), None)
-
-    def wanted(self, printed: str) -> str:
-        """The spec of a published attack."""
-        own = self.card.get("attacks_of", {}).get(str(self.number), {})
-        return own.get(printed) or self.card["attacks"].get(printed, printed)
-
-    def attack(self, printed: str, radius: int) -> tuple[str, str] | None:
-        """The measured (attack, eps) with the published parameters at that radius."""
-        wanted = parse_spec(self.wanted(printed))
-        for attack, eps in dict.fromkeys((c.attack, c.eps) for c in self.results.cells):
-            if _is(parse_spec(attack.split(" #")[0]), wanted) and Fraction(eps) == Fraction(radius, 255):
-                return attack, eps
-        return None
+    def cell(self, place: Place, dataset: str) -> Measured | None:
+        """The cell that is what was published at this place. Where there is none, what the nearest differs in is noted."""
+        wanted = wanted_of(self.card, self.number, place.method, place.attack, place.radius, dataset)
+        attack = _name(attack_card(self.card, self.number, place.attack)["spec"])
+        names = dict.fromkeys(map(_bare, [dataset, *self.card["sets"][dataset]["names"]]))
+        held = [pair for name in names for pair in self.named.get((place.model, name, attack), [])]
+        judged = [(differences(facts, wanted), cell) for facts, cell in held]
+        if not judged:
+            return None
+        gaps, nearest = min(judged, key=lambda pair: len(pair[0]))
+        for gap in gaps:
+            labels = self.differing.setdefault((gap.of, str(gap)), [])
+            label = self.results.labels[gap.of][getattr(nearest, gap.of)]
+            labels.extend([label] if label not in labels else [])
+        return None if gaps else nearest
 
     def lacking(self) -> list[str]:
         """What would stand beside a published attack that the run lacks at every radius, a line for each."""
-        radii = self.published.axis(self.number, 3)
-        attacks = [a for a in self.published.axis(self.number, 2) if not any(self.attack(a, radius) for radius in radii)]
-        return [f"{attack} ({self.wanted(attack)})" for attack in attacks]
+        held = [facts for pairs in self.named.values() for facts, _ in pairs]
+        wanted = {attack: wanted_attack(self.card, self.number, attack) for attack in self.published.axis(self.number, 2)}
+        absent = [attack for attack, accepted in wanted.items() if all(differences(facts, accepted) for facts in held)]
+        return [f"{attack} ({attack_card(self.card, self.number, attack)['spec']})" for attack in absent]
 
-    def cell(self, model: str, attack: str, radius: int, dataset: str) -> Cell | None:
-        here, where = self.attack(attack, radius), self.dataset(dataset)
-        return self.results.get(model, where, *here) if here and where else None
-
-    def measured(self, model: str, attack: str, radius: int, dataset: str, metric: str) -> Interval | None:
+    def measured(self, place: Place, dataset: str, metric: str) -> Interval | None:
         name = self.card["metrics"][metric]
         if name.startswith("h"):
-            if radius == 0:
+            if place.radius == 0:
                 return None
-            clean, robust = (self.replicates(model, a, r, dataset) for a, r in (("clean", 0), (attack, radius)))
+            clean = self.replicates(replace(place, attack="clean", radius=0), dataset)
+            robust = self.replicates(place, dataset)
             found = harmonic(clean, robust, "accuracy" if name == "h" else "f1_at_3", name) if clean and robust else None
         else:
-            found = self.replicates(model, attack, radius, dataset)
+            found = self.replicates(place, dataset)
         return found.interval(name) if found is not None and name in found.values else None
 
-    def replicates(self, model: str, attack: str, radius: int, dataset: str):
-        cells = [self.cell(model, attack, radius, d) for d in (self.sets if dataset == AVERAGE else [dataset])]
-        if not all(cells):
+    def replicates(self, place: Place, dataset: str) -> Replicates | None:
+        cells = [self.cell(place, d) for d in (self.sets if dataset == AVERAGE else [dataset])]
+        whole = [cell for cell in cells if cell is not None]
+        if len(whole) < len(cells):
             return None
-        self.used |= {cell.id: cell for cell in cells}
-        return average([cell.numbers for cell in cells])
+        self.used |= {cell.id: cell for cell in whole}
+        return average([cell.numbers for cell in whole])
 
 
 def _gap(found: Interval | None, printed: float | None) -> Entry:
@@ -186,24 +204,10 @@ def _gap(found: Interval | None, printed: float | None) -> Entry:
     return Entry(found.value - printed, found.lo - printed, found.hi - printed, signed=True)
 
 
-def _is(attack: Spec, wanted: Spec) -> bool:
-    """Whether an attack has the name, the variant and every parameter of the one wanted."""
-    same = all(_number(attack.params.get(key)) == _number(value) for key, value in wanted.params.items())
-    return same and (attack.name, attack.variant) == (wanted.name, wanted.variant)
-
-
-def _number(text: Any) -> float | str:
-    """A number to nine digits, also of ``1/255``; any other text as it is."""
-    try:
-        return float(f"{float(Fraction(str(text))):.9g}")
-    except ValueError:
-        return str(text)
-
-
 def _name(spec: str) -> str:
     return parse_spec(spec.split(" #")[0]).name
 
 
 def _bare(text: str) -> str:
-    """Letters and digits only, lower case: how names are compared."""
+    """Letters and digits only, lower case: how names of data sets are compared."""
     return re.sub(r"[^a-z0-9]", "", text.lower())

@@ -55,7 +55,7 @@ class Details:
 
 def describe(cell: Mapping[str, Any], records: Records, clean: Records | None) -> Details:
     """Make the details of a cell from its records."""
-    names = cell["classnames"]
+    names = cell.classnames
     most = float(np.log(max(len(names), 2)))
     confidence = np.nan_to_num(np.asarray(records["confidence"], dtype=np.float64))
     entropy = np.nan_to_num(np.asarray(records["entropy"], dtype=np.float64))

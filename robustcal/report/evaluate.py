@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ..cell import Cell
 from ..metrics import validity, worst
 from ..metrics.scores import with_loss
 from ..records.store import Run
 from ..types import Records, UserError
+from .catalogue import columns_of
+from .common import Reader, common_samples
 from .labels import short_labels
 from .merge import AXES, Source, merge
 from .resample import Resamples
-from .catalogue import columns_of
 from .stats import CELL_METRICS, Interval, Replicates, replicates
 
 #: Besides, in reports: how everything moves from clean to attacked.
@@ -34,10 +35,10 @@ HARMFUL_KINDS, HARMFUL_GOALS = ("white-box", "black-box", "transfer"), ("untarge
 
 
 @dataclass
-class Cell:
+class Measured:
     """One row of cells.csv: what defines it, its numbers with their bootstrap draws, and its flags."""
 
-    meta: Mapping[str, Any]
+    meta: Cell
     model: str
     dataset: str
     attack: str
@@ -51,7 +52,7 @@ class Cell:
 
     @property
     def id(self) -> str:
-        return self.meta["id"]
+        return self.meta.id
 
     def interval(self, name: str) -> Interval:
         """A number with its 95 % limits; nan where the cell has no such number."""
@@ -59,14 +60,14 @@ class Cell:
 
     @property
     def kind(self) -> str:
-        return self.meta["attack_meta"]["kind"]
+        return self.meta.kind
 
 
 @dataclass
 class Results:
     """All cells of one or several runs, in the order of tables."""
 
-    cells: list[Cell]
+    cells: list[Measured]
     notes: list[str] = field(default_factory=list)  # conflicts, skipped images, unfinished cells, one line each
     runs: Sequence[Run] = ()
 
@@ -75,11 +76,11 @@ class Results:
         self._index = {(*self.labelled(cell), cell.eps): cell for cell in self.cells}
         self._index |= {(c.model, c.dataset, c.attack, c.eps): c for c in self.cells}
 
-    def labelled(self, cell: Cell) -> tuple[str, str, str]:
+    def labelled(self, cell: Measured) -> tuple[str, str, str]:
         """Model, dataset and attack of a cell by their short labels."""
         return tuple(self.labels[axis][getattr(cell, axis)] for axis in AXES)
 
-    def get(self, model: str, dataset: str, attack: str, eps: str) -> Cell | None:
+    def get(self, model: str, dataset: str, attack: str, eps: str) -> Measured | None:
         """The cell of these names, each a label or a whole spec; None if there is none."""
         return self._index.get((model, dataset, attack, eps))
 
@@ -87,16 +88,16 @@ class Results:
         """The distinct models, datasets, attacks or radii ("eps"), in order; radii ascending."""
         found = list(dict.fromkeys(getattr(cell, axis) for cell in self.cells))
         if axis == "eps":
-            size = {cell.eps: cell.meta["threat"]["eps"] for cell in self.cells}
+            size = {cell.eps: cell.meta.threat.eps for cell in self.cells}
             return sorted(found, key=size.get)
         return found if axis != "attack" else sorted(found, key=lambda name: name.split(" ")[0] == "worst")
 
-    def clean_of(self, cell: Cell) -> Cell | None:
+    def clean_of(self, cell: Measured) -> Measured | None:
         """The clean cell of the same model and dataset."""
         same = (c for c in self.cells if c.kind == "clean" and (c.model, c.dataset) == (cell.model, cell.dataset))
         return next(same, None)
 
-    def find(self, name: str) -> Cell:
+    def find(self, name: str) -> Measured:
         """The cell whose id starts with `name`.
 
         Raises:
@@ -121,13 +122,13 @@ def worst_ids(sources: Iterable[Source]) -> dict[str, Source]:
     for source in sources:
         cell = source.cell
         if _counts_for_worst(cell):
-            key = (source.names["model"], source.names["dataset"], str(cell["eps"]), cell["threat"]["norm"])
+            key = (source.names["model"], source.names["dataset"], str(cell.eps), cell.threat.norm)
             groups.setdefault(key, []).append(source)
-    several = [group for group in groups.values() if len({source.cell["attack"] for source in group}) > 1]
-    return {_worst_meta([source.cell for source in group])["id"]: group[0] for group in several}
+    several = [group for group in groups.values() if len({source.cell.attack for source in group}) > 1]
+    return {_worst_meta([source.cell for source in group]).id: group[0] for group in several}
 
 
-Details = Callable[[Mapping[str, Any], Records, "Records | None"], Any]
+Details = Callable[[Cell, Records, "Records | None"], Any]
 
 
 def evaluate(
@@ -139,25 +140,47 @@ def evaluate(
     Args:
         metrics: specs or functions; multi-label cells get `MULTI_METRICS` too.
         only: which cells to look at; all by default.
-        details: called with (cell, records, clean records or None); its result is kept as `Cell.details`.
-        wanted: specs of further metrics, kept apart in `Cell.asked`: their names may be those of others.
+        details: called with (cell, records, clean records or None); its result is kept as `Measured.details`.
+        wanted: specs of further metrics, kept apart in `Measured.asked`: their names may be those of others.
     """
     runs = list(runs)
     sources, notes = merge(runs)
+    sources = _without_failed(sources, notes)
+    common = common_samples(sources, notes)
     shared: dict[str, Resamples] = {}
     groups: dict[tuple[str, str], list[Source]] = {}
     for source in filter(only, sources):
         groups.setdefault((source.names["model"], source.names["dataset"]), []).append(source)
-    cells: list[Cell] = []
-    for group in groups.values():
-        cells += _group(group, metrics, resamples, details, shared, notes, wanted)
+    cells: list[Measured] = []
+    for (_, dataset), group in groups.items():
+        readers = [Reader(source, common[dataset]) for source in group if dataset in common]
+        cells += _group(readers, metrics, resamples, details, shared, notes, wanted)
     return Results(cells, _condensed(notes), runs)
 
 
-def _group(group, metrics, resamples, details, shared, notes, wanted) -> list[Cell]:
+def _without_failed(sources: Sequence[Source], notes: list[str]) -> list[Source]:
+    """The cells that are not unfinished because they failed, and that have records; a note says which are left out."""
+    reasons = {run: run.failures() for run in dict.fromkeys(source.run for source in sources)}
+    kept = []
+    for source in sources:
+        cell, rows = source.cell, sum(source.run.present(source.cell.id).values())
+        reason = reasons[source.run].get(cell.id) if rows < cell.n else None
+        if reason:
+            notes.append(f"failed: {cell.title}: {reason}")
+        elif rows < cell.n:
+            notes.append(f"unfinished: {cell.title}: {rows} of {cell.n} samples")
+        if rows and not reason:
+            kept.append(source)
+    return kept
+
+
+def _group(
+    readers: Sequence[Reader], metrics: Sequence[Any], resamples: int, details: Details | None, shared: dict[str, Resamples],
+    notes: list[str], wanted: Sequence[str],
+) -> list[Measured]:  # fmt: skip
     """The cells of one model on one dataset, their worst cases, and the flags that follow from them together."""
 
-    def measure(meta: Mapping[str, Any], names: Mapping[str, str], records: Records, run: Run) -> Cell:
+    def measure(meta: Cell, names: Mapping[str, str], records: Records, run: Run) -> Measured:
         key = _samples_key(records)
         if key not in shared:
             shared[key] = Resamples.of(records["id"], resamples)
@@ -165,33 +188,35 @@ def _group(group, metrics, resamples, details, shared, notes, wanted) -> list[Ce
         numbers = _small(replicates(records, _metrics_for(meta, metrics), shared[key], clean=paired))
         asked = {spec: _small(replicates(records, [spec], shared[key], clean=paired)) for spec in wanted}
         extra = details(meta, records, paired) if details else None
-        axes = (names["model"], names["dataset"], names["attack"], str(meta["eps"]))
-        return Cell(meta, *axes, len(records["id"]), numbers, dict(validity.count_flags(records)), run, extra, asked)
+        axes = (names["model"], names["dataset"], names["attack"], meta.eps)
+        return Measured(meta, *axes, len(records["id"]), numbers, dict(validity.count_flags(records)), run, extra, asked)
 
     clean: Records | None = None
-    cells: list[Cell] = []
-    kept: dict[tuple, list[tuple[Source, Records]]] = {}
-    for source in sorted(group, key=lambda s: s.cell["attack_meta"]["kind"] != "clean"):  # stable: clean ones first
-        records = source.run.read(source.cell["id"], _columns_for(source.cell, (*metrics, *wanted)))
-        if not _complete(source, records, notes):
+    cells: list[Measured] = []
+    kept: dict[tuple[str, str], list[tuple[Source, Cell, Records]]] = {}
+    for read in sorted(readers, key=lambda reader: reader.source.cell.kind != "clean"):  # stable: clean ones first
+        source = read.source
+        records = read(_columns_for(source.cell, (*metrics, *wanted)))
+        if not len(records["id"]):
             continue
-        records = with_loss(records, partial(source.run.read, source.cell["id"]))
-        if clean is None and source.cell["attack_meta"]["kind"] == "clean":
+        meta = read.cell(len(records["id"]))
+        if meta.skipped:
+            notes.append(f"skipped: {meta.title}: {meta.skipped} of {meta.n} images could not be read")
+        records = with_loss(records, read)
+        if clean is None and meta.kind == "clean":
             clean = records
-        cells.append(measure(source.cell, source.names, records, source.run))
-        if source.cell["attack_meta"]["kind"] != "clean":
-            kept.setdefault((str(source.cell["eps"]), source.cell["threat"]["norm"]), []).append((source, records))
-    for (eps, norm), members in kept.items():
-        members = [m for m in members if _counts_for_worst(m[0].cell)]
-        same = [m for m in members if np.array_equal(m[1]["id"], members[0][1]["id"])]
-        if len({source.cell["attack"] for source, _ in same}) > 1:
-            meta = _worst_meta([source.cell for source, _ in same])
+        cells.append(measure(meta, source.names, records, source.run))
+        if meta.kind != "clean":
+            kept.setdefault((meta.eps, meta.threat.norm), []).append((source, meta, records))
+    for (_, norm), members in kept.items():
+        harmful = [member for member in members if _counts_for_worst(member[1])]
+        same = [m for m in harmful if np.array_equal(m[2]["id"], harmful[0][2]["id"])]
+        if len({meta.attack for _, meta, _ in same}) > 1:
             names = {**same[0][0].names, "attack": "worst" if norm == "linf" else f"worst {norm}"}
-            labels = [source.names["attack"] for source, _ in same]
-            cells.append(
-                measure(meta, names, worst.worst_case([records for _, records in same], labels), same[0][0].run)
-            )
-    outcomes = {source.cell["id"]: records for members in kept.values() for source, records in members}
+            labels = [source.names["attack"] for source, _, _ in same]
+            combined = worst.worst_case([records for _, _, records in same], labels)
+            cells.append(measure(_worst_meta([meta for _, meta, _ in same]), names, combined, same[0][0].run))
+    outcomes = {meta.id: records for members in kept.values() for _, meta, records in members}
     found = validity.cross_flags([cell.meta for cell in cells if cell.kind != "worst"], outcomes.__getitem__)
     for cell in cells:
         flags = found[cell.id] if cell.id in found else validity.own_flags(cell.meta)
@@ -205,19 +230,6 @@ def _small(numbers: Replicates) -> Replicates:
     return replace(numbers, draws=draws, plain=plain)
 
 
-def _complete(source: Source, records: Records, notes: list[str]) -> bool:
-    """Whether a cell has all its rows; if not, or if images could not be read, a note says so."""
-    cell, rows = source.cell, len(records["id"])
-    what = f"{cell['model']} x {cell['dataset']} x {cell['attack']} {cell['eps']}"
-    skipped = len(source.run.skipped(cell["id"])) if rows < cell["n"] else 0
-    if rows + skipped != cell["n"] or rows == 0:
-        notes.append(f"unfinished: {what}: {rows} of {cell['n']} samples; left out")
-        return False
-    if skipped:
-        notes.append(f"skipped: {what}: {skipped} of {cell['n']} images could not be read")
-    return True
-
-
 def _condensed(notes: list[str], most: int = 3) -> list[str]:
     """The notes, with no more than `most` of one kind spelled out."""
     kinds: dict[str, list[str]] = {}
@@ -229,11 +241,11 @@ def _condensed(notes: list[str], most: int = 3) -> list[str]:
     return short
 
 
-def _metrics_for(cell: Mapping[str, Any], metrics: Sequence[Any]) -> Sequence[Any]:
-    return (*metrics, *MULTI_METRICS) if cell["task"] == "multi" else metrics
+def _metrics_for(cell: Cell, metrics: Sequence[Any]) -> Sequence[Any]:
+    return (*metrics, *MULTI_METRICS) if cell.task == "multi" else metrics
 
 
-def _columns_for(cell: Mapping[str, Any], metrics: Sequence[Any]) -> list[str] | None:
+def _columns_for(cell: Cell, metrics: Sequence[Any]) -> list[str] | None:
     """Columns to read; None, all, where a metric does not say what it needs."""
     named = columns_of(_metrics_for(cell, metrics))
     return None if named is None else [*SCALAR_COLUMNS, *sorted(set(named) - set(SCALAR_COLUMNS))]
@@ -243,21 +255,17 @@ def _samples_key(records: Records) -> str:
     return hashlib.sha256("\0".join(map(str, records["id"])).encode()).hexdigest()
 
 
-def _counts_for_worst(cell: Mapping[str, Any]) -> bool:
-    return cell["attack_meta"]["kind"] in HARMFUL_KINDS and cell["threat"]["goal"] in HARMFUL_GOALS
+def _counts_for_worst(cell: Cell) -> bool:
+    return cell.kind in HARMFUL_KINDS and cell.threat.goal in HARMFUL_GOALS
 
 
-def _worst_meta(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _worst_meta(cells: Sequence[Cell]) -> Cell:
     """What defines a worst-case row: the cells it was taken over."""
-    cells = sorted(cells, key=lambda cell: cell["id"])
-    members = [cell["id"] for cell in cells]
-    digest = hashlib.sha256(b"worst\n" + "\n".join(members).encode()).hexdigest()[:16]
-    returns = sorted({cell["attack_meta"]["returns"] for cell in cells})
-    meta = {
-        "kind": "worst", "accuracy_only": any(cell["attack_meta"]["accuracy_only"] for cell in cells),
-        "returns": " or ".join(returns), "goal": cells[0]["attack_meta"]["goal"],
-    }  # fmt: skip
-    return {
-        **cells[0], "id": digest, "attack": "worst", "attack_meta": meta, "members": members,
-        "over": [cell["attack"] for cell in cells], "identity": {**cells[0]["identity"], "attack": "worst"},
-    }  # fmt: skip
+    cells = sorted(cells, key=lambda cell: cell.id)
+    members = tuple(cell.id for cell in cells)
+    returns = " or ".join(sorted({cell.threat.returns for cell in cells}))
+    identity = replace(cells[0].identity, attack="worst", threat=replace(cells[0].threat, returns=returns))
+    return replace(
+        cells[0], id=hashlib.sha256(b"worst\n" + "\n".join(members).encode()).hexdigest()[:16], identity=identity, kind="worst",
+        accuracy_only=any(cell.accuracy_only for cell in cells), members=members, over=tuple(cell.attack for cell in cells),
+    )  # fmt: skip

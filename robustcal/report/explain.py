@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..cell import Cell, to_json
 from ..records.store import Run
 from .captions import NORMS, RETURNS
-from .evaluate import Cell, evaluate, not_one, worst_ids
+from .evaluate import Measured, evaluate, not_one, worst_ids
 from .merge import Source, merge
 from .words import flag_meanings, word
 
@@ -45,15 +46,15 @@ def the_source(sources: Sequence[Source], name: str) -> Source:
     Raises:
         UserError: none, or several.
     """
-    known = {source.cell["id"]: source for source in sources} | worst_ids(sources)
+    known = {source.cell.id: source for source in sources} | worst_ids(sources)
     found = [id for id in known if name and id.startswith(name)]
     if len(found) != 1:
-        alike = [s.cell["id"] for s in sources if name and name in " ".join(s.names.values())]
+        alike = [s.cell.id for s in sources if name and name in " ".join(s.names.values())]
         raise not_one(name, found, found or alike)
     return known[found[0]]
 
 
-def sections_of(cell: Cell) -> list[Section]:
+def sections_of(cell: Measured) -> list[Section]:
     """Sections of (name, value) pairs: the number, its protocol, its identity, its flags and its commands."""
     sections = [
         ("Cell", what(cell)),
@@ -65,7 +66,7 @@ def sections_of(cell: Cell) -> list[Section]:
     sections.append(("Identity (hashed into the cell's id)", identity(cell.meta)))
     if cell.kind == "worst":
         sections.append(
-            ("Worst case over", [(name, attack) for name, attack in zip(members(cell), cell.meta["over"])])
+            ("Worst case over", [(name, attack) for name, attack in zip(members(cell), cell.meta.over)])
         )
     meanings = flag_meanings()
     flags = [(flag, _flag(count, cell.n, meanings.get(flag, ""))) for flag, count in cell.flags.items()]
@@ -82,12 +83,12 @@ def text(sections: Sequence[Section]) -> str:
     return "\n".join(lines)
 
 
-def what(cell: Cell) -> list[tuple[str, str]]:
+def what(cell: Measured) -> list[tuple[str, str]]:
     names = ("id", "model", "dataset", "attack", "eps")
     return [(name, getattr(cell, name)) for name in names] + [("run", cell.run.path.resolve().name)]
 
 
-def numbers(cell: Cell) -> list[tuple[str, str]]:
+def numbers(cell: Measured) -> list[tuple[str, str]]:
     """Each number with its 95 % limits, how they were made, and whether the number lies outside them."""
     rows = [("n", str(cell.n))]
     for spec, numbers in {"": cell.numbers, **cell.asked}.items():
@@ -107,7 +108,7 @@ def outside(value: float, low: float, high: float) -> str:
     return "; the number lies above: noise adds to it" if value > high + slack else "; the number lies below" if value < low - slack else ""
 
 
-def intervals(cell: Cell) -> list[tuple[str, str]]:
+def intervals(cell: Measured) -> list[tuple[str, str]]:
     """What the methods named beside the numbers of a cell are."""
     used = {n.method(name) for n in (cell.numbers, *cell.asked.values()) for name in n.values}
     rows = [(method, about) for method, about in METHODS.items() if method in used]
@@ -115,46 +116,46 @@ def intervals(cell: Cell) -> list[tuple[str, str]]:
     return rows + ([("one interval for two", SHARED)] if shared else [])
 
 
-def protocol_facts(meta: Mapping[str, Any]) -> dict[str, str]:
+def protocol_facts(meta: Cell) -> dict[str, str]:
     """What was done to the samples, in words."""
-    threat, attack = meta["threat"], meta["attack_meta"]
-    clean, norm = attack["kind"] == "clean", NORMS.get(threat["norm"], threat["norm"])
-    facts = {"attack": meta["attack"], "kind": attack["kind"]}
+    threat = meta.threat
+    clean, norm = meta.kind == "clean", NORMS.get(threat.norm, threat.norm)
+    facts = {"attack": meta.attack, "kind": meta.kind}
     if not clean:
         facts |= {
-            "threat": f"{norm} ball of radius {meta['eps']} in [{threat['low']:g}, {threat['high']:g}]",
-            "goal": threat["goal"],
-            "return rule": f"{threat['returns']}: {RETURNS.get(threat['returns'], threat['returns'])}",
+            "threat": f"{norm} ball of radius {meta.eps} in [{threat.low:g}, {threat.high:g}]",
+            "goal": threat.goal,
+            "return rule": f"{threat.returns}: {RETURNS.get(threat.returns, threat.returns)}",
         }  # fmt: skip
     facts |= {
-        "resolution": f"{meta['resolution']} pixels a side; the model resizes inside",
-        "precision": "scored in fp32" + ("" if clean else f", attacked in {meta['precision']}"),
-        "samples": f"{meta['n']} of {meta.get('dataset_size', 'all')}",
-        "seed": str(meta["seed"]),
+        "resolution": f"{meta.resolution} pixels a side; the model resizes inside",
+        "precision": "scored in fp32" + ("" if clean else f", attacked in {meta.precision}"),
+        "samples": f"{meta.n} of {meta.dataset_size}",
+        "seed": str(meta.seed),
         "task": {"single": "one label per image", "multi": "several labels per image"}.get(
-            meta["task"], meta["task"]
+            meta.task, meta.task
         ),
     }
     return {name: str(value) for name, value in facts.items()}
 
 
-def prompts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
-    names = meta["classnames"]
+def prompts(meta: Cell) -> list[tuple[str, str]]:
+    names = meta.classnames
     some = ", ".join(map(str, names[:8])) + (f", ... ({len(names)} classes)" if len(names) > 8 else "")
-    texts = meta["templates"]
+    texts = meta.templates
     if texts and not isinstance(texts[0], str):  # prompts per class
         own = [(f"prompts of {name}", "; ".join(mine)) for name, mine in zip(names[:8], texts, strict=False)]
         return [("classes", some), *own]
     return [("classes", some)] + [("template", template) for template in texts]
 
 
-def identity(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(str(key), _plain(value)) for key, value in sorted(meta["identity"].items())]
+def identity(meta: Cell) -> list[tuple[str, str]]:
+    return [(str(key), _plain(value)) for key, value in sorted(to_json(meta.identity).items())]
 
 
-def members(cell: Cell) -> list[str]:
+def members(cell: Measured) -> list[str]:
     """Ids of the cells a worst case was taken over."""
-    return list(cell.meta.get("members", ()))
+    return list(cell.meta.members)
 
 
 def provenance(header: Mapping[str, Any]) -> list[tuple[str, str]]:

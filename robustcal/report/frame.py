@@ -31,7 +31,7 @@ def cells_frame(source: Results | Iterable[Run]) -> pd.DataFrame:
     for cell in results.cells:
         row: dict[str, Any] = {
             "cell": cell.id, **dict(zip(AXES, results.labelled(cell))),
-            "norm": cell.meta["threat"]["norm"], "eps": cell.eps, "n": cell.n,
+            "norm": cell.meta.threat.norm, "eps": cell.eps, "n": cell.n,
         }  # fmt: skip
         for name in CSV_METRICS:
             row |= dict(zip((name, f"{name}_lo", f"{name}_hi"), cell.interval(name)))
@@ -53,13 +53,13 @@ def samples_frame(runs: Iterable[Run], columns: Sequence[str] | None = None) -> 
     labels = {axis: short_labels(source.names[axis] for source in sources) for axis in AXES}
     frames = []
     for source in sources:
-        records = source.run.read(source.cell["id"], columns or SCALAR_COLUMNS)
+        records = source.run.read(source.cell.id, columns or SCALAR_COLUMNS)
         frame = pd.DataFrame(dict(records))
         for at, name in enumerate(("cell", "model", "dataset", "attack", "eps")):
             value = (
-                source.cell["id"]
+                source.cell.id
                 if name == "cell"
-                else source.cell["eps"]
+                else source.cell.eps
                 if name == "eps"
                 else labels[name][source.names[name]]
             )

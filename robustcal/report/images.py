@@ -23,8 +23,8 @@ SIDE = 96
 
 def worst_rows(source: Source, count: int) -> list[Shown]:
     """The most confident mistakes of a cell, the least confident hits after them: those that its pane of the page lists."""
-    records = source.run.read(source.cell["id"], SCALAR_COLUMNS)
-    return shown(source.cell["classnames"], records, None, count)
+    records = source.run.read(source.cell.id, SCALAR_COLUMNS)
+    return shown(source.cell.classnames, records, None, count)
 
 
 def write_images(
@@ -35,17 +35,17 @@ def write_images(
     Args:
         clean, attacked: (K, 3, H, W) in [0, 1], one for each row.
     """
-    cell, eps = source.cell, source.cell["threat"]["eps"] if source.cell["attack_meta"]["kind"] != "clean" else 0.0
+    cell, eps = source.cell, source.cell.threat.eps if source.cell.kind != "clean" else 0.0
     captions = [f"{one.label}\n{'✓' if one.correct else '→'} {one.prediction}\n{100 * one.confidence:.0f} %" for one in rows]
     with styled():
         figure = image_figure(list(zip(captions, clean, attacked)), reach(eps, clean, attacked))
-        paths = save(figure, out / FOLDER / cell["id"], ("pdf", "png"))
+        paths = save(figure, out / FOLDER / cell.id, ("pdf", "png"))
     strips = {}
     for number, (one, before, after) in enumerate(zip(rows, clean, attacked)):
-        name = f"{cell['id']}-{number:03d}.png"
+        name = f"{cell.id}-{number:03d}.png"
         write_atomically(out / FOLDER / name, png(strip(before, after, reach(eps, before[None], after[None]))))
         strips[one.id] = name
-    write_atomically(out / FOLDER / f"{cell['id']}.json", (json.dumps(strips, indent=1) + "\n").encode())
+    write_atomically(out / FOLDER / f"{cell.id}.json", (json.dumps(strips, indent=1) + "\n").encode())
     return paths
 
 

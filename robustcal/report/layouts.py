@@ -9,7 +9,7 @@ from ..types import UserError
 from .asked import metric_tables
 from .averages import MULTI, SINGLE, Averages, block
 from .captions import marks_note, protocol
-from .evaluate import Cell, Results
+from .evaluate import Measured, Results
 from .labels import sentence
 from .posthoc import temperature_tables
 from .seeds import seed_tables
@@ -38,7 +38,7 @@ def _column(name: str, title: str | None = None, group: str = "", interval: bool
     return Column(title or word.short, group, percent, word.better, interval, 2 if percent else 3)
 
 
-def _finish(results: Results, name: str, what: str, columns, rows, cells: Iterable[Cell], labels=("Attack", "Model")):
+def _finish(results: Results, name: str, what: str, columns, rows, cells: Iterable[Measured], labels=("Attack", "Model")):
     metas = [cell.meta for cell in cells]
     versions = results.runs[0].header.get("versions", {}) if results.runs else {}
     note = marks_note(any(column.interval for column in columns))
@@ -67,7 +67,7 @@ def per_dataset(results: Results, metric: str, name: str) -> list[Table]:
                 picks += [("h", lambda m: averages.harmonic(m, attack, radius) if radius != "0" else None)]
             label = results.labels["attack"][attack]
             rows += block(results, averages.models, (label,), picks)
-            cells += [c for c in results.cells if (c.attack, c.eps) == (attack, radius) and c.meta["task"] == SINGLE]
+            cells += [c for c in results.cells if (c.attack, c.eps) == (attack, radius) and c.meta.task == SINGLE]
         about = " Of clean and attacked accuracy on each data set; Average: their mean." if h else ""
         about += " H: harmonic mean of the clean and the attacked average." if with_h else ""
         what = f"{METRICS[metric].title} ({METRICS[metric].unit_words}) at radius {eps}.{about}"
@@ -119,7 +119,7 @@ def _wide(results: Results, name: str, title: str, wanted: Sequence[str], what: 
         for attack, radius in members:
             picks = [(metric, lambda m: averages.get(m, attack, radius)) for metric in names]
             rows += block(results, averages.models, (results.labels["attack"][attack],), picks)
-            cells += [c for c in results.cells if (c.attack, c.eps) == (attack, radius) and c.meta["task"] == SINGLE]
+            cells += [c for c in results.cells if (c.attack, c.eps) == (attack, radius) and c.meta.task == SINGLE]
         text = f"{title} at radius {eps}, {_over(averages)}; {what}."
         tables.append(_finish(results, f"{name}-{eps.replace('/', '-')}", text, columns, rows, cells))
     return tables
@@ -140,7 +140,7 @@ def ablation(results: Results) -> list[Table]:
                 columns.append(_column("h", "H", group))
                 picks.append(("h", lambda m, a=attack, r=radius: averages.harmonic(m, a, r)))
         rows = block(results, averages.models, (), picks)
-        cells = [c for c in results.cells if (c.attack, c.eps) in members and c.meta["task"] == SINGLE]
+        cells = [c for c in results.cells if (c.attack, c.eps) in members and c.meta.task == SINGLE]
         what = f"Accuracy, expected calibration error and H (all in %) at radius {eps}, {_over(averages)}."
         tables.append(_finish(results, f"ablation-{eps.replace('/', '-')}", what, columns, rows, cells, ("Model",)))
     return tables
@@ -158,7 +158,7 @@ def by_eps(results: Results) -> list[Table]:
             for metric in ("accuracy", "ece") for eps in steps
         ]  # fmt: skip
         rows += block(results, averages.models, (results.labels["attack"][attack],), picks)
-        cells += [c for c in results.cells if c.attack == attack and c.meta["task"] == SINGLE]
+        cells += [c for c in results.cells if c.attack == attack and c.meta.task == SINGLE]
     what = f"Accuracy and expected calibration error (in %) against the radius, {_over(averages)}."
     return [_finish(results, "by-eps", what, columns, rows, cells)]
 
@@ -175,7 +175,7 @@ def transfer(results: Results) -> list[Table]:
     averages = Averages(results)
     tables = []
     for eps in radii(results):
-        cells = [c for c in results.cells if c.eps == eps and c.kind == "transfer" and c.meta["task"] == SINGLE]
+        cells = [c for c in results.cells if c.eps == eps and c.kind == "transfer" and c.meta.task == SINGLE]
         if not cells:
             continue
         columns = [_column("accuracy", results.labels["model"][m], "target") for m in averages.models]
@@ -216,7 +216,7 @@ def coco(results: Results) -> list[Table]:
             picks += [(name, lambda m, e=eps: averages.get(m, attack, e)) for name in MULTILABEL]
             picks.append(("h_f1", lambda m, e=eps: averages.harmonic(m, attack, e, "f1_at_3", "h_f1")))
         rows = block(results, averages.models, (), picks)
-        cells = [c for c in results.cells if c.attack == attack and c.meta["task"] == MULTI]
+        cells = [c for c in results.cells if c.attack == attack and c.meta.task == MULTI]
         label, sets = results.labels["attack"][attack], [results.labels["dataset"][d] for d in averages.datasets]
         what = (
             f"Multi-label recognition (in %) under {label} on {sentence(sets)}. H(F1@3): harmonic mean of the clean and the"

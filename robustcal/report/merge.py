@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from ..cell import Cell
 from ..records.store import Run
 from .labels import sentence
 
 #: What, besides its spec, makes a model, dataset or attack what it is: (spec key, identity keys, words).
 AXES = {
     "model": (("weights",), "weights"),
-    "dataset": (("data", "prompts", "samples"), "data, prompts or samples"),
+    "dataset": (("data", "prompts"), "data, prompts or samples"),
     "attack": (("attack_version", "attack_file", "surrogate", "precision", "seed"), "version, precision or seed"),
 }
 
@@ -25,36 +25,35 @@ class Source:
     """A cell and the run that holds its records. `names`: model, dataset and attack, distinct where they differ."""
 
     run: Run
-    cell: Mapping[str, Any]
+    cell: Cell
     names: Mapping[str, str]
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        return (self.names["model"], self.names["dataset"], self.names["attack"], str(self.cell["eps"]))
+        return (self.names["model"], self.names["dataset"], self.names["attack"], str(self.cell.eps))
 
 
 def merge(runs: Sequence[Run]) -> tuple[list[Source], list[str]]:
     """Cells of all runs, each once, ordered by model, dataset, attack and radius; and one line per conflict."""
-    held: dict[str, list[tuple[Run, Mapping[str, Any]]]] = defaultdict(list)
+    held: dict[str, list[tuple[Run, Cell]]] = defaultdict(list)
     for run in runs:
         for cell in run.cells():
-            held[cell["id"]].append((run, cell))
+            held[cell.id].append((run, cell))
     notes: list[str] = []
     chosen = [_newest(copies, notes) for copies in held.values()]
     names = {axis: _names([cell for _, cell in chosen], axis, notes) for axis in AXES}
-    sources = [Source(run, cell, {axis: names[axis][cell["id"]] for axis in AXES}) for run, cell in chosen]
+    sources = [Source(run, cell, {axis: names[axis][cell.id] for axis in AXES}) for run, cell in chosen]
     return _ordered(sources), notes
 
 
-def _newest(copies: list[tuple[Run, Mapping[str, Any]]], notes: list[str]) -> tuple[Run, Mapping[str, Any]]:
+def _newest(copies: list[tuple[Run, Cell]], notes: list[str]) -> tuple[Run, Cell]:
     if len(copies) == 1:
         return copies[0]
-    ranked = sorted(copies, key=lambda copy: record_time(copy[0], copy[1]["id"]))
+    ranked = sorted(copies, key=lambda copy: (sum(copy[0].present(copy[1].id).values()), record_time(copy[0], copy[1].id)))
     (loser, cell), (winner, _) = ranked[-2], ranked[-1]
-    if not _same_records(winner, loser, cell["id"]):
-        what = f"{cell['model']} x {cell['dataset']} x {cell['attack']} {cell['eps']}"
+    if not _same_records(winner, loser, cell.id):
         notes.append(
-            f"conflict: {what}: records of '{winner.path.name}' and '{loser.path.name}' differ; the newer are used"
+            f"conflict: {cell.title}: records of '{winner.path.name}' and '{loser.path.name}' differ; the longer or newer are used"
         )
     return ranked[-1]
 
@@ -69,17 +68,21 @@ def _same_records(one: Run, other: Run, cell: str) -> bool:
         return True  # one of them is not computed yet: nothing to disagree about
     columns = ("id", "prediction", "confidence")
     a, b = one.read(cell, columns), other.read(cell, columns)
-    return len(a["id"]) == len(b["id"]) and all(np.array_equal(a[name], b[name]) for name in columns)
+    n = min(len(a["id"]), len(b["id"]))  # the beginning that both have
+    return all(np.array_equal(a[name][:n], b[name][:n]) for name in columns)
 
 
-def _names(cells: list[Mapping[str, Any]], axis: str, notes: list[str]) -> dict[str, str]:
+def _names(cells: list[Cell], axis: str, notes: list[str]) -> dict[str, str]:
     """Cell id -> name on this axis. The spec, and its identity beside it where one spec means several things."""
     keys, words = AXES[axis]
-    meaning = {cell["id"]: tuple(str(cell["identity"].get(key)) for key in keys) for cell in cells}
+    meaning = {cell.id: tuple(str(getattr(cell.identity, key)) for key in keys) for cell in cells}
+    if axis == "dataset":
+        taken = _selections(cells)
+        meaning = {name: (*facts, taken[name]) for name, facts in meaning.items()}
     found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for cell in cells:
-        if meaning[cell["id"]] not in found[cell[axis]]:
-            found[cell[axis]].append(meaning[cell["id"]])
+        if meaning[cell.id] not in found[getattr(cell, axis)]:
+            found[getattr(cell, axis)].append(meaning[cell.id])
     marks = {spec: _marks(meanings, keys) for spec, meanings in found.items()}
     for spec, told in marks.items():
         if len(told) > 1:
@@ -87,9 +90,23 @@ def _names(cells: list[Mapping[str, Any]], axis: str, notes: list[str]) -> dict[
             notes.append(f"conflict: {axis} '{spec}' appears with {len(told)} different {words}; told apart by {apart}")
     result = {}
     for cell in cells:
-        told = marks[cell[axis]]
-        result[cell["id"]] = cell[axis] + (f" #{told[meaning[cell['id']]]}" if len(told) > 1 else "")
+        told = marks[getattr(cell, axis)]
+        result[cell.id] = getattr(cell, axis) + (f" #{told[meaning[cell.id]]}" if len(told) > 1 else "")
     return result
+
+
+def _selections(cells: list[Cell]) -> dict[str, str]:
+    """Cell id -> which samples of its data set it took, where parts were taken in several orders; else "".
+
+    That a cell took all there are in one order or another means the same.
+    """
+    parts: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    same = {cell.id: (cell.dataset, cell.identity.data, cell.identity.prompts) for cell in cells}
+    for cell in cells:
+        if cell.n < cell.dataset_size:
+            parts[same[cell.id]].add(cell.identity.order)
+    several = {cell.id: len(parts[same[cell.id]]) > 1 and cell.identity.order in parts[same[cell.id]] for cell in cells}
+    return {cell.id: cell.identity.order if several[cell.id] else "" for cell in cells}
 
 
 def _marks(meanings: list[tuple[str, ...]], keys: Sequence[str]) -> dict[tuple[str, ...], str]:
@@ -108,9 +125,9 @@ def _ordered(sources: list[Source]) -> list[Source]:
         for source in sources:
             ranks[axis].setdefault(source.names[axis], len(ranks[axis]))
     kinds = {"clean": 0, "control": 1}
-    attacks = {s.names["attack"]: kinds.get(s.cell["attack_meta"]["kind"], 2) for s in sources}
+    attacks = {s.names["attack"]: kinds.get(s.cell.kind, 2) for s in sources}
     ranks["attack"] = {name: i for i, name in enumerate(sorted(attacks, key=attacks.get))}
     return sorted(
         sources,
-        key=lambda s: (*(ranks[axis][s.names[axis]] for axis in AXES), s.cell["threat"]["eps"], s.cell["id"]),
+        key=lambda s: (*(ranks[axis][s.names[axis]] for axis in AXES), s.cell.threat.eps, s.cell.id),
     )

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from .averages import Averages
 from .diagrams import histograms, pool, reliability_row
-from .evaluate import Cell, Results
+from .evaluate import Measured, Results
 from .layouts import radii
 from .style import INK, label_percent, look, panels
 
 
-def clean_cells(results: Results, model: str, datasets: Sequence[str]) -> list[Cell]:
+def clean_cells(results: Results, model: str, datasets: Sequence[str]) -> list[Measured]:
     found = [c for c in results.cells if c.model == model and c.kind == "clean" and c.dataset in datasets]
     return list({cell.dataset: cell for cell in found}.values())
 
@@ -27,7 +27,7 @@ def reliability_figure(results: Results, model: str, attack: str) -> Figure | No
         cells = [
             c
             for c in results.cells
-            if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta["task"] == "single"
+            if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta.task == "single"
         ]
         if not cells:
             continue
@@ -37,12 +37,12 @@ def reliability_figure(results: Results, model: str, attack: str) -> Figure | No
         parts.append((f"radius {eps}", *_pooled(cells)))
     if not parts:
         return None
-    sets = len({c.dataset for c in results.cells if c.model == model and c.meta["task"] == "single"})
+    sets = len({c.dataset for c in results.cells if c.model == model and c.meta.task == "single"})
     where = f" ({sets} data sets together)" if sets > 1 else ""
     return reliability_row(parts, f"{results.labels['model'][model]} under {results.labels['attack'][attack]}{where}")
 
 
-def _pooled(cells: Sequence[Cell]):
+def _pooled(cells: Sequence[Measured]):
     bins = pool([cell.details.bins for cell in cells])
     if len(cells) > 1:
         return bins, f"ECE {100 * bins.error():.1f} %"
@@ -50,7 +50,7 @@ def _pooled(cells: Sequence[Cell]):
     return bins, f"ECE {100 * value:.1f} %\n[{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def cell_figure(results: Results, cell: Cell) -> Figure:
+def cell_figure(results: Results, cell: Measured) -> Figure:
     """The reliability diagram of one cell, the clean one beside it."""
     clean = results.clean_of(cell)
     pair = [("clean", *_pooled([clean]))] if clean and clean is not cell else []
@@ -66,7 +66,7 @@ def histogram_figure(results: Results, attack: str, eps: str, what: str = "confi
         cells = [
             c
             for c in results.cells
-            if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta["task"] == "single"
+            if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta.task == "single"
         ]
         if cells:
             groups.append((model, cells, clean_cells(results, model, [c.dataset for c in cells])))
@@ -89,7 +89,7 @@ def histogram_figure(results: Results, attack: str, eps: str, what: str = "confi
     return figure
 
 
-def _counts(cells: Sequence[Cell], what: str) -> np.ndarray | None:
+def _counts(cells: Sequence[Measured], what: str) -> np.ndarray | None:
     if not cells:
         return None
     return np.sum([c.details.confidences if what == "confidence" else c.details.entropies for c in cells], axis=0)
@@ -184,7 +184,7 @@ def risk_figure(results: Results, attack: str, eps: str) -> Figure | None:
         cells = [
             c
             for c in results.cells
-            if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta["task"] == "single"
+            if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta.task == "single"
         ]
         for ax, members in zip(axes, (clean_cells(results, model, [c.dataset for c in cells]), cells)):
             if members:
@@ -237,7 +237,7 @@ def image_figure(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], eps: float)
 
 
 def _size(results: Results, eps: str) -> float:
-    return next(cell.meta["threat"]["eps"] for cell in results.cells if cell.eps == eps)
+    return next(cell.meta.threat.eps for cell in results.cells if cell.eps == eps)
 
 
 def _bars(rows: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .. import registry
+from ..cell import Cell
 from ..metrics.temperature import at_temperature, fit_temperature
 from ..records.store import Run
 from ..types import Records, UserError
@@ -45,7 +46,7 @@ def posthoc_frame(run: Run, source: str | None = None, resamples: int = 1000) ->
     Raises:
         UserError: the run has no such dataset.
     """
-    places = [Source(run, cell, {axis: cell[axis] for axis in AXES}) for cell in run.cells()]
+    places = [Source(run, cell, {axis: getattr(cell, axis) for axis in AXES}) for cell in run.cells()]
     places = [place for place in places if _usable(place.cell)]
     datasets = list(dict.fromkeys(place.names["dataset"] for place in places))
     if source is not None and source not in datasets:
@@ -60,24 +61,23 @@ COLUMN_NAMES = [
 ]  # fmt: skip
 
 
-def _usable(cell: Mapping[str, Any]) -> bool:
-    attack = cell["attack_meta"]
-    return cell["task"] == "single" and not attack["accuracy_only"] and attack["kind"] != "worst"
+def _usable(cell: Cell) -> bool:
+    return cell.task == "single" and not cell.accuracy_only and cell.kind != "worst"
 
 
 def _frame(places: Sequence[Source], sources: Mapping[str, Sequence[str]], resamples: int) -> pd.DataFrame:
     """The rows of all cells; `sources`: model -> datasets that are its source, the first for all that are not."""
     fitted = {place.key: place for place in places if place.names["dataset"] in sources.get(place.names["model"], ())}
-    clean = {key[:2]: place for key, place in fitted.items() if place.cell["attack_meta"]["kind"] == "clean"}
+    clean = {key[:2]: place for key, place in fitted.items() if place.cell.kind == "clean"}
     temperatures: dict[tuple[str, bool], float | None] = {}
 
     def fit(place: Source | None, half: bool) -> float | None:
         if place is None:
             return None
-        if (place.cell["id"], half) not in temperatures:
-            records = place.run.read(place.cell["id"], COLUMNS)
-            temperatures[place.cell["id"], half] = _fitted(_every_other(records, 0) if half else records)
-        return temperatures[place.cell["id"], half]
+        if (place.cell.id, half) not in temperatures:
+            records = place.run.read(place.cell.id, COLUMNS)
+            temperatures[place.cell.id, half] = _fitted(_every_other(records, 0) if half else records)
+        return temperatures[place.cell.id, half]
 
     rows = []
     for place in places:
@@ -85,16 +85,16 @@ def _frame(places: Sequence[Source], sources: Mapping[str, Sequence[str]], resam
         known = sources.get(model, [None])
         half = dataset in known
         source = dataset if half else known[0]
-        records = place.run.read(place.cell["id"], COLUMNS)
+        records = place.run.read(place.cell.id, COLUMNS)
         target = _every_other(records, 1) if half else records
         shared = Resamples.of(target["id"], resamples)
         found = {
             "native": 1.0, "clean": fit(clean.get((model, source)), half),
             "attacked": fit(fitted.get((model, source, attack, eps)), half), "oracle": _fitted(target),
         }  # fmt: skip
-        if place.cell["attack_meta"]["kind"] == "clean":
+        if place.cell.kind == "clean":
             del found["attacked"]
-        names = {"cell": place.cell["id"], "model": model, "dataset": dataset, "attack": attack, "eps": eps, "source": source}
+        names = {"cell": place.cell.id, "model": model, "dataset": dataset, "attack": attack, "eps": eps, "source": source}
         for name, temperature in found.items():
             if temperature is not None:
                 rows.append({**names, "fitted_on": name, **_judge(target, temperature, shared)})
@@ -139,11 +139,11 @@ def sources_of(places: Sequence[Source]) -> tuple[dict[str, list[str]], dict[str
     return found, missing
 
 
-def stated_source(cell: Mapping[str, Any]) -> str | None:
+def stated_source(cell: Cell) -> str | None:
     """The spec of the dataset that a cell's model was trained on: what the cell records, else what a bundled card says."""
-    spec = registry.parse_spec(cell["model"])
+    spec = registry.parse_spec(cell.model)
     card = registry.models.cards().get(spec.name, {}) if spec.variant is None else {}
-    return (cell.get("training") or {}).get("source_data") or card.get("source_data") or None
+    return (cell.training or {}).get("source_data") or card.get("source_data") or None
 
 
 def _same_set(dataset: str, stated: str) -> bool:

@@ -4,24 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import bdtr, expit, logit, ndtr, ndtri
 
-from ..metrics.weighted import Means
+from .resample import is_dense
 
 #: What tells the samples of cells apart: seed and key of their resamples, and how many they are.
 Samples = tuple[int, str, int]
 
 
-def outcomes_of(value: object) -> dict[str, tuple[np.ndarray]]:
-    """The 0/1 outcome (N,) of every sample, by name, where a metric is the mean of one with score limits; else nothing."""
-    columns = getattr(value, "columns", None)
-    if not isinstance(value, Means) or not value.limits or not isinstance(columns, np.ndarray) or columns.shape[1] != 1:
+#: Means of columns, in (0, 1), at which a value that is one of them, or the ratio of two, shows it.
+PROBES = 2
+#: Most columns among which ratios are looked for.
+WIDEST = 64
+
+
+class Share(NamedTuple):
+    """A share of samples: whether each is a hit (M,), and whether those are all samples of the cell."""
+
+    hits: np.ndarray
+    of_all: bool = True
+
+
+def shares_of(value: Mapping[str, float]) -> dict[str, Share]:
+    """The values that are the mean of one column of 0 and 1, or that mean over another column's.
+
+    A metric says only how its values follow from means of columns; so they are asked at means that no other rule gives.
+    """
+    if not is_dense(value) or not value.n:
         return {}
-    column = columns[:, 0]
-    return dict.fromkeys(value.limits, (column == 1,)) if np.isin(column, (0, 1)).all() else {}
+    columns, found = value.columns, {}
+    probes = np.random.default_rng(0).uniform(0.2, 0.8, (PROBES, columns.shape[1]))
+    with np.errstate(all="ignore"):
+        asked = value.combine(probes)
+    ratios = probes[:, :, None] / probes[:, None] if columns.shape[1] <= WIDEST else np.empty((PROBES, 0, 0))
+    for name, values in asked.items():
+        if np.shape(values) != (PROBES,):
+            continue
+        for top in np.flatnonzero((probes == values[:, None]).all(0)):
+            if _is_binary(columns[:, top]):
+                found[name] = Share(columns[:, top] == 1)
+        for top, below in np.argwhere(np.isclose(ratios, values[:, None, None], rtol=1e-12, atol=0).all(0)):
+            hits, known = columns[:, top], columns[:, below]
+            if name not in found and top != below and _is_part(hits, known):
+                found[name] = Share(hits[known == 1] == 1, of_all=False)
+    return found
+
+
+def _is_part(hits: np.ndarray, known: np.ndarray) -> bool:
+    """Whether hits are counted among known samples."""
+    return _is_binary(hits) and _is_binary(known) and bool(known.any() and (hits <= known).all())
+
+
+def _is_binary(column: np.ndarray) -> bool:
+    return bool(((column == 0) | (column == 1)).all())
 
 
 def average_limits(outcomes: Sequence[np.ndarray], samples: Sequence[Samples], level: float = 0.95) -> tuple[float, float]:
@@ -38,7 +77,8 @@ def average_limits(outcomes: Sequence[np.ndarray], samples: Sequence[Samples], l
 
     def distance(shift: float, side: int) -> float:
         errors = np.sqrt(expit(start + shift) * expit(-start - shift) / sizes)
-        return expit(start + shift).mean() - observed + side * z * np.sqrt(max(errors @ related @ errors, 0)) / len(sizes)
+        spread = z * np.sqrt(max(errors @ related @ errors, 0)) / len(sizes)
+        return float(expit(start + shift).mean() - observed + side * spread)
 
     def limit(side: int) -> float:
         return float(expit(start + brentq(distance, -40, 40, (side,))).mean())

@@ -106,7 +106,7 @@ def chosen_tables(results: Results, layout: str | None = None, compare: str | No
 
 def text_table(results: Results, width: int | None = None) -> str:
     """The summary that `bench` prints: accuracy and ECE against the radius (mAP for many labels), and what was noted."""
-    tasks = {cell.meta["task"] for cell in results.cells}
+    tasks = {cell.meta.task for cell in results.cells}
     layout = ",".join(name for task, name in (("single", "by-eps"), ("multi", "coco")) if task in tasks)
     return text_report(results, layout=layout, width=width)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -18,8 +18,14 @@ KEEP = 128_000_000
 
 Inputs = tuple[Records, ...]
 Function = Callable[..., Mapping[str, float]]
-#: Draws of a metric, and those its comparisons use instead.
-Pair = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+class Drawn(NamedTuple):
+    """Draws (R,) of a metric's values, and the plain bootstrap of names that are compared by it, see `Means.compared`."""
+
+    draws: dict[str, np.ndarray]
+    plain: dict[str, np.ndarray]
+
 
 
 class Resamples:
@@ -71,7 +77,7 @@ class Resampled(Mapping[str, np.ndarray]):
         self.records, self.index = records, index
 
     def __getitem__(self, column: str) -> np.ndarray:
-        return np.asarray(self.records[column])[self.index]
+        return np.asarray(np.asarray(self.records[column])[self.index])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.records)
@@ -91,39 +97,41 @@ def read_only(records: Records) -> dict[str, Any]:
 
 def values_and_draws(
     functions: Sequence[Function], inputs: Sequence[Inputs], resamples: Resamples
-) -> tuple[list[Mapping[str, float]], list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
-    """Call each metric on its records and under every resample: values, {name: (R,)} draws, and those for comparisons.
-
-    The last are the plain bootstrap of names whose draws are more than that, see `Means.compared`; mostly empty.
-    """
-    found = [function(*given) for function, given in zip(functions, inputs)]
-    dense = [i for i, value in enumerate(found) if isinstance(value, Means) and isinstance(value.columns, np.ndarray)]
-    stack = _centred([found[i] for i in dense])
+) -> tuple[list[Mapping[str, float]], list[Drawn]]:
+    """Call each metric on its records and under every resample."""
+    found = [function(*given) for function, given in zip(functions, inputs, strict=True)]
+    dense = {i: value for i, value in enumerate(found) if is_dense(value)}
+    stack = _centred(list(dense.values()))
     shifts: list[np.ndarray] = []
-    parts: list[list] = [[] for _ in found]
+    parts: list[list[Any]] = [[] for _ in found]
     for counts in resamples.chunks():
         if dense:
             shifts.append(counts @ stack)
         for i, value in enumerate(found):
             if i not in dense:
                 parts[i].append(_draw(value, functions[i], inputs[i], counts))
-    drawn = [_join(value, part) for value, part in zip(found, parts)]
-    for i, draws in zip(dense, _dense_draws([found[i] for i in dense], shifts, resamples.n)):
+    drawn = [_join(value, part) for value, part in zip(found, parts, strict=True)]
+    for i, draws in zip(dense, _dense_draws(list(dense.values()), shifts, resamples.n), strict=True):
         drawn[i] = draws
-    return found, [pair[0] for pair in drawn], [pair[1] for pair in drawn]
+    return found, drawn
 
 
-def _draw(value: Mapping[str, float], function: Function, given: Inputs, counts: np.ndarray):
+def is_dense(value: Mapping[str, float]) -> TypeGuard[Means]:
+    """Whether a metric returned means of columns in an array."""
+    return isinstance(value, Means) and isinstance(value.columns, np.ndarray)
+
+
+def _draw(value: Mapping[str, float], function: Function, given: Inputs, counts: np.ndarray) -> Any:
     """One chunk of draws: resampled means of a sparse `Means`, else {name: (rows,)}."""
     if isinstance(value, Means):
         return np.asarray(counts @ value.columns, dtype=np.float64) / counts.shape[1]
     return value.draws(counts) if isinstance(value, Weighted) else _by_index(function, given, counts)
 
 
-def _join(value: Mapping[str, float], parts: list) -> Pair:
+def _join(value: Mapping[str, float], parts: list[Any]) -> Drawn:
     if isinstance(value, Means):
-        return value.drawn_and_plain(np.concatenate(parts)) if parts else ({}, {})
-    return {name: np.concatenate([part[name] for part in parts] or [np.empty(0)]) for name in value}, {}
+        return Drawn(*value.drawn_and_plain(np.concatenate(parts))) if parts else Drawn({}, {})
+    return Drawn({name: np.concatenate([part[name] for part in parts] or [np.empty(0)]) for name in value}, {})
 
 
 def _centred(additive: Sequence[Means]) -> np.ndarray:
@@ -138,12 +146,12 @@ def _centred(additive: Sequence[Means]) -> np.ndarray:
     return stack
 
 
-def _dense_draws(additive: Sequence[Means], shifts: list[np.ndarray], n: int) -> Iterator[Pair]:
+def _dense_draws(additive: Sequence[Means], shifts: list[np.ndarray], n: int) -> Iterator[Drawn]:
     start = 0
     for value in additive:
         stop = start + value.columns.shape[1]
         parts = [part[:, start:stop].astype(np.float64) / n for part in shifts] or [np.empty((0, stop - start))]
-        yield value.drawn_and_plain(value.means + np.concatenate(parts))
+        yield Drawn(*value.drawn_and_plain(value.means + np.concatenate(parts)))
         start = stop
 
 

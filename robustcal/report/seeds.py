@@ -42,7 +42,7 @@ def groups_of(results: Results) -> list[Group]:
 
     A model that states little joins the first group that it agrees with, after those that state everything.
     """
-    known = {cell.model: cell.meta["training"] for cell in results.cells if "training" in cell.meta}
+    known = {cell.model: cell.meta.training for cell in results.cells if cell.meta.training}
     groups: list[Group] = []
     for model, facts in sorted(known.items(), key=lambda item: -len(item[1])):
         group = next((group for group in groups if group.takes(facts)), None)
@@ -64,7 +64,7 @@ def seed_tables(results: Results) -> list[Table]:
     ]  # fmt: skip
     columns.append(Column("Seeds", "", False, "", False, 0))
     names, rows = labels(groups, results), []
-    single = [cell for cell in results.cells if cell.meta["task"] == "single"]
+    single = [cell for cell in results.cells if cell.meta.task == "single"]
     attacks = [a for a in results.values("attack") if any(c.attack == a and c.kind != "clean" for c in single)]
     for attack in attacks or [None]:
         for number, group in enumerate(groups):

@@ -15,7 +15,7 @@ from typing import Any
 from .averages import Averages, ranked
 from .captions import protocol
 from .details import Details
-from .evaluate import Cell, Results
+from .evaluate import Measured, Results
 from .explain import command, protocol_facts
 from .frame import CSV_METRICS, NOTHING
 from .stats import Replicates
@@ -94,7 +94,7 @@ def payload(
             {"spec": name, "label": results.labels["attack"][name], "kind": kinds[name]} for name in axes["attack"]
         ],
         "radii": results.values("eps"),
-        "sizes": {cell.eps: cell.meta["threat"]["eps"] for cell in results.cells},
+        "sizes": {cell.eps: cell.meta.threat.eps for cell in results.cells},
         "first": attacked[min(1, len(attacked) - 1)] if attacked else "0",
         "cells": cells,
         "averages": _averages(results, place),
@@ -108,24 +108,20 @@ def payload(
 
 
 def _cell(
-    cell: Cell, results: Results, place, protocols: dict[str, int], at: Mapping[str, int], images
+    cell: Measured, results: Results, place, protocols: dict[str, int], at: Mapping[str, int], images
 ) -> dict[str, Any]:
     facts = protocol_facts(cell.meta)
     shared = json.dumps({key: value for key, value in facts.items() if key not in OWN_FACTS})
     own = {key: facts[key] for key in OWN_FACTS if key in facts}
     if cell.kind == "worst":
-        own["attack"] = "worst of " + "; ".join(cell.meta["over"])
-    identity = cell.meta["identity"]
-    own |= {
-        name: str(identity[key])[:80]
-        for name, key in (("weights", "weights"), ("prompts", "prompts"))
-        if identity.get(key)
-    }
-    own |= {"template": "; ".join(map(str, cell.meta["templates"][:3])), "classes": str(len(cell.meta["classnames"]))}
+        own["attack"] = "worst of " + "; ".join(cell.meta.over)
+    identity = cell.meta.identity
+    own |= {"weights": identity.weights[:80], "prompts": identity.prompts}
+    own |= {"template": "; ".join(map(str, cell.meta.templates[:3])), "classes": str(len(cell.meta.classnames))}
     clean = results.clean_of(cell)
     return {
         "id": cell.id, "model": place["model"][cell.model], "dataset": place["dataset"][cell.dataset],
-        "attack": place["attack"][cell.attack], "eps": cell.eps, "radius": cell.meta["threat"]["eps"], "n": cell.n,
+        "attack": place["attack"][cell.attack], "eps": cell.eps, "radius": cell.meta.threat.eps, "n": cell.n,
         "v": _values(cell.numbers, CSV_METRICS), "rank": {}, "flags": cell.flags,
         "protocol": protocols.setdefault(shared, len(protocols)), "own": own,
         "clean": at[clean.id] if clean else None,
@@ -142,7 +138,7 @@ def _short(x: float) -> float | None:
     return float(f"{x:.5g}") if math.isfinite(x) else None
 
 
-def _details(cell: Cell, images: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+def _details(cell: Measured, images: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     details: Details | None = cell.details
     if details is None:
         return {"bins": [], "confidences": [], "entropies": None, "most": 1, "samples": []}
@@ -219,9 +215,9 @@ def lead(results: Results) -> str:
 
 def captions(results: Results) -> list[str]:
     """The protocol of the run, one paragraph per kind of task."""
-    tasks = dict.fromkeys(cell.meta["task"] for cell in results.cells)
+    tasks = dict.fromkeys(cell.meta.task for cell in results.cells)
     versions = results.runs[0].header.get("versions", {}) if results.runs else {}
-    return [protocol([cell.meta for cell in results.cells if cell.meta["task"] == task], versions) for task in tasks]
+    return [protocol([cell.meta for cell in results.cells if cell.meta.task == task], versions) for task in tasks]
 
 
 def _run(run: Any) -> dict[str, Any]:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from ..metrics.accuracy import harmonic_mean
-from ..metrics.weighted import Means
 from ..types import Records
-from .catalogue import CELL_METRICS, Metric, direction_of, metric_function, needs_clean
-from .proportions import Samples, average_limits, joined, outcomes_of, sign_test
-from .resample import Resamples, read_only, values_and_draws
+from .catalogue import CELL_METRICS, Metric, direction_of, metric_function
+from .proportions import average_limits, joined, sign_test
+from .replicates import Interval, Replicates, interval, replicates, summarise
+from .resample import Resamples
 
+__all__ = [
+    "CELL_METRICS", "Difference", "Interval", "Replicates", "Spread", "average", "compare", "difference", "direction_of",
+    "harmonic", "holm", "interval", "mark", "metric_function", "replicates", "seed_spread", "summarise",
+]  # fmt: skip
 
-class Interval(NamedTuple):
-    """A value and its confidence limits."""
-
-    value: float
-    lo: float
-    hi: float
+#: Fewest samples of a cell, or of all cells of an average, for which a test that is not exact makes a claim.
+FEWEST = 20
 
 
 class Difference(NamedTuple):
@@ -34,100 +34,42 @@ class Difference(NamedTuple):
     p: float
 
 
-@dataclass(frozen=True)
-class Replicates:
-    """Values of metrics and, for each, draws (R,) whose percentiles are an interval for the true value.
-
-    Draws of cells on the same samples are paired; those of other samples are independent. So averages, differences
-    and functions of values carry their uncertainty along: apply the same function to the draws.
-    `limits` holds closed-form intervals, where a metric has a better one than percentiles. `plain` holds the bootstrap
-    of the values themselves where draws are something else and comparisons use it, see `Means.compared`. `tested` names
-    the values whose draws are those of an inverted test. `samples` says what each cell was measured on; `outcomes`
-    holds, cell by cell, the 0/1 of every sample for names that are shares of samples.
-    """
-
-    values: Mapping[str, float]
-    draws: Mapping[str, np.ndarray]
-    limits: Mapping[str, tuple[float, float]]
-    plain: Mapping[str, np.ndarray] = field(default_factory=dict)
-    tested: frozenset[str] = frozenset()
-    samples: tuple[Samples, ...] = ()
-    outcomes: Mapping[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
-
-    def method(self, name: str) -> str:
-        """How the interval of that name was made: "score", "inverted test" or "percentiles"."""
-        return "score" if name in self.limits else "inverted test" if name in self.tested else "percentiles"
-
-    def interval(self, name: str, level: float = 0.95) -> Interval:
-        """The value of that name with its limits."""
-        if name in self.limits:
-            return Interval(self.values[name], *self.limits[name])
-        return interval(self.values[name], self.draws[name], level)
-
-
-def interval(value: float, draws: np.ndarray, level: float = 0.95) -> Interval:
-    """Equal-tailed percentiles of the draws around a value; nan limits where there are no finite draws."""
-    draws = draws[np.isfinite(draws)]
-    if not len(draws) or not np.isfinite(value):
-        return Interval(float(value), float("nan"), float("nan"))
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(value), float(low), float(high))
-
-
-def replicates(
-    records: Records, metrics: Iterable[Metric] = CELL_METRICS, resamples: int | Resamples = 1000, seed: int = 0,
-    level: float = 0.95, clean: Records | None = None,
-) -> Replicates:  # fmt: skip
-    """Every value of these metrics on one cell, with its bootstrap over samples.
-
-    Args:
-        metrics: specs (``calibration:bins=20``) or functions of records.
-        resamples: how many, or a `Resamples` to share between the cells of a dataset (faster, same draws).
-        level: of the closed-form limits.
-        clean: records of the same samples without attack; metrics that need them are left out where there are none.
-    """
-    n = len(records["correct"])
-    if not isinstance(resamples, Resamples):
-        resamples = Resamples.of(records["id"], resamples, seed) if "id" in records else Resamples(n, resamples, seed)
-    metrics = [metric for metric in metrics if clean is not None or not needs_clean(metric)]
-    records, clean = read_only(records), None if clean is None else read_only(clean)
-    inputs = [(records, clean) if needs_clean(metric) else (records,) for metric in metrics]
-    found, drawn, plain = values_and_draws([metric_function(metric) for metric in metrics], inputs, resamples)
-    limits, outcomes = {}, {}
-    for value in found:
-        if isinstance(value, Means) and n:
-            limits |= {name: rule(value.means, n, level) for name, rule in value.limits.items()}
-            outcomes |= outcomes_of(value)
-    values = {name: float(number) for value in found for name, number in value.items()}
-    drawn, plain = ({name: part for draws in several for name, part in draws.items()} for several in (drawn, plain))
-    tested = frozenset(name for value in found for name in getattr(value, "tested", ()))
-    samples = ((resamples.seed, resamples.key, n),)
-    return Replicates(values, drawn, limits, plain, tested, samples, outcomes)
-
-
-def summarise(
-    records: Records, metrics: Iterable[Metric] = CELL_METRICS, resamples: int | Resamples = 1000, seed: int = 0,
-    level: float = 0.95, clean: Records | None = None,
-) -> dict[str, Interval]:  # fmt: skip
-    """Value and confidence limits of every number these metrics return; arguments as in `replicates`."""
-    drawn = replicates(records, metrics, resamples, seed, level, clean)
-    return {name: drawn.interval(name, level) for name in drawn.values}
-
-
 # -- combining cells ---------------------------------------------------------------------------------------------
 def average(cells: Sequence[Replicates]) -> Replicates:
-    """Unweighted mean over cells (datasets) of every value that all of them have."""
+    """Unweighted mean over cells (datasets) of every value that all of them have.
+
+    Outcomes that no sample had count for one cell in each draw: added up over all cells they would make an average less
+    certain the more cells it has, while all those samples together have seen none.
+    """
     names = [name for name in cells[0].values if all(name in cell.values for cell in cells)]
-    draws = {name: np.mean([cell.draws[name] for cell in cells], axis=0) for name in names}
-    samples = sum((cell.samples for cell in cells), ())
-    outcomes = joined([cell.outcomes for cell in cells])
+    samples = tuple(found for cell in cells for found in cell.samples)
     if len(cells) == 1:
-        limits = dict(cells[0].limits)
-    else:
-        limits = {name: average_limits(found, samples) for name, found in outcomes.items()}
-    plain = {n: np.mean([c.plain[n] for c in cells], axis=0) for n in names if all(n in c.plain for c in cells)}
+        return replace(cells[0], tested=frozenset())
+    picked = _one_cell_a_draw(cells)
+
+    draws = {name: np.mean([cell.draws[name] for cell in cells], axis=0) for name in names}
+    shared = [name for name in names if all(name in cell.plain for cell in cells)]
+    plain = {name: np.mean([cell.plain[name] for cell in cells], axis=0) for name in shared}
+    unseen = {}
+    for name in names:
+        steps = [(cell.unseen[name], pick) for cell, pick in zip(cells, picked, strict=True) if name in cell.unseen]
+        if steps:
+            unseen[name] = np.sum([step * pick for step, pick in steps], axis=0) / len(cells)
+            left_out = np.sum([step * ~pick for step, pick in steps], axis=0) / len(cells)
+            draws[name] = draws[name] - left_out
+            plain |= {name: plain[name] - left_out} if name in plain else {}
     values = {name: float(np.mean([cell.values[name] for cell in cells])) for name in names}
-    return Replicates(values, draws, limits, plain, samples=samples, outcomes=outcomes)
+    outcomes = joined([cell.outcomes for cell in cells])
+    limits = {name: average_limits(found, samples) for name, found in outcomes.items()}
+    return Replicates(values, draws, limits, plain, samples=samples, outcomes=outcomes, unseen=unseen)
+
+
+def _one_cell_a_draw(cells: Sequence[Replicates]) -> np.ndarray:
+    """Whose unseen outcome counts in each draw: (cells, R) bool, one cell a draw, more often one of few samples."""
+    draws = max((len(found) for cell in cells for found in cell.draws.values()), default=0)
+    sizes = np.array([max(sum(n for _, _, n in cell.samples), 1) for cell in cells])
+    chosen = np.random.default_rng(len(cells)).choice(len(cells), draws, p=(1 / sizes) / (1 / sizes).sum())
+    return np.asarray(chosen == np.arange(len(cells))[:, None])
 
 
 def harmonic(clean: Replicates, attacked: Replicates, of: str = "accuracy", name: str = "h") -> Replicates | None:
@@ -138,7 +80,9 @@ def harmonic(clean: Replicates, attacked: Replicates, of: str = "accuracy", name
     if of not in clean.values or of not in attacked.values:
         return None
     value = float(harmonic_mean(clean.values[of], attacked.values[of]))
-    return Replicates({name: value}, {name: harmonic_mean(clean.draws[of], attacked.draws[of])}, {}, samples=attacked.samples)
+    draws = harmonic_mean(clean.draws[of], attacked.draws[of])
+    seen = harmonic_mean(*(x.draws[of] - x.unseen.get(of, 0.0) for x in (clean, attacked)))
+    return Replicates({name: value}, {name: draws}, {}, samples=attacked.samples, unseen={name: draws - seen})
 
 
 def difference(a: Replicates, b: Replicates, name: str, level: float = 0.95) -> Difference:
@@ -147,8 +91,8 @@ def difference(a: Replicates, b: Replicates, name: str, level: float = 0.95) -> 
     Shares of the same samples (accuracy) have the exact test of `proportions.sign_test`. For all else the p-value takes
     the draws of the difference as normal around their mean, so it is not bounded by the number of resamples and can
     survive a correction for many comparisons. Where both have a `plain` bootstrap of the value, it is that one's
-    spread around the difference itself; the limits stay those of the draws. Draws that do not vary, as those of one
-    sample, count as that many samples of one sign, but never below one in the number of resamples. No p-value is 0.
+    spread around the difference itself; the limits stay those of the draws. p is nan, no claim, below `FEWEST` samples
+    unless the test is exact, and never 0.
     """
     value, draws = b.values[name] - a.values[name], b.draws[name] - a.draws[name]
     found = interval(value, draws, level)
@@ -160,16 +104,19 @@ def difference(a: Replicates, b: Replicates, name: str, level: float = 0.95) -> 
 
 
 def _normal_p(a: Replicates, b: Replicates, name: str, value: float, draws: np.ndarray) -> float:
+    sizes = [n for x in (a, b) for _, _, n in x.samples]
+    if sizes and min(sum(n for _, _, n in set(x.samples)) for x in (a, b)) < FEWEST:
+        return float("nan")
     tested, centre = draws, float(draws.mean()) if len(draws) else float("nan")
     if name in a.plain and name in b.plain:
         tested, centre = b.plain[name] - a.plain[name], value
     spread = float(tested.std(ddof=1)) if len(tested) > 1 else float("nan")
-    if spread > 1e-6 * abs(centre) or np.isnan(spread):  # float32 draws that do not vary differ by less
+    if not spread > 1e-6 * abs(centre) and spread == spread:  # float32 draws that do not vary differ by less
+        return 1 / (len(tested) + 1) if abs(centre) > 1e-12 else 1.0
+    if not sizes:
         return float(2 * ndtr(-abs(centre) / spread))
-    if abs(centre) < 1e-12:
-        return 1.0
-    known = min(sum(n for _, _, n in set(x.samples)) for x in (a, b))
-    return max(1 / (len(tested) + 1), 2.0 ** (1 - known) if known else 0.0)
+    df = max(min(sizes) - 1, 1)  # the draws are as wide as t asks for at 95 %: undone, so that p is right at all levels
+    return float(2 * stdtr(df, -abs(centre) / spread * stdtrit(df, 0.975) / ndtri(0.975)))
 
 
 def compare(
@@ -230,10 +177,9 @@ def mark(
 def _better(best: Replicates, other: Replicates, name: str, direction: str) -> float:
     if direction != "zero":
         return difference(best, other, name).p
-    absolute = [
-        Replicates({name: abs(x.values[name])}, {name: np.abs(x.draws[name])}, {}, samples=x.samples) for x in (best, other)
-    ]
-    return difference(*absolute, name).p
+    sizes = [({name: abs(x.values[name])}, {name: np.abs(x.draws[name])}, x.samples) for x in (best, other)]
+    one, two = (Replicates(values, draws, {}, samples=samples) for values, draws, samples in sizes)
+    return difference(one, two, name).p
 
 
 # -- seeds -------------------------------------------------------------------------------------------------------
@@ -249,11 +195,11 @@ class Spread(NamedTuple):
 
 def seed_spread(values: Sequence[float], level: float = 0.95) -> Spread:
     """Spread over independently trained models; with one value the deviation and the limits are nan."""
-    values = np.asarray([v for v in values if np.isfinite(v)], dtype=np.float64)
-    n = len(values)
-    mean = float(values.mean()) if n else float("nan")
+    known = np.asarray([v for v in values if np.isfinite(v)], dtype=np.float64)
+    n = len(known)
+    mean = float(known.mean()) if n else float("nan")
     if n < 2:
         return Spread(mean, float("nan"), float("nan"), float("nan"), n)
-    deviation = float(values.std(ddof=1))
+    deviation = float(known.std(ddof=1))
     width = float(stdtrit(n - 1, (1 + level) / 2)) * deviation / np.sqrt(n)
     return Spread(mean, deviation, mean - width, mean + width, n)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
 
 import torch
 
+from ..cell import SHARD, Cell
 from ..clip.classifier import LogitClassifier
 from ..noise import Noise
+from ..registry import load_plugin_file
 from ..types import Threat
-from .local import plan_again, threads_for, workers_for
+from .hardware import threads_for, workers_for
 from .meter import Meter
 from .outline import Outline, random_classifier
-from .plan import Plan
+from .plan import Plan, Request, make_plan
 from .preflight import try_attacks
 from .run import SEARCH_DTYPES, make_attack, out_of_memory
-from .samples import SHARD
 from .verify import TOP
 from .worker import Worker, auto_batch, pick
 
@@ -29,60 +30,109 @@ SHARD_BYTES, ROW_BYTES, CLASS_BYTES = 8800, 54, 4.8
 PATIENCE = 2.0
 
 
+@dataclass(frozen=True)
+class ModelCost:
+    """Passes of a model over all its cells, and the seconds of one worker for them."""
+
+    spec: str
+    forwards: int
+    backwards: int
+    seconds: float
+    forward: float  #: seconds per image, at the largest resolution
+    gradient: float  #: seconds of a forward pass and an input gradient per image
+    stand_in: str | None  #: the architecture that was timed in its place
+
+
+@dataclass(frozen=True)
+class AttackCost:
+    """An attack's radii, and the most passes it spends on one sample of any data set."""
+
+    spec: str
+    eps: tuple[str, ...]
+    forwards: int
+    backwards: int
+
+
+@dataclass(frozen=True)
+class DatasetSize:
+    """How many samples, classes and pixels a data set has in a plan."""
+
+    spec: str
+    n: int
+    classes: int
+    resolution: int
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The cost of a plan on one machine."""
+
+    cells: int
+    samples: int
+    shards: int
+    bytes: int
+    forwards: int
+    backwards: int
+    workers: int
+    seconds: float  #: with so many workers
+    eps: tuple[str, ...]
+    models: tuple[ModelCost, ...]
+    attacks: tuple[AttackCost, ...]
+    datasets: tuple[DatasetSize, ...]
+    device: str
+    precision: str
+    hardware: str = ""
+    absent: Mapping[str, str] = field(default_factory=dict)  #: spec -> what is missing and how to get it
+
+
 def outlook(
-    request: Mapping[str, Any], *, device: str, precision: str, batch_size: int | None = None, workers: int | None = None,
+    request: Request, *, device: str, precision: str, batch_size: int | None = None, workers: int | None = None,
     threads: int | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """The plan of a request and its cost where this process runs, as plain data. What is not here is stood in for.
+) -> Outlook:  # fmt: skip
+    """The cost of a request where this process runs. What is not here is stood in for.
 
     Args:
-        request: keyword arguments of `make_plan`, and `plugins`; see `local.plan_again`.
         workers: how many there will be; by default as many as `bench` would start here.
         threads: of one worker; by default the cores divided among them.
-
-    Returns:
-        `estimate`'s, and `device`, `hardware`, `precision`, `absent` (spec -> what is missing and how to get it).
     """
     device, precision, hardware = pick(device, precision)
     outline = Outline()
-    plan = plan_again({**request, "precision": precision}, open_source=outline.open_source, identify=outline.identify)
+    for file in request.plugins:
+        load_plugin_file(file)
+    request = replace(request, precision=precision)
+    plan = make_plan(request, open_source=outline.open_source, identify=outline.identify)
     try_attacks(plan)
-    count = len(workers_for(device, sum(cell["shards"] for cell in plan.cells), workers))
+    count = len(workers_for(device, plan.shards, workers))
     with threads_set(threads or threads_for(device, count)):
         cost = estimate(plan, device, precision, batch_size, count, outline)
-    return {**cost, "device": device, "hardware": hardware, "precision": precision, "absent": dict(outline.absent)}
+    return replace(cost, hardware=hardware, absent=dict(outline.absent))
 
 
 def estimate(
     plan: Plan, device: str, precision: str, batch_size: int | None, workers: int, outline: Outline | None = None
-) -> dict[str, Any]:
-    """The cost of a plan: cells, samples, shards, bytes, passes, and seconds on this device with so many workers.
-
-    `models`, `attacks` and `datasets` are its rows: passes and measured seconds of each model, passes on one sample of
-    each attack, size of each data set.
+) -> Outlook:
+    """The cost of a plan: model passes counted exactly, seconds on this device with so many workers.
 
     Args:
         outline: what stands in for models that are not here.
     """
-    models = [model_row(plan, model, device, precision, batch_size, outline) for model in _distinct(plan, "model")]
-    return {
-        "cells": len(plan.cells),
-        "samples": plan.samples,
-        "shards": sum(cell["shards"] for cell in plan.cells),
-        "bytes": bytes_of(plan),
-        "forwards": sum(row["forwards"] for row in models),
-        "backwards": sum(row["backwards"] for row in models),
-        "workers": workers,
-        "seconds": sum(row["seconds"] for row in models) / workers,
-        "eps": list(dict.fromkeys(cell["eps"] for cell in plan.cells if cell["eps"] != "0")),
-        "models": models,
-        "attacks": [attack_row(plan, attack) for attack in _distinct(plan, "attack")],
-        "datasets": [dataset_row(plan, dataset) for dataset in _distinct(plan, "dataset")],
-    }
-
-
-def _distinct(plan: Plan, axis: str) -> list[str]:
-    return list(dict.fromkeys(cell[axis] for cell in plan.cells))
+    models = tuple(model_cost(plan, model, device, precision, batch_size, outline) for model in plan.distinct("model"))
+    return Outlook(
+        cells=len(plan.cells),
+        samples=plan.samples,
+        shards=plan.shards,
+        bytes=bytes_of(plan),
+        forwards=sum(row.forwards for row in models),
+        backwards=sum(row.backwards for row in models),
+        workers=workers,
+        seconds=sum(row.seconds for row in models) / workers,
+        eps=tuple(dict.fromkeys(cell.eps for cell in plan.cells if cell.eps != "0")),
+        models=models,
+        attacks=tuple(attack_cost(plan, attack) for attack in plan.distinct("attack")),
+        datasets=tuple(dataset_size(plan, dataset) for dataset in plan.distinct("dataset")),
+        device=device,
+        precision=precision,
+    )
 
 
 # -- counting --------------------------------------------------------------------------------------------------------
@@ -95,8 +145,9 @@ def passes_of(attack: str, classes: int, returns: str = "last") -> tuple[float, 
     """
     torch.manual_seed(0)
     weight = torch.randn(classes, 3 * 16 * 16)
-    linear = LogitClassifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, classes)), [""] * classes)
-    linear.module[1].weight.data, linear.module[1].bias.data = weight, torch.zeros(classes)
+    layer = torch.nn.Linear(3 * 16 * 16, classes)
+    layer.weight.data, layer.bias.data = weight, torch.zeros(classes)
+    linear = LogitClassifier(torch.nn.Sequential(torch.nn.Flatten(), layer), [""] * classes)
     images = torch.full((1, 3, 16, 16), 0.5)
     meter = Meter(linear, 1)
     label = linear(images).argmax(1)
@@ -104,71 +155,65 @@ def passes_of(attack: str, classes: int, returns: str = "last") -> tuple[float, 
     return float(meter.counts["forwards"].sum()), float(meter.counts["backwards"].sum())
 
 
-def passes_of_cell(cell: Mapping[str, Any]) -> tuple[float, float]:
+def passes_of_cell(cell: Cell) -> tuple[float, float]:
     """(forwards, input gradients) on one sample of a cell; one of the forwards is the judge's."""
-    classes = min(max(4, len(cell["classnames"])), 10)  # more classes change no budget: targets are at most nine
-    forwards, backwards = passes_of(cell["attack"], classes)
+    classes = min(max(4, len(cell.classnames)), 10)  # more classes change no budget: targets are at most nine
+    forwards, backwards = passes_of(cell.attack, classes)
     return forwards + 1, backwards
 
 
 def bytes_of(plan: Plan) -> int:
     """Size of the plan's records on the disk, from the number of classes: see the constants."""
-    rows = sum(cell["n"] * (ROW_BYTES + CLASS_BYTES * min(TOP, len(cell["classnames"]))) for cell in plan.cells)
-    return int(rows + sum(cell["shards"] for cell in plan.cells) * SHARD_BYTES)
+    rows = sum(cell.n * (ROW_BYTES + CLASS_BYTES * min(TOP, len(cell.classnames))) for cell in plan.cells)
+    return int(rows + plan.shards * SHARD_BYTES)
 
 
-def attack_row(plan: Plan, attack: str) -> dict[str, Any]:
-    """An attack's radii, and the most passes it spends on one sample of any data set."""
-    cells = [cell for cell in plan.cells if cell["attack"] == attack]
+def attack_cost(plan: Plan, attack: str) -> AttackCost:
+    cells = [cell for cell in plan.cells if cell.attack == attack]
     forwards, backwards = max(passes_of_cell(cell) for cell in cells)
-    eps = list(dict.fromkeys(cell["eps"] for cell in cells))
-    return {"spec": attack, "eps": eps, "forwards": int(forwards), "backwards": int(backwards)}
+    return AttackCost(attack, tuple(dict.fromkeys(cell.eps for cell in cells)), int(forwards), int(backwards))
 
 
-def dataset_row(plan: Plan, dataset: str) -> dict[str, Any]:
-    """How many samples, classes and pixels a data set has in the plan."""
-    cell = next(cell for cell in plan.cells if cell["dataset"] == dataset)
-    return {"spec": dataset, "n": cell["n"], "classes": len(cell["classnames"]), "resolution": cell["resolution"]}
+def dataset_size(plan: Plan, dataset: str) -> DatasetSize:
+    cell = next(cell for cell in plan.cells if cell.dataset == dataset)
+    return DatasetSize(dataset, cell.n, len(cell.classnames), cell.resolution)
 
 
 # -- timing ----------------------------------------------------------------------------------------------------------
-def model_row(
+def model_cost(
     plan: Plan, model: str, device: str, precision: str, batch_size: int | None, outline: Outline | None
-) -> dict[str, Any]:
-    """A model's passes over all its cells, and the seconds of one worker for them.
-
-    Measured once at each resolution; `forward` and `gradient` are seconds per image at the largest.
-    """
+) -> ModelCost:
+    """A model's passes over all its cells, and the seconds of one worker for them; measured once at each resolution."""
     arch = outline.architecture(model) if outline else None
     timed: dict[int, tuple[float, float]] = {}
-    total = {"forwards": 0.0, "backwards": 0.0, "seconds": 0.0}
-    for cell in (cell for cell in plan.cells if cell["model"] == model):
-        side = cell["resolution"]
+    forwards = backwards = seconds = 0.0
+    for cell in (cell for cell in plan.cells if cell.model == model):
+        side = cell.resolution
         if side not in timed:
             timed[side] = _measured(plan, cell, arch, device, precision, batch_size, outline.timed if outline else {})
-        (forward, both), (forwards, backwards) = timed[side], passes_of_cell(cell)
-        total["forwards"] += cell["n"] * forwards
-        total["backwards"] += cell["n"] * backwards
-        total["seconds"] += cell["n"] * (max(0.0, forwards - backwards) * forward + backwards * both)
+        (forward, both), (looks, gradients) = timed[side], passes_of_cell(cell)
+        forwards += cell.n * looks
+        backwards += cell.n * gradients
+        seconds += cell.n * (max(0.0, looks - gradients) * forward + gradients * both)
     forward, both = timed[max(timed)]
-    counts = {name: int(total[name]) for name in ("forwards", "backwards")}
-    return {"spec": model, **counts, "seconds": total["seconds"], "forward": forward, "gradient": both, "stand_in": arch}
+    return ModelCost(model, int(forwards), int(backwards), seconds, forward, both, arch)
 
 
 def _measured(
-    plan: Plan, cell: Mapping[str, Any], arch: str | None, device: str, precision: str, batch_size: int | None, kept: dict
-) -> tuple[float, float]:
+    plan: Plan, cell: Cell, arch: str | None, device: str, precision: str, batch_size: int | None,
+    kept: dict[tuple[str | None, int], tuple[float, float]],
+) -> tuple[float, float]:  # fmt: skip
     """Seconds of a cell's model per image; models that are not here and have one architecture are measured once."""
-    key = (arch, cell["resolution"])
+    key = (arch, cell.resolution)
     if arch and key in kept:
         return kept[key]
-    source = plan.sources[cell["id"]]
-    images = source.dataset.read(source.indices[: min(batch_size or SHARD, SHARD)].tolist()).images.to(device)
+    source = plan.sources[cell.dataset]
+    images = source.dataset.read(source.shard(0, min(cell.rows(0), batch_size or SHARD))).images.to(device)
     images = images[: batch_size or auto_batch(images, device)]
     if arch:
-        classifier = random_classifier(arch, len(cell["classnames"])).to(device)
+        classifier = random_classifier(arch, len(cell.classnames)).to(device)
     else:
-        classifier = Worker(plan, None, device).classifier(cell["model"], cell)
+        classifier = Worker(plan, device).classifier(cell.model, cell)
     kept[key] = seconds_per_image(classifier, images, SEARCH_DTYPES[precision])
     return kept[key]
 
@@ -193,7 +238,7 @@ def seconds_per_image(
     alone = _time(gradient, images[:1])
     images = images[: max(1, int(PATIENCE / alone))]
     try:
-        return tuple(_time(work, images) / len(images) for work in (forward, gradient))
+        return _time(forward, images) / len(images), _time(gradient, images) / len(images)
     except (MemoryError, RuntimeError) as error:
         if len(images) == 1 or not out_of_memory(error):
             raise

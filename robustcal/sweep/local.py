@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ..records.store import Run
 from ..registry import load_plugin_file
 from ..types import UserError
-from .plan import Plan, make_plan
+from .engine import missing_shards
+from .estimate import outlook
+from .events import Event, Restarted
+from .hardware import threads_for, workers_for
+from .plan import Plan, Request, make_plan
+from .run import reason_of
 from .worker import Worker, pick
 
-__all__ = ["execute", "missing_shards", "pick", "workers_for"]
+__all__ = ["execute", "outlook", "pick"]
 
 #: A worker that dies (out of memory, a crash in a library) is started again this often.
 RESTARTS = 2
@@ -29,78 +32,40 @@ RESTARTS = 2
 HANG_SECONDS = 10.0
 
 
-def missing_shards(plan: Plan, run: Run) -> int:
-    """How many shards are still to be computed."""
-    return sum(len(run.missing(cell)) for cell in plan.cells)
-
-
-def workers_for(device: str, pending: int, asked: int | None = None) -> list[str]:
-    """The device of each worker: every GPU in turn when `device` is cuda, else as many CPU workers as cores allow.
-
-    Args:
-        pending: shards to compute; there are no more workers than that.
-        asked: how many workers the user wants, in place of one per GPU or core.
-    """
-    gpus = torch.cuda.device_count() if device == "cuda" else 0
-    usual = gpus or (_cores() if device == "cpu" else 1)
-    count = max(1, min(asked or usual, pending))
-    return [f"cuda:{number % gpus}" if gpus else device for number in range(count)]
-
-
-def threads_for(device: str, workers: int) -> int:
-    """How many threads each of so many workers computes with: the cores divided among them, on a CPU."""
-    return max(1, _cores() // workers) if device == "cpu" else torch.get_num_threads()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def execute(
-    plan: Plan, run: Run, request: Mapping[str, Any], *, device: str, batch_size: int | None = None, workers: int | None = None
-) -> Iterator[Mapping[str, Any]]:
-    """Compute every missing shard of the plan; yields events as shards are finished ("shard", "restart", "unreadable").
-
-    Args:
-        request: keyword arguments of `make_plan`, plus `plugins`: a worker process plans again from these.
-
-    Raises:
-        UserError: what went wrong in a worker, in one line. Everything finished is kept.
-    """
+    plan: Plan, run: Run, request: Request, *, device: str, batch_size: int | None = None, workers: int | None = None
+) -> Iterator[Event]:
+    """See `engine.Engine.execute`: in this process if one worker is enough, else in one process for each."""
     pending = missing_shards(plan, run)
     if not pending:
         return
     devices = workers_for(device, pending, workers)
     if len(devices) == 1:
-        yield from Worker(plan, run, devices[0], batch_size).work()
+        yield from Worker(plan, devices[0], batch_size).work(run)
     else:
         yield from _execute_in_processes(plan, run, request, devices, batch_size)
 
 
 def _execute_in_processes(
-    plan: Plan, run: Run, request: Mapping[str, Any], devices: Sequence[str], batch_size: int | None
-) -> Iterator[Mapping[str, Any]]:
+    plan: Plan, run: Run, request: Request, devices: Sequence[str], batch_size: int | None
+) -> Iterator[Event]:
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
     threads = threads_for(devices[0], len(devices))
 
-    def start(number: int):
+    def start(number: int) -> multiprocessing.process.BaseProcess:
         first = number * len(plan.cells) // len(devices)
-        path, seconds = str(run.path), run.claims.seconds
-        task = (path, seconds, dict(request), devices[number], batch_size, first, threads, events)
-        process = context.Process(target=_worker_main, args=task, daemon=True)
+        task = Task(str(run.path), run.claims.seconds, request, devices[number], batch_size, first, threads)
+        process = context.Process(target=_worker_main, args=(task, events), daemon=True)
         with _main_hidden():
             process.start()
         return process
 
     processes, restarts = {number: start(number) for number in range(len(devices))}, RESTARTS
-    left: set[str] = set()  # datasets that cannot be finished
     patience = float("inf")
     try:
         while processes and time.monotonic() < patience:
-            for event in _received(events):
-                left |= {event["dataset"]} if event["event"] == "unreadable" else set()
-                yield event
+            yield from _received(events)
             for number, process in list(processes.items()):
                 if process.is_alive():
                     continue
@@ -110,9 +75,9 @@ def _execute_in_processes(
                 elif restarts > 0:
                     restarts -= 1
                     processes[number] = start(number)
-                    yield {"event": "restart", "exitcode": process.exitcode}
+                    yield Restarted(f"status {process.exitcode}")
         yield from _received(events)
-        if any(run.missing(cell) for cell in plan.cells if cell["dataset"] not in left):
+        if missing_shards(plan, run):
             raise UserError("workers died before the work was done; finished shards are kept, run the same command again")
     finally:
         for process in processes.values():
@@ -121,7 +86,19 @@ def _execute_in_processes(
             process.join(5)
 
 
-def _received(events: Any) -> Iterator[Mapping[str, Any]]:
+class Task(NamedTuple):
+    """What a worker process is told."""
+
+    run: str
+    claim_seconds: float
+    request: Request
+    device: str
+    batch_size: int | None
+    first: int
+    threads: int
+
+
+def _received(events: Any) -> Iterator[Event]:
     """The events that came in, after waiting a moment for the first."""
     wait = 0.2
     while True:
@@ -129,8 +106,8 @@ def _received(events: Any) -> Iterator[Mapping[str, Any]]:
             event = events.get(timeout=wait)
         except queue.Empty:
             return
-        if event["event"] == "error":
-            raise UserError(event["message"])
+        if isinstance(event, str):
+            raise UserError(event)
         yield event
         wait = 0.01
 
@@ -139,7 +116,7 @@ def _received(events: Any) -> Iterator[Mapping[str, Any]]:
 def _main_hidden() -> Iterator[None]:
     """Keep a new process from importing the caller's script again, which would run it again without a main guard."""
     main = sys.modules["__main__"]
-    kept = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
     main.__dict__["__spec__"] = None
     try:
         yield
@@ -147,33 +124,23 @@ def _main_hidden() -> Iterator[None]:
         main.__dict__.update(kept)
 
 
-def _worker_main(
-    path: str, claim_seconds: float, request: dict, device: str, batch_size: int | None, first: int, threads: int, events: Any
-) -> None:
+def _worker_main(task: Task, events: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    torch.set_num_threads(threads)
+    torch.set_num_threads(task.threads)
     parent = multiprocessing.parent_process()
     try:
-        plan = plan_again(request)
-        worker = Worker(plan, Run.open(path, claim_seconds), device, batch_size, first, parent.is_alive)
-        for event in worker.work():
+        plan = plan_again(task.request)
+        run = Run.open(task.run, task.claim_seconds)
+        worker = Worker(plan, task.device, task.batch_size, task.first, lambda: parent is None or parent.is_alive())
+        for event in worker.work(run):
             events.put(event)
-    except UserError as error:
-        events.put({"event": "error", "message": str(error)})
     except Exception as error:
-        events.put({"event": "error", "message": one_line(error)})
+        reason = reason_of(error)
+        events.put(reason if isinstance(error, UserError) else f"a worker failed: {reason}; finished shards are kept")
 
 
-def plan_again(request: Mapping[str, Any], **more: Any) -> Plan:
-    """The plan of a request, in another process: `request` is `make_plan`'s keyword arguments and `plugins`."""
-    arguments = {**request, **more}
-    for file in arguments.pop("plugins", ()):
+def plan_again(request: Request) -> Plan:
+    """The plan of a request, in another process; what is not here is left out as it was in the first."""
+    for file in request.plugins:
         load_plugin_file(file)
-    return make_plan(**arguments)
-
-
-def one_line(error: Exception) -> str:
-    """An unforeseen error of a worker as one line that says where it happened."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    what = " ".join(str(error).split())[:300]
-    return f"a worker failed: {type(error).__name__}: {what} ({where.filename}:{where.lineno}); finished shards are kept"
+    return make_plan(request, strict=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ class Meter(nn.Module):
         self.training = getattr(classifier, "training", False)
         self.counts = {name: torch.zeros(count) for name in ("forwards", "backwards", "zero_gradients")}
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -34,10 +36,9 @@ class Meter(nn.Module):
         self._add("forwards", torch.ones(len(images)))
         if images.requires_grad:
             images = _CountGradient.apply(images, self)
-        if self.search == torch.float32:
-            return self.classifier(images).float()
-        with torch.autocast(images.device.type, dtype=self.search):
-            return self.classifier(images).float()
+        with torch.autocast(images.device.type, dtype=self.search, enabled=self.search != torch.float32):
+            logits: Tensor = self.classifier(images).float()
+        return logits
 
     def _add(self, name: str, amount: Tensor) -> None:
         if len(amount) == self.count:
@@ -53,12 +54,12 @@ class _CountGradient(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, images: Tensor, meter: Meter) -> Tensor:
+    def forward(ctx: Any, images: Tensor, meter: Meter) -> Tensor:
         ctx.meter = meter
         return images.view_as(images)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         gradient = gradient.contiguous()
         ctx.meter._add("backwards", torch.ones(len(gradient), device=gradient.device))
         ctx.meter._add("zero_gradients", (gradient.flatten(1) == 0).all(1).float())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from .. import registry
 from ..clip.classifier import ClipClassifier, ClipModel
 from ..datasets.presence import advice, availability
 from ..models.hub import reachable
-from ..types import Batch, Spec
+from ..types import Batch, Dataset, Spec, Templates
 from .plan import model_identity
 from .preflight import leaves
-from .samples import Source, balanced_subset, make_source
+from .samples import Source, make_source, sample_order
 
 #: Timed in the place of a model that is not here and whose spec names no architecture.
 USUAL = "ViT-B-32"
@@ -32,12 +32,13 @@ class CardDataset:
     task, identity = "single", "absent"
 
     def __init__(self, name: str, card: Mapping[str, Any], size: int):
-        self.name, self.templates = name, tuple(card.get("templates", ["{}"]))
-        self.classnames = tuple(f"class {label}" for label in range(card["classes"]))
+        self.name = name
+        self.templates: Templates = list(card.get("templates", ["{}"]))
+        self.classnames: Sequence[str] = [f"class {label}" for label in range(card["classes"])]
         native = card.get("native", 224)
         self.resolution = int(native if card.get("resolution") == "native" else card.get("resolution", native))
         self.labels = np.arange(size) % card["classes"]
-        self.ids = [f"{name}/{index:05d}" for index in range(size)]
+        self.ids: Sequence[str] = [f"{name}/{index:05d}" for index in range(size)]
 
     def read(self, indices: Sequence[int]) -> Batch:
         """Random images: to measure speed with, and nothing else."""
@@ -55,23 +56,23 @@ class Outline:
         self.absent: dict[str, str] = {}
         self.timed: dict[Any, tuple[float, float]] = {}
 
-    def open_source(self, spec: Spec, limit: int | None, seed: int) -> Source:
+    def open_source(self, spec: Spec, seed: int) -> Source:
         """The dataset; or, if it is not here, what its card says about it. Nothing is fetched.
 
         Raises:
             UserError: it cannot be opened, or it is not here and its card does not say how large it is.
         """
         card = registry.datasets.cards().get(spec.name, {})
-        name = spec.params.get("split") or card.get("split")
+        name = str(spec.params.get("split") or card.get("split"))
         present, hint = availability(card, name)
         size = card.get("splits", {}).get(name, {}).get("size", card.get("size"))
         if present or not size or "classes" not in card:
-            return make_source(spec, limit, seed)
+            return make_source(spec, seed)
         if "download" in card and reachable():
             hint = "fetched on first use"
         self.absent[str(spec)] = advice(card) if hint.startswith("missing ") else hint
-        dataset = CardDataset(spec.name, card, size)
-        return Source(str(spec), dataset, balanced_subset(dataset.labels, limit, seed), "absent")
+        dataset: Dataset = CardDataset(spec.name, card, size)
+        return Source(str(spec), dataset, sample_order(dataset.labels, seed), "absent")
 
     def identify(self, spec: Spec) -> str:
         """What identifies a model's weights, or that they are not here. Nothing is fetched.
@@ -122,8 +123,10 @@ def random_classifier(arch: str, classes: int) -> torch.nn.Module:
     from ..models.blueprint import image_side, make_module
 
     clip, half = make_module(get_model_config(arch), arch), (0.5, 0.5, 0.5)
-    model = ClipModel(clip, list, size=image_side(clip.visual, arch), mean=half, std=half, fingerprint="random")
+    side = image_side(clip.get_submodule("visual"), arch)
+    model = ClipModel(clip, torch.tensor, size=side, mean=half, std=half, fingerprint="random")
+    encode: Callable[[torch.Tensor], torch.Tensor] = clip.encode_image  # type: ignore[assignment]
     with torch.no_grad():
-        width = clip.encode_image(torch.zeros(1, 3, model.size, model.size)).shape[1]
+        width = encode(torch.zeros(1, 3, side, side)).shape[1]
     head = F.normalize(torch.randn(classes, width), dim=1)
     return ClipClassifier(model, [f"class {label}" for label in range(classes)], head)

@@ -2,97 +2,168 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
 from typing import Any
 
 from .. import registry
-from ..types import Spec, Threat, UserError, parse_radius
-from .samples import SHARD, Source, balanced_subset, make_source
+from ..cell import Cell, Identity
+from ..types import Spec, UserError, parse_radius
+from .declared import attack_meta, radii_of, surrogate_of, threat_of
+from .samples import Source, make_source
 
-__all__ = ["SHARD", "Plan", "Source", "balanced_subset", "make_plan", "make_source"]
 
-#: Bumped when the meaning of a record changes; part of every cell's identity.
-RECORD_VERSION = 1
+@dataclass(frozen=True)
+class Sweep:
+    """A full product of spec strings. `limit`: samples per dataset; None is all of them."""
+
+    models: tuple[str, ...]
+    attacks: tuple[str, ...]
+    datasets: tuple[str, ...]
+    eps: tuple[str, ...] = ("1/255",)
+    limit: int | None = None
+
+    @classmethod
+    def of(
+        cls, models: Iterable[str] | str = (), attacks: Iterable[str] | str = (), datasets: Iterable[str] | str = (),
+        eps: Iterable[Any] | str = (), limit: int | None = None,
+    ) -> Sweep:  # fmt: skip
+        """A sweep from what a user wrote: lists take spaces or commas."""
+        return cls(split_list(models), split_list(attacks), split_list(datasets), split_list(eps) or ("1/255",), limit)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a plan is made from; enough to make it again in another process."""
+
+    sweeps: tuple[Sweep, ...]
+    seed: int = 0
+    precision: str = "fp32"
+    skip_unreadable: bool = False
+    plugins: tuple[str, ...] = ()
+
+    def limited(self, limits: Mapping[str, int]) -> Request:
+        """The same with these numbers of samples for the datasets named (by canonical spec)."""
+        parts = [
+            replace(sweep, datasets=(name,), limit=limits.get(str(registry.datasets.spec(name)), sweep.limit))
+            for sweep in self.sweeps
+            for name in sweep.datasets
+        ]
+        return replace(self, sweeps=tuple(parts))
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A model or dataset that a plan had to leave out, and why."""
+
+    axis: str  #: "model" or "dataset"
+    spec: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep: `cells` are plain dictionaries, as they are stored in ``cell.json``; `sources` by cell id."""
+    """A sweep: its cells in order, the sources of their samples by dataset, and what could not be planned."""
 
-    cells: list[dict[str, Any]]
-    sources: dict[str, Source]
+    cells: tuple[Cell, ...]
+    sources: Mapping[str, Source]
+    absent: tuple[Absence, ...] = ()
 
     @property
     def samples(self) -> int:
-        return sum(cell["n"] for cell in self.cells)
+        return sum(cell.n for cell in self.cells)
+
+    @property
+    def shards(self) -> int:
+        return sum(cell.shards for cell in self.cells)
+
+    def distinct(self, axis: str) -> list[str]:
+        """The models, datasets or attacks of the plan, in order."""
+        return list(dict.fromkeys(getattr(cell, axis) for cell in self.cells))
 
 
-def split_list(values: Iterable[str] | str | None) -> list[str]:
-    """``["a,b", "c"]`` -> ``["a", "b", "c"]``: lists take spaces or commas. Order kept, repeats dropped."""
+def split_list(values: Iterable[Any] | str | None) -> tuple[str, ...]:
+    """``["a,b", "c"]`` -> ``("a", "b", "c")``: lists take spaces or commas. Order kept, repeats dropped."""
     values = [values] if isinstance(values, str) else (values or [])
-    return list(dict.fromkeys(piece.strip() for value in values for piece in str(value).split(",") if piece.strip()))
+    return tuple(dict.fromkeys(piece.strip() for value in values for piece in str(value).split(",") if piece.strip()))
 
 
 def make_plan(
-    sweeps: Sequence[Mapping[str, Any]], *, seed: int = 0, precision: str = "fp32", skip_unreadable: bool = False,
-    open_source: Callable[[Spec, int | None, int], Source] | None = None, identify: Callable[[Spec], str] | None = None,
+    request: Request, *, strict: bool = True, open_source: Callable[[Spec, int], Source] = make_source,
+    identify: Callable[[Spec], str] | None = None,
 ) -> Plan:  # fmt: skip
-    """Expand sweeps (each: models, attacks, datasets, eps, limit) into cells. Equal cells are planned once.
+    """Expand sweeps into cells. Equal cells are planned once, at the larger of their numbers of samples.
 
     Args:
-        skip_unreadable: leave out images that do not decode, instead of leaving their cells unfinished.
+        strict: refuse a model or dataset that is not here; else leave it out, as long as something remains.
         open_source, identify: stand-ins for `make_source` and `model_identity`, to plan what is not on this machine.
 
     Raises:
-        UserError: unknown names, malformed specs or radii, empty lists, data sets without samples.
+        UserError: unknown names, malformed specs or radii, empty lists: before any dataset is opened. Datasets without
+            samples; and, where `strict` or nothing remains, what is not here.
     """
-    checked = [_check(sweep) for sweep in sweeps]  # every spelling mistake is found before any dataset is opened
-    everything = list(dict.fromkeys(model for sweep in checked for model in sweep["models"]))
-    weights = {model: (identify or model_identity)(model) for model in everything}
-    trained = {model: model_training(model) for model in everything}
-    open_source = open_source or make_source
-    opened: dict[tuple[Spec, int | None], Source] = {}
-    cells: dict[str, dict[str, Any]] = {}
-    sources: dict[str, Source] = {}
-    for sweep in checked:
-        for dataset in sweep["datasets"]:
-            key = (dataset, sweep["limit"])
-            source = opened[key] = opened.get(key) or open_source(dataset, sweep["limit"], seed)
-            for model, attack in product(sweep["models"], sweep["attacks"]):
-                for eps in radii_of(attack, sweep["eps"]):
-                    cell = make_cell(model, weights[model], source, attack, eps, precision, seed, skip_unreadable)
-                    cell["order"].insert(0, everything.index(model))
-                    if trained[model]:
-                        cell["training"] = trained[model]
-                    cells.setdefault(cell["id"], cell)
-                    sources.setdefault(cell["id"], source)
-    return Plan(list(cells.values()), sources)
+    checked = [_check(sweep) for sweep in request.sweeps]
+    absent: list[Absence] = []
+
+    def present(axis: str, specs: Iterable[Spec], make: Callable[[Spec], Any]) -> dict[Spec, Any]:
+        found = {}
+        for spec in dict.fromkeys(specs):
+            try:
+                found[spec] = make(spec)
+            except UserError as error:
+                if strict:
+                    raise
+                absent.append(Absence(axis, str(spec), str(error)))
+        return found
+
+    models = list(dict.fromkeys(model for sweep in checked for model in sweep.models))
+    crafted = {attack: surrogate_of(attack) for sweep in checked for attack in sweep.attacks}
+    weights = present("model", [*models, *filter(None, crafted.values())], identify or model_identity)
+    sources = present("dataset", (d for sweep in checked for d in sweep.datasets), lambda d: open_source(d, request.seed))
+    trained = {model: model_training(model) for model in models}
+    cells: dict[str, Cell] = {}
+    for dataset, model, attack, eps, limit in _product(checked):
+        surrogate = crafted[attack]
+        if dataset in sources and model in weights and (surrogate is None or surrogate in weights):
+            other = None if surrogate is None else weights[surrogate]
+            cell = make_cell(model, weights[model], sources[dataset], attack, eps, request, other, limit)
+            cell = replace(cell, model_place=models.index(model), training=trained[model])
+            held = cells.get(cell.id)
+            cells[cell.id] = cell if held is None or cell.n > held.n else held
+    if not cells:
+        raise UserError("; ".join(dict.fromkeys(absence.reason for absence in absent)))
+    return Plan(tuple(cells.values()), {source.spec: source for source in sources.values()}, tuple(absent))
 
 
-def _check(sweep: Mapping[str, Any]) -> dict[str, Any]:
-    checked: dict[str, Any] = {}
+@dataclass(frozen=True)
+class _Axes:
+    models: tuple[Spec, ...]
+    attacks: tuple[Spec, ...]
+    datasets: tuple[Spec, ...]
+    eps: tuple[Fraction, ...]
+    limit: int | None
+
+
+def _check(sweep: Sweep) -> _Axes:
+    axes: dict[str, tuple[Spec, ...]] = {}
     for family in ("models", "attacks", "datasets"):
-        specs = [getattr(registry, family).spec(text) for text in split_list(sweep.get(family))]
+        specs = [getattr(registry, family).spec(text) for text in getattr(sweep, family)]
         if not specs:
             raise UserError(f"no {family} given; name some with --{family}, see: robustcal ls {family}")
-        checked[family] = list(dict.fromkeys(specs))
-    checked["eps"] = sorted({parse_radius(value) for value in split_list(sweep.get("eps")) or ["1/255"]})
-    limit = sweep.get("limit")
-    if limit is not None and int(limit) < 1:
-        raise UserError(f"--limit {limit} leaves no sample; give 1 or more")
-    checked["limit"] = None if limit is None else int(limit)
-    return checked
+        axes[family] = tuple(dict.fromkeys(specs))
+    if sweep.limit is not None and sweep.limit < 1:
+        raise UserError(f"--limit {sweep.limit} leaves no sample; give 1 or more")
+    return _Axes(**axes, eps=tuple(sorted({parse_radius(value) for value in sweep.eps})), limit=sweep.limit)
 
 
-def radii_of(attack: Spec, radii: Sequence[Fraction]) -> list[Fraction]:
-    """The radii to run an attack at: an attack that has none (clean) is planned once, at 0."""
-    uses_eps = attack_meta(*registry.attacks.arguments(attack)).get("uses_eps", True)
-    return list(radii) if uses_eps else [Fraction(0)]
+def _product(sweeps: Sequence[_Axes]) -> Iterator[tuple[Spec, Spec, Spec, Fraction, int | None]]:
+    """(dataset, model, attack, radius, limit) of every cell of the sweeps."""
+    for sweep in sweeps:
+        for dataset, model, attack in product(sweep.datasets, sweep.models, sweep.attacks):
+            for eps in radii_of(attack, sweep.eps):
+                yield dataset, model, attack, eps, sweep.limit
 
 
 def model_identity(spec: Spec) -> str:
@@ -110,130 +181,52 @@ def model_training(spec: Spec) -> Mapping[str, Any] | None:
     """
     plugin, arguments = registry.models.arguments(spec)
     try:
-        return plugin.meta["training"](**arguments) if "training" in plugin.meta else None
+        found: Mapping[str, Any] | None = plugin.meta["training"](**arguments) if "training" in plugin.meta else None
     except UserError:  # planned, not here: `identify` has said so
         return None
+    return found
 
 
 def make_cell(
-    model: Spec, model_id: str, source: Source, attack: Spec, eps: Fraction, precision: str, seed: int,
-    skip_unreadable: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """One cell as a plain dictionary. Its id hashes exactly what can change a record, and nothing else.
+    model: Spec, weights: str, source: Source, attack: Spec, eps: Fraction, request: Request, surrogate: str | None = None,
+    limit: int | None = None,
+) -> Cell:  # fmt: skip
+    """One cell, of the first `limit` samples of its source.
 
-    Left out on purpose: batch size, device, number of workers, engine, output folder, versions of other packages
-    (they stand in run.json), and whether the run was resumed.
+    Args:
+        weights, surrogate: identities of the model, and of the one that a transfer attack is crafted on.
     """
     plugin, arguments = registry.attacks.arguments(attack)
     meta = attack_meta(plugin, arguments)
-    threat = threat_of(plugin, arguments, eps, source.dataset.resolution)
     dataset = source.dataset
-    identity = {
-        "record_version": RECORD_VERSION,
-        "model": str(model),
-        "weights": model_id,
-        "dataset": source.spec,
-        "data": source.identity,
-        "prompts": source.prompts,
-        "samples": source.samples,
-        "attack": str(attack),
-        "attack_version": meta.get("version", 1),
-        "attack_file": plugin.source_sha256,
-        "surrogate": _surrogate_identity(plugin, arguments),
-        "eps": str(eps),
-        "threat": [threat.norm, threat.low, threat.high, threat.resolution, threat.goal, threat.returns],
-        "precision": precision,
-        "seed": seed,
-        **({"skip_unreadable": True} if skip_unreadable else {}),
-    }
-    return {
-        "id": cell_id(identity),
-        "order": [source.spec, _ATTACK_ORDER.get(meta.get("kind", ""), 2), str(attack), float(eps)],
-        "model": str(model),
-        "dataset": source.spec,
-        "attack": str(attack),
-        "eps": str(eps),
-        "threat": {**threat.__dict__},
-        "precision": precision,
-        "seed": seed,
-        "n": len(source.indices),
-        "shards": source.shards,
-        "shard_size": SHARD,
-        "dataset_size": len(dataset.ids),
-        "classnames": list(dataset.classnames),
-        "templates": list(dataset.templates),
-        "task": dataset.task,
-        "resolution": dataset.resolution,
-        "skip_unreadable": skip_unreadable,
-        "attack_meta": {
-            "kind": meta.get("kind", "white-box"),
-            "accuracy_only": bool(meta.get("accuracy_only", False)),
-            "min_classes": int(meta.get("min_classes", 2)),
-            "returns": threat.returns,
-            "goal": threat.goal,
-            "keeps_label": bool(meta.get("keeps_label", False)),
-        },
-        "identity": identity,
-    }
-
-
-#: What an attack may declare, and the words for it where only some are understood.
-ATTACK_META: dict[str, tuple[str, ...]] = {
-    "kind": ("clean", "control", "white-box", "black-box", "transfer"),
-    "returns": ("last", "best", "success-else-clean"),
-    "norm": ("linf", "l2", "composite", "l0", "l1"),
-    "goal": ("untargeted", "targeted", "confidence-up", "confidence-down", "miscalibration", "random-confidence"),
-    **dict.fromkeys(
-        ("accuracy_only", "keeps_label", "uses_eps", "min_classes", "version", "meta_of", "surrogate", "batch_dependent"), ()
-    ),
-}
-
-
-def attack_meta(plugin: registry.Plugin, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What an attack declares for this spec: its metadata, its `norm` and `return` parameters, then its `meta_of`.
-
-    `meta_of` is a function of the arguments, for what depends on the spec in another way (an adapter's variant).
-    """
-    names = (("norm", "norm"), ("returns", "return_"))
-    own = {key: arguments[name] for key, name in names if arguments.get(name) is not None}
-    meta = {**plugin.meta, **own, **plugin.meta.get("meta_of", lambda arguments: {})(arguments)}
-    for key, value in meta.items():
-        if key not in ATTACK_META:
-            raise UserError(f"attack '{plugin.name}' declares '{key}', which means nothing; there are: {', '.join(ATTACK_META)}")
-        if ATTACK_META[key] and value not in ATTACK_META[key]:
-            raise UserError(f"attack '{plugin.name}' declares {key}={value!r}; there are: {', '.join(ATTACK_META[key])}")
-    return meta
-
-
-def threat_of(plugin: registry.Plugin, arguments: Mapping[str, Any], eps: Fraction, resolution: int | None) -> Threat:
-    """The threat model an attack declares: norm, goal and return rule."""
-    meta = attack_meta(plugin, arguments)
-    if meta.get("uses_eps", True) and meta.get("norm") in ("l0", "l1"):
-        raise UserError(f"attack '{plugin.name}' has the norm {meta['norm']}, whose ball is not verified; there are: linf, l2")
-    if meta.get("norm", "linf") == "linf" and eps > 1:
-        raise UserError(f"eps '{eps}' is larger than the whole pixel range [0, 1]; for 8-bit units write {eps}/255")
-    return Threat(
-        eps=float(eps),
-        norm=meta.get("norm", "linf"),
-        resolution=resolution,
-        goal=meta.get("goal", "untargeted"),
-        returns=meta.get("returns", "last"),
+    identity = Identity(
+        model=str(model),
+        weights=weights,
+        dataset=source.spec,
+        data=source.identity,
+        prompts=source.prompts,
+        order=source.order_hash,
+        attack=str(attack),
+        attack_version=int(meta.get("version", 1)),
+        attack_file=plugin.source_sha256,
+        surrogate=surrogate,
+        eps=str(eps),
+        threat=threat_of(plugin, arguments, eps, dataset.resolution),
+        precision=request.precision,
+        seed=request.seed,
+        skip_unreadable=request.skip_unreadable,
     )
-
-
-#: Clean first, controls second, attacks after them.
-_ATTACK_ORDER = {"clean": 0, "control": 1}
-
-
-def _surrogate_identity(plugin: registry.Plugin, arguments: Mapping[str, Any]) -> str | None:
-    key = plugin.meta.get("surrogate")
-    if key is None:
-        return None
-    value = arguments.get(key, arguments.get(key + "_"))
-    return model_identity(registry.models.spec(str(value)))
-
-
-def cell_id(identity: Mapping[str, Any]) -> str:
-    """The documented content hash: sha256 of the identity as sorted, compact JSON; first 16 hex digits."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Cell(
+        id=identity.digest(),
+        identity=identity,
+        n=len(source) if limit is None else min(limit, len(source)),
+        dataset_size=len(source),
+        classnames=tuple(dataset.classnames),
+        templates=tuple(t if isinstance(t, str) else tuple(t) for t in dataset.templates),
+        task=dataset.task,
+        resolution=dataset.resolution,
+        kind=str(meta.get("kind", "white-box")),
+        accuracy_only=bool(meta.get("accuracy_only", False)),
+        keeps_label=bool(meta.get("keeps_label", False)),
+        min_classes=int(meta.get("min_classes", 2)),
+    )

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
 from .. import registry
+from ..cell import Cell
 from ..models.source import is_spec
 from ..noise import Noise
-from ..types import Threat, UserError
+from ..types import UserError
 from .plan import Plan
-from .run import make_attack
+from .run import make_attack, reason_of
 
 
-def preflight(specs: Iterable[str]) -> None:
-    """Build each model named by `specs`, one at a time, and let it go again.
+def preflight(specs: Iterable[str]) -> dict[str, str]:
+    """Build each model named by `specs`, one at a time, and let it go again: {spec: why it cannot be loaded}.
 
     Bundled models are left out: their sha256 was compared when the plan was made. Of models made of models only the
     parts are built, so that nothing is fitted twice.
-
-    Raises:
-        UserError: the first model that cannot be loaded: another architecture, a damaged or malicious file ...
     """
-    for spec in dict.fromkeys(leaf for text in specs for leaf in leaves(str(text))):
-        if not is_bundled(spec):
-            check_model(spec, registry.models.build(spec))
+    found: dict[str, str] = {}
+    tried: dict[str, str | None] = {}
+    for text in dict.fromkeys(specs):
+        for leaf in leaves(text):
+            if leaf not in tried:
+                tried[leaf] = None if is_bundled(leaf) else why_not(leaf)
+            if reason := tried[leaf]:
+                found.setdefault(text, reason)
+    return found
+
+
+def why_not(spec: str) -> str | None:
+    """Why a model cannot be loaded: another architecture, a damaged or malicious file ...; None if it can."""
+    try:
+        check_model(spec, registry.models.build(spec))
+    except Exception as error:
+        return reason_of(error)
+    return None
 
 
 def check_model(spec: str, model: Any) -> None:
@@ -77,33 +90,43 @@ class Untouched(torch.nn.Module):
         raise self.Looked
 
 
-def try_attacks(plan: Plan) -> None:
+def try_attacks(plan: Plan) -> dict[str, str]:
     """Start every attack of the plan on one grey image of each data set, up to its first look at the classifier.
 
-    So that a parameter out of range, or an attack that this number or kind of labels does not suit, is refused before a
+    So that a parameter out of range, or an attack that this number or kind of labels does not suit, is known before a
     folder is made and a model loaded. Attacks check their parameters before they look.
 
-    Raises:
-        UserError: what the first such attack says, and the spec of the attack.
+    Returns:
+        {cell id: what the attack says}, for all cells of such an attack and data set.
     """
-    cells = {(cell["attack"], cell["dataset"], cell["threat"]["norm"]): cell for cell in plan.cells}
-    for cell in cells.values():
-        source = plan.sources[cell["id"]]
-        label = torch.as_tensor(np.asarray(source.dataset.labels)[source.indices[:1]])
-        try:
-            start(cell, label.float() if label.ndim == 2 else label)
-        except UserError as error:
-            raise UserError(f"attack '{cell['attack'].partition(':')[0]}' on '{cell['dataset']}': {error}") from None
-        except Exception:  # a user's own attack may want what only a real classifier has; the sweep will tell
-            continue
+    said: dict[tuple[str, str, str], str | None] = {}
+    for cell in plan.cells:
+        key = (cell.attack, cell.dataset, cell.threat.norm)
+        if key not in said:
+            said[key] = refusal(cell, plan)
+    reasons = {cell.id: said[cell.attack, cell.dataset, cell.threat.norm] for cell in plan.cells}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
-def start(cell: Mapping[str, Any], label: torch.Tensor) -> None:
-    """Start a cell's attack on one grey image with this label."""
-    classifier = Untouched(cell["classnames"]).eval()
-    image = torch.full((1, 3, cell["resolution"], cell["resolution"]), 0.5)
-    attack = make_attack(cell["attack"], lambda spec: classifier)
+def refusal(cell: Cell, plan: Plan) -> str | None:
+    """What a cell's attack says when it is started on one grey image; None if it goes as far as to look."""
+    source = plan.sources[cell.dataset]
+    label = torch.as_tensor(np.asarray(source.dataset.labels)[source.order[:1]])
     try:
-        attack(classifier, image, label, Threat(**cell["threat"]), Noise(cell["seed"], ["untouched"]))
+        start(cell, label.float() if label.ndim == 2 else label)
+    except UserError as error:
+        return f"attack '{cell.attack.partition(':')[0]}' on '{cell.dataset}': {error}"
+    except Exception:  # a user's own attack may want what only a real classifier has; the sweep will tell
+        return None
+    return None
+
+
+def start(cell: Cell, label: torch.Tensor) -> None:
+    """Start a cell's attack on one grey image with this label."""
+    classifier = Untouched(cell.classnames).eval()
+    image = torch.full((1, 3, cell.resolution, cell.resolution), 0.5)
+    attack = make_attack(cell.attack, lambda spec: classifier)
+    try:
+        attack(classifier, image, label, cell.threat, Noise(cell.seed, ["untouched"]))
     except Untouched.Looked:
         return

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,10 +18,14 @@ import torch
 
 from ..records.store import Run
 from ..types import UserError
-from .local import missing_shards, one_line, plan_again
-from .plan import Plan
-from .reading import Unreadable
-from .worker import Worker
+from .engine import Hardware, missing_shards
+from .estimate import Outlook
+from .estimate import outlook as outlook_here
+from .events import CellFailed, Event
+from .local import plan_again
+from .plan import Plan, Request
+from .run import reason_of
+from .worker import Computed, Worker
 from .worker import pick as pick_here
 
 try:
@@ -30,7 +35,9 @@ try:
 except ImportError:
     raise UserError("the engine 'ray' needs the package ray: pip install 'robustcal[ray]'") from None
 
-__all__ = ["execute", "missing_shards", "pick"]
+__all__ = ["execute", "outlook", "pick"]
+
+Outcome = tuple[str, Any]
 
 
 def connect() -> None:
@@ -52,7 +59,7 @@ def connect() -> None:
         ) from None
 
 
-def pick(device: str, precision: str) -> tuple[str, str, str]:
+def pick(device: str, precision: str) -> Hardware:
     """Device, precision and hardware's name as a worker of the cluster sees them; ``auto`` is cuda if any node has one."""
     connect()
     if device == "auto":
@@ -60,7 +67,8 @@ def pick(device: str, precision: str) -> tuple[str, str, str]:
     needs = _needs(device)
     if needs["num_gpus"] > ray.cluster_resources().get("GPU", 0):
         raise UserError(f"device '{device}' cannot be used: no node of the Ray cluster has a GPU; try --device cpu")
-    return _unwrap(ray.get(ray.remote(**needs)(_guarded).remote(pick_here, device, precision)))
+    found: Hardware = _unwrap(ray.get(ray.remote(**needs)(_guarded).remote(pick_here, device, precision)))
+    return found
 
 
 def _needs(device: str) -> dict[str, Any]:
@@ -69,36 +77,35 @@ def _needs(device: str) -> dict[str, Any]:
 
 
 def outlook(
-    request: Mapping[str, Any], *, device: str, precision: str, batch_size: int | None = None, workers: int | None = None
-) -> dict[str, Any]:
+    request: Request, *, device: str, precision: str, batch_size: int | None = None, workers: int | None = None
+) -> Outlook:
     """`estimate.outlook` as a worker of the cluster sees it: its data, its device; by default as many as fit there."""
-    from .estimate import outlook as outlook_here
-
     device, precision, hardware = pick(device, precision)
     needs = _needs(device)
     how = {"device": device, "precision": precision, "batch_size": batch_size, "workers": workers or _fit(needs), "threads": 1}
-    task = ray.remote(**needs)(_guarded).remote(partial(outlook_here, dict(request), **how))
-    return _unwrap(ray.get(task)) | {"hardware": f"Ray, {hardware}"}
+    look = partial(outlook_here, request, **how)  # type: ignore[arg-type]
+    found: Outlook = _unwrap(ray.get(ray.remote(**needs)(_guarded).remote(look)))
+    return replace(found, hardware=f"Ray, {hardware}")
 
 
-def _fit(needs: Mapping[str, Any]) -> int:
+def _fit(needs: dict[str, Any]) -> int:
     """How many workers the cluster has room for."""
     resources = ray.cluster_resources()
     return max(1, int(resources.get("GPU", 0) if needs["num_gpus"] else resources.get("CPU", 1)))
 
 
 def execute(
-    plan: Plan, run: Run, request: Mapping[str, Any], *, device: str, batch_size: int | None = None, workers: int | None = None
-) -> Iterator[Mapping[str, Any]]:
-    """Compute every missing shard of the plan on the cluster; yields the events of `local.execute`.
+    plan: Plan, run: Run, request: Request, *, device: str, batch_size: int | None = None, workers: int | None = None
+) -> Iterator[Event]:
+    """See `engine.Engine.execute`; on the cluster.
 
     Raises:
-        UserError: what went wrong in a worker, in one line; or workers that are lost again and again.
+        UserError: workers that cannot plan, or are lost again and again.
     """
     connect()
     needs = _needs(device)
     make = ray.remote(**needs, max_concurrency=2)(Remote)  # one thread computes, the other says that it does
-    pool = Pool(plan, run, lambda: make.remote(dict(request), device, batch_size))
+    pool = Pool(plan, run, lambda: make.remote(request, device, batch_size))
     try:
         yield from pool.work(min(workers or _fit(needs), missing_shards(plan, run)))
     finally:
@@ -110,47 +117,46 @@ class Remote:
 
     passes, counted = 0, True
 
-    def __init__(self, request: Mapping[str, Any], device: str, batch_size: int | None):
-        self.worker = _guarded(lambda: Worker(plan_again(request), None, device, batch_size))
+    def __init__(self, request: Request, device: str, batch_size: int | None):
+        self.worker = _guarded(lambda: Worker(plan_again(request), device, batch_size))
 
-    def ready(self) -> tuple[str, Any]:
+    def ready(self) -> Outcome:
         """("done", None) once the node has planned, or ("error", text)."""
         return _guarded(lambda: _unwrap(self.worker) and None)
 
-    def compute(self, cell: str, shard: int) -> tuple[str, Any]:
-        """("done", (records, skipped, seconds)) of a shard, or ("unreadable" | "error", text)."""
+    def compute(self, cell: str, shard: int) -> Outcome:
+        """("done", `Computed` or `CellFailed`) of a shard, or ("error", text)."""
         return _guarded(self._compute, cell, shard)
 
     def life(self) -> float:
         """A number that changes as long as the shard in work gets on: passes through its model so far."""
         return self.passes if self.counted else time.monotonic()
 
-    def _compute(self, cell: str, shard: int) -> Any:
-        worker = _unwrap(self.worker)
-        found = next((c for c in worker.plan.cells if c["id"] == cell), None)
-        if found is None:
+    def _compute(self, name: str, shard: int) -> Computed | CellFailed:
+        worker: Worker = _unwrap(self.worker)
+        cell = next((c for c in worker.plan.cells if c.id == name), None)
+        if cell is None:
             raise UserError("a node of the Ray cluster has other data, weights or another version than the driver")
         self.counted = True
-        self.counted = isinstance(worker.classifier(found["model"], found), torch.nn.Module)  # no other tells of its passes
-        return *worker.compute(found, shard, self._passed), worker.spent
+        try:
+            self.counted = isinstance(worker.classifier(cell.model, cell), torch.nn.Module)  # no other tells of its passes
+        except Exception as error:
+            return CellFailed(cell.id, cell.title, reason_of(error))
+        return worker.attempt(cell, shard, self._passed)
 
     def _passed(self) -> None:
         self.passes += 1
 
 
-def _guarded(function: Any, *arguments: Any) -> tuple[str, Any]:
+def _guarded(function: Callable[..., Any], *arguments: Any) -> Outcome:
     """The result of a call, or its error as one line: exceptions would cross the cluster with their traceback."""
     try:
         return "done", function(*arguments)
-    except Unreadable as error:
-        return "unreadable", str(error)
-    except UserError as error:
-        return "error", str(error)
     except Exception as error:
-        return "error", one_line(error)
+        return "error", reason_of(error)
 
 
-def _unwrap(outcome: tuple[str, Any]) -> Any:
+def _unwrap(outcome: Outcome) -> Any:
     kind, value = outcome
     if kind != "done":
         raise UserError(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +14,9 @@ import ray
 from ..records.claims import SECONDS
 from ..records.store import Run, claim_name
 from ..types import UserError
+from .events import CellFailed, Event, Restarted
 from .plan import Plan
-from .worker import POLL, shard_event
+from .worker import POLL, Computed, give_up
 
 #: How many workers may be lost in a row, without a shard in between, before the cluster is given up.
 RETRIES = 3
@@ -68,16 +69,16 @@ class Pool:
     """Actors, what each is computing, and the shards that wait. An actor gets one shard at a time, once it is ready."""
 
     def __init__(self, plan: Plan, run: Run, make: Callable[[], Any]):
-        self.run, self.make = run, make
-        self.cells = {cell["id"]: cell for cell in plan.cells}
-        self.waiting = {name: deque(run.missing(cell)) for name, cell in self.cells.items()}
+        self.plan, self.run, self.make = plan, run, make
+        self.cells = {cell.id: cell for cell in plan.cells}
+        self.waiting = self._missing()
         self.starting: dict[Any, Any] = {}  # reference -> actor
         self.working: dict[Any, Task] = {}  # reference -> task
         self.idle: deque[Any] = deque()
         self.last_cell: dict[Any, str] = {}
         self.losses = 0  # in a row
 
-    def work(self, size: int) -> Iterator[Mapping[str, Any]]:
+    def work(self, size: int) -> Iterator[Event]:
         """Compute what is missing with `size` actors; shards that other drivers hold are waited for."""
         for _ in range(size):
             self._start()
@@ -86,12 +87,13 @@ class Pool:
                 self.idle.popleft()
                 self.working[task.actor.compute.remote(task.cell, task.shard)] = task
             if not self.working and not any(self.waiting.values()):
-                self.waiting = {name: deque(self.run.missing(self.cells[name])) for name in self.waiting}
+                self.waiting = self._missing()
                 if not any(self.waiting.values()):
                     return
             pending = [*self.working, *self.starting]
-            done = ray.wait(pending, timeout=POLL)[0] if pending else time.sleep(POLL) or []
-            for reference in done:
+            if not pending:
+                time.sleep(POLL)
+            for reference in ray.wait(pending, timeout=POLL)[0] if pending else ():
                 yield from self._received(reference)
             for task in self.working.values():
                 task.watch()
@@ -103,6 +105,11 @@ class Pool:
         for actor in [*self.idle, *self.starting.values(), *(task.actor for task in self.working.values())]:
             ray.kill(actor)
 
+    def _missing(self) -> dict[str, deque[int]]:
+        """The shards to compute by cell, of cells that have not failed."""
+        failed = self.run.failures()
+        return {name: deque(self.run.missing(cell)) for name, cell in self.cells.items() if name not in failed}
+
     def _start(self) -> None:
         actor = self.make()
         self.starting[actor.ready.remote()] = actor
@@ -112,7 +119,7 @@ class Pool:
         for name in self._preferred(actor):
             while self.waiting[name]:
                 shard = self.waiting[name].popleft()
-                if self.run.claim(name, shard):
+                if self.run.claim(self.cells[name], shard):
                     claim = ExitStack()
                     sign_of_life = claim.enter_context(self.run.claims.renewing(claim_name(name, shard)))
                     self.last_cell[actor] = name
@@ -120,14 +127,14 @@ class Pool:
         return None
 
     def _preferred(self, actor: Any) -> Iterator[str]:
-        known = self.last_cell.get(actor)
+        known = self.last_cell.get(actor, "")
         if self.waiting.get(known):
             yield known
         busy = {task.cell for task in self.working.values()}
         todo = [name for name, shards in self.waiting.items() if shards]
         yield from sorted(todo, key=busy.__contains__)
 
-    def _received(self, reference: Any) -> Iterator[Mapping[str, Any]]:
+    def _received(self, reference: Any) -> Iterator[Event]:
         """Take in what an actor says: that it is ready, or what became of its shard."""
         task = self.working.pop(reference, None)
         actor = task.actor if task else self.starting.pop(reference)
@@ -141,23 +148,20 @@ class Pool:
             self.idle.append(actor)
             if kind == "error":
                 raise UserError(value)
-            if task and kind == "unreadable":
-                yield self._unreadable(self.cells[task.cell], value)
-            elif task:
-                records, skipped, seconds = value
-                self.run.write_shard(task.cell, task.shard, records, skipped)
-                yield shard_event(self.cells[task.cell], task.shard, records, skipped, seconds)
+            if isinstance(value, CellFailed):
+                yield give_up(self.plan, self.run, value)
+                failed = self.run.failures()
+                self.waiting = {name: todo for name, todo in self.waiting.items() if name not in failed}
+            elif task and isinstance(value, Computed):
+                self.run.write_shard(task.cell, task.shard, value.records, value.skipped)
+                yield value.event(self.cells[task.cell], task.shard)
 
-    def _lost(self, task: Task | None, error: Exception) -> Mapping[str, Any]:
+    def _lost(self, task: Task | None, error: Exception) -> Event:
         self.losses += 1
         reason = f"hung for {SILENCE:g} s" if task and task.killed else type(error).__name__
         if self.losses > RETRIES:
             raise UserError(f"{self.losses} Ray workers were lost in a row ({reason}); finished shards are kept")
-        if task:
+        if task and task.cell in self.waiting:
             self.waiting[task.cell].appendleft(task.shard)
         self._start()
-        return {"event": "restart", "exitcode": reason}
-
-    def _unreadable(self, cell: Mapping[str, Any], text: str) -> Mapping[str, Any]:
-        self.waiting = {name: todo for name, todo in self.waiting.items() if self.cells[name]["dataset"] != cell["dataset"]}
-        return {"event": "unreadable", "dataset": cell["dataset"], "cell": cell["id"], "message": text}
+        return Restarted(reason)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import registry
-from ..types import Threat, UserError
-from .plan import attack_meta, model_identity
+from ..cell import Cell
+from ..types import UserError
+from .declared import attack_meta
+from .plan import model_identity
 from .run import SEARCH_DTYPES, attack_and_judge, make_attack, to_device
 from .worker import on_device, pick_device
 
@@ -25,7 +27,7 @@ class Replay:
     confidences: np.ndarray
 
 
-def replay(cell: Mapping[str, Any], ids: Sequence[str], device: str = "auto") -> Replay:
+def replay(cell: Cell, ids: Sequence[str], device: str = "auto") -> Replay:
     """Read these samples of a cell again and attack them as the cell says, in one batch.
 
     Noise is keyed by sample and losses are summed, so images are those of the sweep up to floating point. An attack that
@@ -36,31 +38,31 @@ def replay(cell: Mapping[str, Any], ids: Sequence[str], device: str = "auto") ->
     """
     unchanged(cell)
     device = pick_device(device)
-    dataset = registry.datasets.build(cell["dataset"])
+    dataset = registry.datasets.build(cell.dataset)
     places = {name: index for index, name in enumerate(dataset.ids)}
     gone = [name for name in ids if name not in places]
-    if gone or str(getattr(dataset, "identity", "")) != cell["identity"]["data"]:
-        raise UserError(f"dataset '{cell['dataset']}' has changed since the record was made; images of it would not be those")
+    if gone or str(getattr(dataset, "identity", "")) != cell.identity.data:
+        raise UserError(f"dataset '{cell.dataset}' has changed since the record was made; images of it would not be those")
     batch = to_device(dataset.read([places[name] for name in ids]), device)
 
     def classifier_of(spec: str) -> Any:
-        model = on_device(registry.models.build(spec), device).classifier(cell["classnames"], cell["templates"])
+        model = on_device(registry.models.build(spec), device).classifier(cell.classnames, cell.templates)
         return model.to(device) if hasattr(model, "to") else model
 
     attacked, columns = attack_and_judge(
-        make_attack(cell["attack"], classifier_of), classifier_of(cell["model"]), batch, Threat(**cell["threat"]),
-        seed=cell["seed"], search=SEARCH_DTYPES[cell["precision"]],
+        make_attack(cell.attack, classifier_of), classifier_of(cell.model), batch, cell.threat,
+        seed=cell.seed, search=SEARCH_DTYPES[cell.precision],
     )  # fmt: skip
     images = (batch.images.cpu().numpy(), attacked.cpu().numpy())
     return Replay(*images, np.asarray(columns["prediction"]), np.asarray(columns["confidence"]))
 
 
-def unchanged(cell: Mapping[str, Any]) -> None:
+def unchanged(cell: Cell) -> None:
     """Raise `UserError` where model or attack are not what they were when the cell was recorded."""
-    kept = cell["identity"]
-    plugin, arguments = registry.attacks.arguments(registry.attacks.spec(cell["attack"]))
+    kept = cell.identity
+    plugin, arguments = registry.attacks.arguments(registry.attacks.spec(cell.attack))
     version = attack_meta(plugin, arguments).get("version", 1)
-    if (version, plugin.source_sha256) != (kept["attack_version"], kept.get("attack_file")):
-        raise UserError(f"attack '{plugin.name}' has changed since the record was made (version {kept['attack_version']}, now {version})")
-    if model_identity(registry.models.spec(cell["model"])) != kept["weights"]:
-        raise UserError(f"model '{cell['model']}' has changed since the record was made: its weights are others")
+    if (version, plugin.source_sha256) != (kept.attack_version, kept.attack_file):
+        raise UserError(f"attack '{plugin.name}' has changed since the record was made (version {kept.attack_version}, now {version})")
+    if model_identity(registry.models.spec(cell.model)) != kept.weights:
+        raise UserError(f"model '{cell.model}' has changed since the record was made: its weights are others")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import registry
+from ..cell import Cell
 from ..exact import full_fp32
 from ..noise import Noise
 from ..types import Batch, Threat, UserError
@@ -33,7 +35,7 @@ def make_attack(spec: str, surrogate_of: Callable[[str], torch.nn.Module] | None
             raise UserError(f"attack '{spec}' needs another model to craft on; run it through bench")
         arguments["surrogate"] = surrogate_of(str(arguments.get(key, arguments.get(key + "_"))))
 
-    def attack(classifier, images, labels, threat, noise):
+    def attack(classifier: Any, images: Tensor, labels: Tensor, threat: Threat, noise: Noise) -> Any:
         return plugin.make(classifier, images, labels, threat, noise, **arguments)
 
     return attack
@@ -66,11 +68,12 @@ def attack_and_judge(
     adversarial = verify.project(images, proposal, threat)
     logits = verify.predict(classifier, adversarial)
     if logits.shape != (len(batch), classifier.num_classes):
-        raise UserError(f"the classifier returned {tuple(logits.shape)} for {len(batch)} images of {classifier.num_classes} classes")
+        wanted = f"{len(batch)} images of {classifier.num_classes} classes"
+        raise UserError(f"the classifier returned {tuple(logits.shape)} for {wanted}")
     if not torch.isfinite(logits).all():
         broken = int((~torch.isfinite(logits).all(1)).sum())
         raise UserError(f"the classifier returned logits that are not finite for {broken} of {len(batch)} images")
-    columns = verify.measure(logits, labels.cpu(), cosines_of(classifier, logits))
+    columns: dict[str, Any] = verify.measure(logits, labels.cpu(), cosines_of(classifier, logits))
     flags["zero-gradients"] = meter.counts["zero_gradients"].cpu() > 0
     if keeps_label:
         flags["label-changed"] = verify.predict(classifier, images).argmax(1) != logits.argmax(1)
@@ -91,43 +94,48 @@ def cosines_of(classifier: torch.nn.Module, logits: Tensor) -> Tensor | None:
     if scale is None:
         return None
     bias = getattr(classifier, "bias", None)
-    return (logits - (0 if bias is None else bias.cpu())) / scale.cpu()
+    cosines: Tensor = (logits - (0 if bias is None else bias.cpu())) / scale.cpu()
+    return cosines
 
 
 def run_shard(
-    cell: Mapping[str, Any], batch: Batch, classifier: torch.nn.Module, attack: Callable[..., Tensor], batch_size: int
+    cell: Cell, batch: Batch, classifier: torch.nn.Module, attack: Callable[..., Tensor], batch_size: int
 ) -> dict[str, Any]:
     """The records of one shard: `batch` in pieces of at most `batch_size`, halved when memory runs out.
 
     The pieces do not change the result beyond floating point: noise is keyed by sample, losses are summed.
     """
-    threat = Threat(**cell["threat"])
-    how = {"seed": cell["seed"], "search": SEARCH_DTYPES[cell["precision"]], "keeps_label": cell["attack_meta"]["keeps_label"]}
     pieces, start = [], 0
     while start < len(batch):
         rows = slice(start, start + batch_size)
         piece = Batch(batch.ids[rows], batch.images[rows], batch.labels[rows])
         try:
-            pieces.append(attack_and_judge(attack, classifier, piece, threat, **how)[1])
+            pieces.append(
+                attack_and_judge(
+                    attack, classifier, piece, cell.threat, seed=cell.seed, search=SEARCH_DTYPES[cell.precision],
+                    keeps_label=cell.keeps_label,
+                )[1]
+            )  # fmt: skip
             start += len(piece)
         except Exception as error:
             if not out_of_memory(error):
-                raise failure(cell, error) from error
+                where = f"attack '{cell.attack}' on model '{cell.model}', dataset '{cell.dataset}'"
+                raise UserError(f"{where}: {reason_of(error)}") from error
             if batch_size == 1:
-                raise UserError(f"out of memory with one image of {cell['dataset']} on {cell['model']}") from None
+                raise UserError(f"out of memory with one image of {cell.dataset} on {cell.model}") from None
             batch_size //= 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
     return {name: _concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def failure(cell: Mapping[str, Any], error: Exception) -> UserError:
-    """What went wrong in a cell as one line that names it; of an unforeseen error also where."""
+def reason_of(error: Exception) -> str:
+    """What went wrong as one line; of an unforeseen error also where."""
     what = " ".join(str(error).split())[:300]
-    if not isinstance(error, UserError):
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{type(error).__name__}: {what} ({where.filename}:{where.lineno})"
-    return UserError(f"attack '{cell['attack']}' on model '{cell['model']}', dataset '{cell['dataset']}': {what}")
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {what} ({where.filename}:{where.lineno})"
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -135,8 +143,8 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
 
 
-def _concatenate(parts: list) -> Any:
-    return sum(parts, []) if isinstance(parts[0], list) else np.concatenate(parts)
+def _concatenate(parts: list[Any]) -> Any:
+    return list(chain.from_iterable(parts)) if isinstance(parts[0], list) else np.concatenate(parts)
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:

@@ -1,4 +1,4 @@
-"""Which samples of a dataset a sweep uses, in which order, and in how many shards."""
+"""Which samples of a dataset a sweep takes, and in which order: one seeded order, of which every cell holds a beginning."""
 
 from __future__ import annotations
 
@@ -10,35 +10,37 @@ from typing import Any
 import numpy as np
 
 from .. import registry
-from ..clip.classifier import prompts_hash
+from ..cell import SHARD
+from ..clip.prompts import prompts_hash, sentences
 from ..types import Dataset, Spec, UserError
 
 PROTOCOL = ("name", "classnames", "templates", "task", "resolution", "labels", "ids", "read")
-#: Samples per shard: what is claimed, written and lost at once.
-SHARD = 128
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset as the sweep uses it: the adapter and the chosen sample indices, in order."""
+    """A dataset as the sweep uses it: the adapter, and its samples' indices in the order in which they are taken."""
 
     spec: str
     dataset: Dataset
-    indices: np.ndarray
+    order: np.ndarray
     identity: str
 
-    @property
-    def ids(self) -> list[str]:
-        return [self.dataset.ids[i] for i in self.indices]
+    def __len__(self) -> int:
+        return len(self.order)
 
-    @property
-    def shards(self) -> int:
-        return -(-len(self.indices) // SHARD)
+    def shard(self, index: int, rows: int = SHARD) -> list[int]:
+        """The indices of the first `rows` samples of a shard."""
+        return [int(place) for place in self.order[index * SHARD : index * SHARD + rows]]
+
+    def first(self, count: int) -> list[str]:
+        """The ids of the first `count` samples."""
+        return [self.dataset.ids[i] for i in self.order[:count]]
 
     @cached_property
-    def samples(self) -> str:
-        """Hash of the chosen ids, in order."""
-        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()[:16]
+    def order_hash(self) -> str:
+        """Hash of all ids in order."""
+        return hashlib.sha256("\n".join(self.first(len(self))).encode()).hexdigest()[:16]
 
     @cached_property
     def prompts(self) -> str:
@@ -46,12 +48,11 @@ class Source:
         return prompts_hash(self.dataset.classnames, self.dataset.templates)
 
 
-def make_source(spec: Spec, limit: int | None, seed: int) -> Source:
-    """Open a dataset and choose its samples.
+def make_source(spec: Spec, seed: int) -> Source:
+    """Open a dataset and put its samples in order.
 
     Raises:
-        UserError: no dataset, no samples, a single class, labels that are no classes, or ids that repeat; or an image
-            of the choice that the adapter's own `check` finds unreadable.
+        UserError: no dataset, no samples, a single class, labels that are no classes, or ids that repeat.
     """
     dataset = registry.datasets.build(spec)
     check_protocol(spec, dataset)
@@ -64,14 +65,11 @@ def make_source(spec: Spec, limit: int | None, seed: int) -> Source:
     if labels.shape[0] != len(dataset.ids) or labels.min() < 0 or labels.max() >= max(len(dataset.classnames), 2):
         what = f"{labels.shape[0]} labels from {labels.min()} to {labels.max()}"
         raise UserError(f"dataset '{spec}' has {what} for {len(dataset.ids)} samples of {len(dataset.classnames)} classes")
-    indices = balanced_subset(labels, limit, seed)
-    if hasattr(dataset, "check"):
-        dataset.check(indices)
-    chosen = [dataset.ids[index] for index in indices]
-    if len(set(chosen)) < len(chosen):
+    if len(set(dataset.ids)) < len(dataset.ids):
         raise UserError(f"dataset '{spec}' gives one id to several samples")
     own = registry.datasets.arguments(spec)[0].source_sha256  # of a user's own file
-    return Source(str(spec), dataset, indices, "+".join(filter(None, (str(getattr(dataset, "identity", "")), own))))
+    identity = "+".join(filter(None, (str(getattr(dataset, "identity", "")), own)))
+    return Source(str(spec), dataset, sample_order(labels, seed), identity)
 
 
 def check_protocol(spec: Spec, dataset: Any) -> None:
@@ -81,29 +79,27 @@ def check_protocol(spec: Spec, dataset: Any) -> None:
         raise UserError(f"dataset '{spec}' is a {type(dataset).__name__} without {', '.join(lacking)}")
     if dataset.task not in ("single", "multi"):
         raise UserError(f"dataset '{spec}' has the task {dataset.task!r}; there are: single, multi")
-    templates = dataset.templates
-    if isinstance(templates, str) or not templates or not all(isinstance(text, str) and "{}" in text for text in templates):
-        raise UserError(f"dataset '{spec}' has the templates {templates!r}; they are a list of texts, each with {{}} for the class")
+    try:
+        sentences(dataset.classnames, dataset.templates)
+    except UserError as error:
+        raise UserError(f"dataset '{spec}': {error}") from None
 
 
-def balanced_subset(labels: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
-    """Indices of `limit` samples, as many of each class as possible, in dataset order. Seeded; all if limit is None.
+def sample_order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """All indices in the order in which samples are taken: seeded, and every beginning as balanced as classes allow.
 
-    Multi-hot labels (n, C) have no classes to balance: a plain random subset.
+    The r-th member of every class comes before the (r+1)-th of any. Multi-hot labels (n, C) have no classes to balance:
+    a plain random order.
     """
     labels = np.asarray(labels)
-    count = len(labels)
-    if limit is None or limit >= count:
-        return np.arange(count)
     generator = np.random.default_rng([seed, 7919])
-    order = generator.permutation(count)
+    order = generator.permutation(len(labels))
     if labels.ndim == 2:
-        return np.sort(order[:limit])
-    # Round-robin over classes: the r-th member of every class comes before the (r+1)-th of any.
+        return order
     shuffled = labels[order]
-    turn = np.empty(count, dtype=np.int64)
-    for label in np.unique(shuffled):
-        members = np.flatnonzero(shuffled == label)
-        turn[members] = np.arange(len(members))
+    by_class = np.argsort(shuffled, kind="stable")
+    starts = np.searchsorted(shuffled[by_class], shuffled[by_class])
+    turn = np.empty(len(labels), dtype=np.int64)
+    turn[by_class] = np.arange(len(labels)) - starts
     tie = generator.permutation(int(labels.max()) + 1)[shuffled]
-    return np.sort(order[np.lexsort((tie, turn))[:limit]])
+    return order[np.lexsort((tie, turn))]

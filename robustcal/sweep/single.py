@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from .. import registry
 from ..exact import full_fp32
 from ..noise import Noise
 from ..types import Classifier, UserError, parse_radius
-from .plan import threat_of
+from .declared import threat_of
 from .run import make_attack
 from .verify import project
 
@@ -24,7 +25,7 @@ class Described(nn.Module):
         super().__init__()
         self.module, self.num_classes, self.training = module, num_classes, getattr(module, "training", False)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         return self.module(images)
 
 
@@ -45,16 +46,18 @@ def attack_once(
         raise UserError(f"{len(ids)} ids for {len(images)} images")
     if getattr(classifier, "training", False):
         raise UserError("the classifier is in training mode; call .eval() on it before it is attacked")
-    if not hasattr(classifier, "num_classes"):
-        classifier = Described(classifier, count_classes(classifier, images))
-    check_labels(labels, len(images), classifier.num_classes)
+    classes = getattr(classifier, "num_classes", None)
+    if classes is None:
+        classifier = Described(classifier, classes := count_classes(classifier, images))
+    check_labels(labels, len(images), classes)
     plugin, arguments = registry.attacks.arguments(registry.attacks.spec(spec))
     threat = threat_of(plugin, arguments, parse_radius(eps), images.shape[-1])
 
-    def surrogate(model: str) -> Classifier:
-        if not hasattr(classifier, "classnames"):
+    def surrogate(model: str) -> Any:
+        names = getattr(classifier, "classnames", None)
+        if names is None:
             raise UserError(f"'{spec}' needs the class names; give a classifier of load_model(...).classifier(names, templates)")
-        return surrogate_of(model, classifier.classnames)
+        return surrogate_of(model, names)
 
     run = make_attack(spec, surrogate)
     with frozen(classifier):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,10 @@ def sample_flags(images: Tensor, proposal: Tensor, threat: Threat) -> dict[str, 
     flat = proposal.flatten(1)
     finite = torch.isfinite(flat).all(1)
     change = flat - images.flatten(1)
-    size = {"linf": lambda: change.abs().amax(1), "l2": lambda: change.norm(dim=1)}.get(threat.norm)
-    too_far = size() > threat.eps * (1 + 1e-4) + TOLERANCE if size else torch.zeros_like(finite)
+    too_far = torch.zeros_like(finite)
+    if threat.norm in ("linf", "l2"):
+        size = change.abs().amax(1) if threat.norm == "linf" else change.square().sum(1).sqrt()
+        too_far = size > threat.eps * (1 + 1e-4) + TOLERANCE
     return {
         "outside-ball": too_far & finite,
         "outside-range": ((flat < threat.low - TOLERANCE) | (flat > threat.high + TOLERANCE)).any(1) & finite,
@@ -49,7 +51,7 @@ def sample_flags(images: Tensor, proposal: Tensor, threat: Threat) -> dict[str, 
 
 
 @torch.no_grad()
-def predict(classifier, images: Tensor) -> Tensor:
+def predict(classifier: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Logits in full fp32, in a fresh batch, without autocast: (N, C) on the CPU."""
     with torch.autocast(images.device.type, enabled=False):
         return classifier(images.float()).float().cpu()
@@ -64,7 +66,7 @@ def measure(logits: Tensor, labels: Tensor, cosines: Tensor | None) -> dict[str,
         cosines: (N, C) in [-1, 1], or None for a classifier that has none (then no Dirichlet reading: NaN).
     """
     logits = logits.double()
-    count, classes = logits.shape
+    count = len(logits)
     log_p = logits.log_softmax(1)
     p = log_p.exp()
     confidence, prediction = p.max(1)

@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from .. import registry
+from ..cell import Cell
 from ..records.store import Run, claim_name
-from ..types import UserError
-from .plan import SHARD, Plan
+from ..types import Batch, UserError
+from .engine import Hardware
+from .events import CellFailed, Event, ShardDone
+from .plan import Plan
 from .reading import Unreadable, read
-from .run import make_attack, run_shard, to_device
+from .run import make_attack, reason_of, run_shard, to_device
 
 #: Seconds between two looks at shards that others hold.
 POLL = 1.0
+
+
+class Computed(NamedTuple):
+    """What came out of one shard."""
+
+    records: dict[str, Any]
+    skipped: list[str]  #: ids of samples left out because they do not decode
+    seconds: float  #: that it took, models and images already loaded
+
+    def event(self, cell: Cell, shard: int) -> ShardDone:
+        return ShardDone(cell.id, shard, len(self.records["id"]), len(self.skipped), self.seconds)
 
 
 @dataclass
@@ -29,61 +43,62 @@ class Worker:
     Args:
         first: where in the plan to start, so that several workers begin with different models.
         alive: asked before every shard; False ends the work (the driver is gone).
-        spent: seconds that the last shard took, models and images already loaded.
     """
 
     plan: Plan
-    run: Run
     device: str = "cpu"
     batch_size: int | None = None
     first: int = 0
     alive: Callable[[], bool] = lambda: True
-    spent: float = 0.0
     _kept: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
-    def work(self) -> Iterator[Mapping[str, Any]]:
+    def work(self, run: Run) -> Iterator[Event]:
         """Compute shards until none is missing; yields an event after each.
 
         Cells that nobody works on come first, so that workers load different models. Shards that others hold are
-        waited for, and computed here should their worker die or hang. A dataset with images that do not decode is
-        left unfinished, with one event.
+        waited for, and computed here should their worker die or hang. A cell that fails is left unfinished, with one
+        event; so are all cells of a dataset with images that do not decode.
         """
         cells = self.plan.cells[self.first :] + self.plan.cells[: self.first]
-        failed: set[str] = set()
         while cells and self.alive():
             busy = False
             for polite in (True, False):
                 for cell in cells:
-                    if cell["dataset"] in failed or (polite and cell["id"] in self._cells_in_work()):
+                    if polite and cell.id in cells_in_work(run):
                         continue
-                    try:
-                        for event in self._work_on(cell):
-                            busy = True
-                            yield event
-                    except Unreadable as trouble:
-                        failed.add(cell["dataset"])
-                        yield {"event": "unreadable", "dataset": cell["dataset"], "cell": cell["id"], "message": str(trouble)}
-            cells = [cell for cell in cells if cell["dataset"] not in failed and self.run.missing(cell)]
+                    for event in self._work_on(cell, run):
+                        busy = True
+                        yield event
+            failed = run.failures()
+            cells = tuple(cell for cell in cells if cell.id not in failed and run.missing(cell))
             if cells and not busy:
                 time.sleep(POLL)
 
-    def _work_on(self, cell: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        for shard in self.run.missing(cell):
-            if not self.alive():
+    def _work_on(self, cell: Cell, run: Run) -> Iterator[Event]:
+        for shard in run.missing(cell):
+            if not self.alive() or cell.id in run.failures():
                 return
-            if self.run.claim(cell["id"], shard):
-                with self.run.claims.renewing(claim_name(cell["id"], shard)) as sign_of_life:
-                    records, skipped = self.compute(cell, shard, sign_of_life)
-                    self.run.write_shard(cell["id"], shard, records, skipped)
-                yield shard_event(cell, shard, records, skipped, self.spent)
+            if run.claim(cell, shard):
+                with run.claims.renewing(claim_name(cell.id, shard)) as sign_of_life:
+                    computed = self.attempt(cell, shard, sign_of_life)
+                    if isinstance(computed, Computed):
+                        run.write_shard(cell.id, shard, computed.records, computed.skipped)
+                if isinstance(computed, CellFailed):
+                    yield give_up(self.plan, run, computed)
+                    return
+                yield computed.event(cell, shard)
 
-    def _cells_in_work(self) -> set[str]:
-        return {name.rpartition("-")[0] for name in self.run.claims.held()}
+    def attempt(self, cell: Cell, shard: int, sign_of_life: Callable[[], None] = lambda: None) -> Computed | CellFailed:
+        """`compute`, or why it cannot."""
+        try:
+            return self.compute(cell, shard, sign_of_life)
+        except Unreadable as trouble:
+            return CellFailed(cell.id, cell.title, str(trouble), dataset=cell.dataset)
+        except Exception as error:
+            return CellFailed(cell.id, cell.title, reason_of(error))
 
-    def compute(
-        self, cell: Mapping[str, Any], shard: int, sign_of_life: Callable[[], None] = lambda: None
-    ) -> tuple[dict[str, Any], list[str]]:
-        """The records of one shard of one cell, and the ids of samples left out because they do not decode.
+    def compute(self, cell: Cell, shard: int, sign_of_life: Callable[[], None] = lambda: None) -> Computed:
+        """The records of one shard of one cell.
 
         Args:
             sign_of_life: called before every pass through the model.
@@ -91,30 +106,28 @@ class Worker:
         Raises:
             Unreadable: an image does not decode, and the cell does not say that such images are skipped.
         """
-        source = self.plan.sources[cell["id"]]
-        indices = source.indices[shard * SHARD : (shard + 1) * SHARD].tolist()
+        source = self.plan.sources[cell.dataset]
+        indices = source.shard(shard, cell.rows(shard))
 
-        def fetch() -> tuple[Any, list[str]]:
-            batch, skipped = read(source.dataset, indices, cell.get("skip_unreadable", False))
+        def fetch() -> tuple[Batch, list[str]]:
+            batch, skipped = read(source.dataset, indices, cell.identity.skip_unreadable)
             return to_device(batch, self.device), skipped
 
-        images, skipped = self._keep("images", (cell["dataset"], shard, len(source.indices)), fetch)
+        images, skipped = self._keep("images", (cell.dataset, shard, len(indices)), fetch)
         sign_of_life()
-        classifier = self.classifier(cell["model"], cell)
-        attack = make_attack(cell["attack"], lambda spec: self.classifier(spec, cell, slot="surrogate"))
+        classifier = self.classifier(cell.model, cell)
+        attack = make_attack(cell.attack, lambda spec: self.classifier(spec, cell, slot="surrogate"))
         batch_size = self.batch_size or auto_batch(images.images, self.device)
         start = time.monotonic()
         with watched(classifier, sign_of_life):
             records = run_shard(cell, images, classifier, attack, batch_size)
-        self.spent = time.monotonic() - start
-        return records, skipped
+        return Computed(records, skipped, time.monotonic() - start)
 
-    def classifier(self, spec: str, cell: Mapping[str, Any], slot: str = "model") -> torch.nn.Module:
+    def classifier(self, spec: str, cell: Cell, slot: str = "model") -> torch.nn.Module:
         """The classifier of a model for a cell's classes and prompts; weights and text head are built once."""
         model = self._keep(slot, spec, lambda: on_device(registry.models.build(spec), self.device))
-        key = (spec, cell["dataset"])
-        build = lambda: model.classifier(cell["classnames"], cell["templates"])  # noqa: E731
-        classifier = self._keep(slot + "/classifier", key, build)
+        key = (spec, cell.dataset)
+        classifier = self._keep(f"{slot}/classifier", key, lambda: model.classifier(cell.classnames, cell.templates))
         return classifier.to(self.device) if isinstance(classifier, torch.nn.Module) else classifier
 
     def _keep(self, slot: str, key: Any, make: Callable[[], Any]) -> Any:
@@ -137,12 +150,17 @@ def watched(classifier: Any, sign_of_life: Callable[[], None]) -> Iterator[None]
         hook.remove()
 
 
-def shard_event(
-    cell: Mapping[str, Any], shard: int, records: Mapping[str, Any], skipped: Sequence[str], seconds: float
-) -> dict[str, Any]:
-    """What an engine tells its caller about a finished shard."""
-    counts = {"n": len(records["id"]), "skipped": len(skipped)}
-    return {"event": "shard", "cell": cell["id"], "shard": shard, **counts, "seconds": seconds}
+def cells_in_work(run: Run) -> set[str]:
+    """The cells of which somebody computes a shard."""
+    return {name.rpartition("-")[0] for name in run.claims.held()}
+
+
+def give_up(plan: Plan, run: Run, failure: CellFailed) -> CellFailed:
+    """Keep workers from trying a cell again; and where images are to blame, all unfinished cells of their dataset."""
+    for cell in plan.cells:
+        if cell.id == failure.cell or (failure.dataset and cell.dataset == failure.dataset and run.missing(cell)):
+            run.fail(cell.id, failure.reason)
+    return failure
 
 
 def on_device(model: Any, device: str) -> Any:
@@ -181,11 +199,11 @@ def pick_device(device: str) -> str:
     return device
 
 
-def pick(device: str, precision: str) -> tuple[str, str, str]:
+def pick(device: str, precision: str) -> Hardware:
     """The device, the attack's precision, and the hardware's name, where this process runs."""
     device = pick_device(device)
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{device} ({platform.machine()})"
-    return device, pick_precision(precision, device), name
+    return Hardware(device, pick_precision(precision, device), name)
 
 
 def pick_precision(precision: str, device: str) -> str:

@@ -1,0 +1,149 @@
+"""A sweep from its request to finished records: what cannot be done is named and left out, everything else is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .. import registry
+from ..cell import Cell
+from ..records.store import Run
+from ..types import UserError
+from .engine import Engine, missing_shards
+from .events import CellFailed, Event, Planned
+from .plan import Plan, Request, make_plan, model_identity
+from .preflight import preflight, try_attacks
+from .reading import explain
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that was asked for and could not be done: what, why, and how many cells it cost."""
+
+    what: str
+    reason: str
+    cells: int = 0
+
+    def __str__(self) -> str:
+        return self.reason if self.what in self.reason else f"{self.what}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan, and the cells of it that are known not to work: {cell id: why}."""
+
+    plan: Plan
+    refused: Mapping[str, str]
+
+    def cells(self) -> list[Cell]:
+        return [cell for cell in self.plan.cells if cell.id not in self.refused]
+
+
+def prepare(request: Request, out: Path, strict: bool = False) -> Prepared:
+    """Plan a request and try what can be tried before a folder is made: that attacks start and that models load.
+
+    Models are loaded only where there is something to compute. One that is fetched by this is identified by its bytes.
+
+    Raises:
+        UserError: nothing of the request can be done; or, with `strict`, a part of it cannot.
+    """
+    plan = make_plan(request, strict=strict)
+    refused = try_attacks(plan)
+    if not _finished(plan, refused, out):
+        broken = preflight(cell.model for cell in plan.cells if cell.id not in refused)
+        now = {model: model_identity(registry.models.spec(model)) for model in plan.distinct("model") if model not in broken}
+        if any(now.get(cell.model, cell.identity.weights) != cell.identity.weights for cell in plan.cells):
+            plan = make_plan(request, strict=strict)
+            refused = try_attacks(plan)
+        refused = {cell.id: broken[cell.model] for cell in plan.cells if cell.model in broken} | refused
+    if refused and (strict or len(refused) == len(plan.cells)):
+        raise UserError("; ".join(list(dict.fromkeys(refused.values()))[: 1 if strict else None]))
+    return Prepared(plan, refused)
+
+
+def _finished(plan: Plan, refused: Mapping[str, str], out: Path) -> bool:
+    if not (out / "run.json").is_file():
+        return False
+    run = Run.open(out)
+    return not any(run.missing(cell) for cell in plan.cells if cell.id not in refused)
+
+
+def take_up(prepared: Prepared, run: Run) -> list[str]:
+    """Put the cells into a run and look at what it has of them. Returns a line for everything noticed."""
+    plan = prepared.plan
+    notes = _other_weights(run, plan.cells)
+    for cell in plan.cells:
+        run.add_cell(cell)
+        run.forget_failure(cell.id)
+        notes += run.discard_damaged(cell.id)
+    for name, reason in prepared.refused.items():
+        run.fail(name, reason)
+    run.drop_claims(plan.cells)
+    return notes
+
+
+def _other_weights(run: Run, cells: Iterable[Cell]) -> list[str]:
+    """One line for every model that the run holds with other weights than those that are here now."""
+    held: dict[str, set[str]] = {}
+    for cell in run.cells():
+        held.setdefault(cell.model, set()).add(cell.identity.weights)
+    now = {cell.model: cell.identity.weights for cell in cells}
+    return [
+        f"model '{model}' has other weights than the records of '{run.path.name}': another model, which tables tell apart"
+        for model, weights in now.items()
+        if model in held and weights not in held[model]
+    ]
+
+
+def compute(
+    prepared: Prepared, run: Run, request: Request, engine: Engine, tell: Callable[[Event], None], notes: Sequence[str] = (),
+    strict: bool = False, **how: Any,
+) -> list[Failure]:  # fmt: skip
+    """Compute every missing shard and say what could not be done.
+
+    Args:
+        how: device, batch_size and workers of `Engine.execute`.
+
+    Raises:
+        UserError: what ends the sweep; with `strict`, the first cell that fails.
+    """
+    plan = prepared.plan
+    tell(Planned(len(plan.cells), plan.samples, plan.shards, missing_shards(plan, run), tuple(notes)))
+    failed: dict[str, CellFailed] = {}
+    for event in engine.execute(plan, run, request, **how):
+        if isinstance(event, CellFailed):
+            if event.cell in failed:
+                continue  # several workers met it
+            failed[event.cell] = event
+            if strict:
+                raise UserError(_explained(event, plan).reason)
+        tell(event)
+    found = [_explained(event, plan) for event in failed.values()]
+    return [*(Failure(f"{a.axis} '{a.spec}'", a.reason) for a in plan.absent), *_grouped(prepared), *_unlike(found)]
+
+
+def _explained(event: CellFailed, plan: Plan) -> CellFailed:
+    """Where images do not decode: how many, and which."""
+    if not event.dataset:
+        return event
+    source = plan.sources[event.dataset]
+    count = max(cell.n for cell in plan.cells if cell.dataset == event.dataset)
+    indices = [int(place) for place in source.order[:count]]
+    return replace(event, title=f"dataset '{event.dataset}'", reason=explain(event.dataset, source.dataset, indices))
+
+
+def _grouped(prepared: Prepared) -> list[Failure]:
+    """What was refused before anything was computed, once for each reason."""
+    titles = {cell.id: cell.title for cell in prepared.plan.cells}
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in prepared.refused.items():
+        by_reason.setdefault(reason, []).append(titles[name])
+    return [Failure(names[0], reason, len(names)) for reason, names in by_reason.items()]
+
+
+def _unlike(events: Iterable[CellFailed]) -> list[Failure]:
+    """One failure for each reason."""
+    first = {event.reason: event for event in reversed(list(events))}
+    return [Failure(event.title, event.reason, 1) for event in reversed(list(first.values()))]

@@ -1,0 +1,66 @@
+"""What an attack declares about itself: its kind, norm, goal and return rule, and with them its threat model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from .. import registry
+from ..types import Spec, Threat, UserError
+
+#: What an attack may declare, and the words for it where only some are understood.
+ATTACK_META: dict[str, tuple[str, ...]] = {
+    "kind": ("clean", "control", "white-box", "black-box", "transfer"),
+    "returns": ("last", "best", "success-else-clean"),
+    "norm": ("linf", "l2", "composite", "l0", "l1"),
+    "goal": ("untargeted", "targeted", "confidence-up", "confidence-down", "miscalibration", "random-confidence"),
+    **dict.fromkeys(
+        ("accuracy_only", "keeps_label", "uses_eps", "min_classes", "version", "meta_of", "surrogate", "batch_dependent"), ()
+    ),
+}
+
+
+def attack_meta(plugin: registry.Plugin, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What an attack declares for this spec: its metadata, its `norm` and `return` parameters, then its `meta_of`.
+
+    `meta_of` is a function of the arguments, for what depends on the spec in another way (an adapter's variant).
+    """
+    names = (("norm", "norm"), ("returns", "return_"))
+    own = {key: arguments[name] for key, name in names if arguments.get(name) is not None}
+    meta = {**plugin.meta, **own, **plugin.meta.get("meta_of", lambda arguments: {})(arguments)}
+    for key, value in meta.items():
+        if key not in ATTACK_META:
+            raise UserError(f"attack '{plugin.name}' declares '{key}', which means nothing; there are: {', '.join(ATTACK_META)}")
+        if ATTACK_META[key] and value not in ATTACK_META[key]:
+            raise UserError(f"attack '{plugin.name}' declares {key}={value!r}; there are: {', '.join(ATTACK_META[key])}")
+    return meta
+
+
+def threat_of(plugin: registry.Plugin, arguments: Mapping[str, Any], eps: Fraction, resolution: int | None) -> Threat:
+    """The threat model an attack declares: norm, goal and return rule."""
+    meta = attack_meta(plugin, arguments)
+    if meta.get("uses_eps", True) and meta.get("norm") in ("l0", "l1"):
+        raise UserError(f"attack '{plugin.name}' has the norm {meta['norm']}, whose ball is not verified; there are: linf, l2")
+    if meta.get("norm", "linf") == "linf" and eps > 1:
+        raise UserError(f"eps '{eps}' is larger than the whole pixel range [0, 1]; for 8-bit units write {eps}/255")
+    return Threat(
+        eps=float(eps),
+        norm=meta.get("norm", "linf"),
+        resolution=resolution,
+        goal=meta.get("goal", "untargeted"),
+        returns=meta.get("returns", "last"),
+    )
+
+
+def radii_of(attack: Spec, radii: Sequence[Fraction]) -> list[Fraction]:
+    """The radii to run an attack at: an attack that has none (clean) is planned once, at 0."""
+    uses_eps = attack_meta(*registry.attacks.arguments(attack)).get("uses_eps", True)
+    return list(radii) if uses_eps else [Fraction(0)]
+
+
+def surrogate_of(attack: Spec) -> Spec | None:
+    """The model that a transfer attack is crafted on; None for other attacks."""
+    plugin, arguments = registry.attacks.arguments(attack)
+    key = plugin.meta.get("surrogate")
+    return None if key is None else registry.models.spec(str(arguments.get(key, arguments.get(key + "_"))))
