@@ -15,7 +15,6 @@ from robustcal.metrics.accuracy import harmonic_mean, mean_harmonic
 from robustcal.metrics.label_calibration import label_calibration
 from robustcal.report import layouts, markup, tables
 from robustcal.report.averages import ranked
-from robustcal.report.compare import compare_with, read_published
 from robustcal.report.report import chosen_tables, gather, text_report, write_report
 from robustcal.report.stats import Replicates
 from robustcal.report.tables import Column, Entry, Row, Table
@@ -262,77 +261,3 @@ def test_unknown_names_are_one_line(results, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         write_report(results, ["md"], tmp_path / "file" / "below")
-
-
-# -- beside published numbers ----------------------------------------------------------------------------------------
-
-
-def test_the_published_card_is_whole():
-    published = read_published()
-    assert len(published.values) == 24 + 426 + 133 + 133 + 497
-    assert published.values[(16, "UCAT", "autoattack", 1, "Average", "H")] == pytest.approx(0.3909)
-    assert published.values[(16, "CLIP", "clean", 0, "Cifar10", "top1_acc")] == pytest.approx(0.8803)
-    known = published.card["metrics"]
-    assert {key[5] for key in published.values} == set(known)
-    assert {key[1] for key in published.values} <= set(published.card["methods"])
-    assert {key[2] for key in published.values} <= set(published.card["attacks"])
-
-
-PGD = "pgd:steps=100:step=0.00392156862745098:loss=ce:norm=linf:restarts=1:momentum=0.0:start=uniform:return=last"
-
-
-@pytest.mark.parametrize("attack, row", [
-    (PGD, "pgd100 1/255"), (PGD.replace("last", "best"), None), (PGD.replace("0.00392156862745098", "none"), None),
-    (PGD.replace("linf", "l2"), None), ("autoattack:steps=100:queries=5000:norm=linf", None),
-    ("autoattack:paper:steps=100:queries=5000:norm=linf", "autoattack 1/255"), ("autoattack:standard:steps=100:norm=linf", None),
-    ("cw:steps=100:step=1/255:kappa=none:norm=linf:restarts=1:return=last", "cw100 1/255"),
-])  # fmt: skip
-def test_only_the_attack_of_the_paper_stands_beside_it(tmp_path, attack, row):
-    run = make_run(tmp_path / "run", models=("clip",), attacks=("clean", attack), datasets=("cifar10",), radii=("1/255",), n=20)
-    (found,) = compare_with("paper", gather([run.path], resamples=5), ["main"])
-    filled = {labels[0] for labels, numbers in found.numbers().items() if not numbers[("", "Cifar10")].empty and "measured" in labels[2]}
-    assert filled == {"clean"} | ({row} if row else set())
-
-
-def test_measured_stands_beside_published_and_the_rest_is_empty(tmp_path):
-    run = make_run(tmp_path / "run", models=("clip", "ucat"), attacks=("clean", PGD.replace("100", "20"), PGD, "autoattack"),
-                   datasets=("cifar10", "oxford-pets"), radii=("1/255",), n=50)  # fmt: skip
-    results = gather([run.path], resamples=50)
-    (found,) = compare_with("paper", results, ["main"])
-    rows = found.numbers()
-    printed = rows[("pgd100 1/255", "CLIP", "published")]
-    measured = rows[("pgd100 1/255", "CLIP", "measured: clip")]
-    gap = rows[("pgd100 1/255", "CLIP", "difference")]
-    assert (
-        measured[("", "Cifar10")].value
-        == results.get("clip", "cifar10", PGD, "1/255").numbers.values["accuracy"]
-    )
-    assert gap[("", "Cifar10")].value == pytest.approx(
-        measured[("", "Cifar10")].value - printed[("", "Cifar10")].value
-    )
-    assert not measured[("", "Oxfordpets")].empty
-    for row in (measured, gap):
-        assert row[("", "STL10")].empty and row[("", "Average")].empty and row[("", "H")].empty
-    assert all(entry.empty for entry in rows[("autoattack 1/255", "UCAT", "measured: ucat")].values())
-    assert all(entry.empty for entry in rows[("clean", "FARE", "measured")].values())
-    assert "table 16" in found.caption and "pgd (steps=100" in found.caption and "steps=20" not in found.caption
-    assert "No attack of the run is that of the paper for cw100 (cw:steps=100" in found.caption
-    assert "autoattack (autoattack:paper:steps=100" in found.caption
-    assert "ViT-B/32" in found.caption
-
-
-def test_a_complete_measured_average_and_h_are_shown(tmp_path):
-    sets = [d for d in read_published().axis(16, 4) if d != "Average"]
-    names = {
-        "TinyImageNet": "tiny-imagenet",
-        "Oxfordpets": "oxford-pets",
-        "StanfordCars": "stanford-cars",
-        "FGVC Aircraft": "fgvc-aircraft",
-    }
-    run = make_run(tmp_path / "run", models=("ucat",), attacks=("clean", PGD), radii=("1/255",), n=12,
-                   datasets=[names.get(d, d.lower()) for d in sets])  # fmt: skip
-    (found,) = compare_with("paper", gather([run.path], resamples=20), ["main"])
-    row = found.numbers()[("pgd100 1/255", "UCAT", "measured: ucat")]
-    values = [row[("", d)].value for d in sets]
-    assert row[("", "Average")].value == pytest.approx(np.mean(values))
-    assert 0 < row[("", "H")].value < 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..clip.weights import digest
 from ..registry import models, normalise, parse_spec
@@ -87,7 +88,29 @@ def training(*, variant: str | None = None, card: dict | None = None, **_: objec
     if recipe:
         settings = sorted((key, value) for key, value in recipe.items() if key not in NO_SETTING)
         found |= {"base": spec_identity(facts["base"]), "settings": digest(repr(settings))}
+        found |= {"pretraining": pretraining(facts["base"]), "inner": inner_attack(recipe)}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def pretraining(base: str) -> str | None:
+    """What a chain of fine-tunes began with, as open_clip names it (``ViT-B-32/openai``); None where a file does not say."""
+    from . import checkpoint
+
+    variant = parse_spec(base).variant if is_spec(base) else base
+    if variant is None:
+        return base
+    if is_checkpoint(variant):
+        folder = Path(variant).expanduser()
+        return pretraining(checkpoint.read_card(folder)["base"]) if folder.is_dir() else None
+    return None if variant.startswith(LOCAL) else variant
+
+
+def inner_attack(recipe: Mapping[str, Any]) -> str | None:
+    """The attack a model was trained against, in words: ``2 steps of 1/255 within 1/255``."""
+    if not {"eps", "attack_step", "attack_steps"} <= recipe.keys():
+        return None
+    steps = recipe["attack_steps"]
+    return f"{steps} step{'' if steps == 1 else 's'} of {recipe['attack_step']} within {recipe['eps']}"
 
 
 def _no_base(variant: str, base: str | None) -> None:

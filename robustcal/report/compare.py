@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from ..types import UserError
 from .captions import protocol
 from .evaluate import Measured, Results
 from .labels import sentence
-from .pairing import Facts, attack_card, differences, facts_of, wanted_attack, wanted_of
+from .pairing import Facts, attack_card, bare, differences, facts_of, wanted_attack, wanted_of
 from .stats import Interval, Replicates, average, harmonic
 from .tables import Column, Entry, Row, Table
 
@@ -100,7 +99,7 @@ class Comparison:
         self.differing: dict[tuple[str, str], list[str]] = {}  # (whose, difference in words) -> labels of those that differ
         self.named: dict[tuple[str, str, str], list[tuple[Facts, Measured]]] = {}
         for cell in results.cells:
-            key = (cell.model, _bare(_name(cell.meta.dataset)), _name(cell.meta.attack))
+            key = (cell.model, bare(_name(cell.meta.dataset)), _name(cell.meta.attack))
             self.named.setdefault(key, []).append((facts_of(cell.meta), cell))
 
     def table(self) -> Table:
@@ -158,7 +157,7 @@ class Comparison:
         """The cell that is what was published at this place. Where there is none, what the nearest differs in is noted."""
         wanted = wanted_of(self.card, self.number, place.method, place.attack, place.radius, dataset)
         attack = _name(attack_card(self.card, self.number, place.attack)["spec"])
-        names = dict.fromkeys(map(_bare, [dataset, *self.card["sets"][dataset]["names"]]))
+        names = dict.fromkeys(map(bare, [dataset, *self.card["sets"][dataset]["names"]]))
         held = [pair for name in names for pair in self.named.get((place.model, name, attack), [])]
         judged = [(differences(facts, wanted), cell) for facts, cell in held]
         if not judged:
@@ -207,7 +206,3 @@ def _gap(found: Interval | None, printed: float | None) -> Entry:
 def _name(spec: str) -> str:
     return parse_spec(spec.split(" #")[0]).name
 
-
-def _bare(text: str) -> str:
-    """Letters and digits only, lower case: how names of data sets are compared."""
-    return re.sub(r"[^a-z0-9]", "", text.lower())

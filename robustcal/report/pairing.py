@@ -1,0 +1,174 @@
+"""Which measured cell may stand beside a published number: facts of both by name, and the fields in which they differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from ..cell import Cell
+from ..registry import datasets, models, parse_spec
+from ..types import Param, Spec, format_param
+from .labels import written
+
+#: Field -> its value in words, as a cell states it; what it does not know is left out.
+Facts = Mapping[str, str]
+#: Field -> the values that are the published one; the first is the one that is told.
+Accepted = Mapping[str, tuple[str, ...]]
+
+#: Fields by what they belong to; every other one belongs to the attack.
+MODEL = ("model", "pre-training", "objective", "fine-tuned on", "inner attack")
+DATASET = ("data set", "split", "images", "classes", "resolution", "recipe", "prompts", "class names")
+#: What a checkpoint of others does not say of its training is not held against it.
+MAY_BE_UNKNOWN = ("objective", "fine-tuned on", "inner attack")
+UNKNOWN = "not known"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field in which a cell is not what was published."""
+
+    field: str
+    measured: str
+    published: str
+
+    @property
+    def of(self) -> str:
+        """What it belongs to: "model", "dataset" or "attack"."""
+        return "model" if self.field in MODEL else "dataset" if self.field in DATASET else "attack"
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.measured}, published {self.published}"
+
+
+def differences(facts: Facts, wanted: Accepted) -> list[Difference]:
+    """The fields of `wanted` in which `facts` has another value, or none: empty where the two may stand side by side."""
+    found = {field: facts.get(field, UNKNOWN) for field in wanted if field in facts or field not in MAY_BE_UNKNOWN}
+    return [Difference(f, value, wanted[f][0]) for f, value in found.items() if value not in wanted[f]]
+
+
+# -- what a cell is ----------------------------------------------------------------------------------------------------
+def facts_of(cell: Cell) -> Facts:
+    """All that is compared, of one cell."""
+    model, dataset, attack = (parse_spec(text) for text in (cell.model, cell.dataset, cell.attack))
+    card = datasets.cards().get(dataset.name, {})
+    training = cell.training or {}
+    stated = {
+        "model": model.name,
+        "pre-training": pre_training(model, training),
+        "objective": training.get("objective"),
+        "fine-tuned on": str(training["source_data"]).split(":")[0] if "source_data" in training else None,
+        "inner attack": training.get("inner"),
+        "data set": bare(dataset.name),
+        "split": _given(dataset, "split") or card.get("split"),
+        "images": cell.dataset_size,
+        "classes": len(cell.classnames),
+        "resolution": cell.resolution,
+        "recipe": _given(dataset, "preprocess") or card.get("preprocess"),
+        "prompts": prompt_text(cell.templates),
+        "class names": dataset.params.get("prompts", "card"),
+        **attack_facts(attack),
+        "radius": radius_text(Fraction(cell.eps)),
+        "return rule": cell.threat.returns,
+    }
+    return {field: str(value) for field, value in stated.items() if value is not None}
+
+
+def pre_training(model: Spec, training: Mapping[str, Any]) -> str:
+    """Architecture and pre-training as open_clip names them, ``ViT-B-32/openai``: of a fine-tune, those it began with.
+
+    OpenAI's weights are QuickGELU under either name of their architecture.
+    """
+    card = models.cards().get(model.name, {}) if model.variant is None else {}
+    inside = card.get("fingerprint", {}).get("architecture")
+    told = training.get("pretraining") or _given(model, "base") or card.get("base") or card.get("variant")
+    told = told or (f"the bundled {inside}" if inside else None if training else model.variant) or UNKNOWN
+    text = str(told)
+    for prefix in ("clip:", "open-clip:"):
+        text = text.removeprefix(prefix)
+    return text.replace("-quickgelu/openai", "/openai")
+
+
+def prompt_text(templates: Iterable[str | Iterable[str]]) -> str:
+    """Templates in words: those that are averaged joined by ``+``, and classes with their own by ``;``."""
+    parts = [part if isinstance(part, str) else " + ".join(part) for part in templates]
+    whole = all(isinstance(part, str) for part in templates)
+    return '"' + (" + " if whole else "; ").join(parts) + '"'
+
+
+def attack_facts(attack: Spec) -> dict[str, str]:
+    """Name with version, and every parameter. The return rule is told by the threat model."""
+    named = ":".join(filter(None, [attack.name, attack.variant]))
+    return {"attack": named} | {key: _number(key, value) for key, value in attack.params.items() if key != "return"}
+
+
+def _number(key: str, value: Param) -> str:
+    """A parameter in one way of writing: numbers to nine digits, a step over 255."""
+    try:
+        number = f"{float(Fraction(format_param(value))):.9g}"
+    except ValueError:
+        return format_param(value)
+    return written(key, float(number)) if key == "step" else number
+
+
+def bare(name: str) -> str:
+    """Letters and digits only, lower case: how names of data sets are compared."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _given(spec: Spec, key: str) -> Param:
+    """A parameter of a canonical spec; None for ``none``, which stands for the card's own."""
+    value = spec.params.get(key)
+    return None if value == "none" else value
+
+
+def radius_text(radius: Fraction) -> str:
+    """A radius over 255 where it is a multiple of half of that; 0 for a clean image."""
+    steps = radius * 255
+    return f"{float(steps):g}/255" if steps and (2 * steps).denominator == 1 else f"{float(radius):g}"
+
+
+# -- what was published ------------------------------------------------------------------------------------------------
+def wanted_of(card: Mapping[str, Any], table: int, method: str, attack: str, radius: int, dataset: str) -> Accepted:
+    """What a cell must be to stand at one place of a published table.
+
+    Args:
+        card: of the comparison (``paper/*.toml``).
+        radius: times 255; 0 for clean.
+        dataset: one of the card's `sets`.
+    """
+    stated, named, data = card["tables"][str(table)], card["methods"][method], card["sets"][dataset]
+    own = named["objectives"]
+    trained = {"objective": own, "fine-tuned on": stated["trained_on"], "inner attack": stated["inner"]} if own else {}
+    where = {
+        "model": named["names"],
+        "pre-training": stated["pretraining"],
+        **trained,
+        "data set": [bare(name) for name in (dataset, *data["names"])],
+        "split": [data["split"]],
+        "images": [data["images"]],
+        "classes": [data["classes"]],
+        "resolution": [stated["resolution"]],
+        "recipe": [data["preprocess"]],
+        "prompts": [prompt_text(data["templates"])],
+        "class names": data["sets"],
+    }
+    how = wanted_attack(card, table, attack)
+    if radius:
+        how |= {"radius": (radius_text(Fraction(radius, 255)),)}
+    return {field: tuple(map(str, values)) for field, values in where.items()} | how
+
+
+def wanted_attack(card: Mapping[str, Any], table: int, attack: str) -> dict[str, tuple[str, ...]]:
+    """What an attack must be to be the published one, at whatever radius."""
+    stated = attack_card(card, table, attack)
+    found: dict[str, tuple[str, ...]] = {field: (value,) for field, value in attack_facts(parse_spec(stated["spec"])).items()}
+    return found | ({"return rule": (stated["returns"],)} if "returns" in stated else {})
+
+
+def attack_card(card: Mapping[str, Any], table: int, attack: str) -> Mapping[str, str]:
+    """The card of a published attack: that of the table where it has its own."""
+    known: Mapping[str, Mapping[str, str]] = card["attacks"] | card.get("attacks_of", {}).get(str(table), {})
+    return known[attack]
