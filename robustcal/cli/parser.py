@@ -85,8 +85,9 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
 
 def _train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("recipe", metavar="RECIPE", help="a recipe name or FILE.toml, see: robustcal ls recipes")
-    for name, text in (("model", "model to start from"), ("dataset", "source dataset"), ("objective", "objective spec")):
+    for name, text in (("model", "model to start from"), ("objective", "objective spec")):
         train.add_argument(f"--{name}", metavar="SPEC", help=text)
+    train.add_argument("--dataset", nargs="+", metavar="SPEC", help="source dataset; for pre-training one or several")
     train.add_argument("--epochs", type=float, help="passes over the source data")
     train.add_argument("--steps", type=int, help="optimizer steps, instead of epochs")
     train.add_argument("--out", metavar="RUN", help="run directory; the same one continues")

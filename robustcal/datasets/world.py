@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from ..world.random import balanced_labels, sample_keys
 from ..world.render import RESOLUTION, Scenes, render
 from ..world.scenes import draw_scenes
 from .sides import at_side, check_side
+
+if TYPE_CHECKING:
+    from ..world.captions import CaptionStream
 
 VERSION = 1  #: raise it when any pixel or label changes
 SPLITS = ("train", "val", "test")
@@ -117,6 +120,13 @@ class World:
 
     def __len__(self) -> int:
         return self.size
+
+    @property
+    def caption_stream(self) -> CaptionStream:
+        """Endless captioned samples for pre-training, whatever the subset."""
+        from ..world.captions import CaptionStream
+
+        return CaptionStream()
 
     def scenes(self, indices: np.ndarray) -> tuple[Scenes, dict[str, np.ndarray]]:
         """What these samples show, and their attribute values by name."""

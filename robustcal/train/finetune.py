@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..registry import Plugin
 from ..types import Batch, Dataset, Templates, UserError
 from .heldout import measure
 from .inner import InnerAttack
-from .recipe import Recipe
+from .recipe import FineTune
 from .schedule import balanced_order, batch_indices, held_out_split, steps_per_epoch
 
 
@@ -31,7 +31,7 @@ class FineTuning:
     """
 
     def __init__(
-        self, recipe: Recipe, base: ClipClassifier, dataset: Dataset, objective: Plugin, params: dict[str, Any], *,
+        self, recipe: FineTune, base: ClipClassifier, dataset: Dataset, objective: Plugin, params: dict[str, Any], *,
         parts: int = 1, compute: torch.dtype = torch.float32,
     ):  # fmt: skip
         if dataset.task != "single":
@@ -136,7 +136,7 @@ def _label_loss(student: ClipClassifier, labels: Tensor) -> Callable[[Tensor], T
     return lambda images: F.cross_entropy(student(images), labels, reduction="none")
 
 
-def _positions(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+def _positions(dataset: Dataset, recipe: FineTune) -> tuple[np.ndarray, np.ndarray]:
     """Training and held-out positions in the source; `limit` takes a seeded part of the training ones."""
     labels = np.asarray(dataset.labels)
     train, held_out = held_out_split(labels, recipe.held_out, recipe.seed)
@@ -147,7 +147,7 @@ def _positions(dataset: Dataset, recipe: Recipe) -> tuple[np.ndarray, np.ndarray
     return train, held_out
 
 
-def prompts(dataset: Dataset, recipe: Recipe) -> Templates:
+def prompts(dataset: Dataset, recipe: FineTune) -> Templates:
     """The recipe's prompt, or the dataset's own."""
     if recipe.template and "{}" not in recipe.template:
         raise UserError(f"recipe '{recipe.name}': template '{recipe.template}' has no {{}} for the class name")

@@ -1,13 +1,15 @@
-"""Contrastive pre-training of the tiny CLIP on captioned renderings of the world, as a task of the loop.
+"""Contrastive pre-training on captioned images of any sources, as a task of the loop.
 
 The loss is the symmetric image-text contrastive one (Radford et al., 2021, section 2.3; samples that share a caption
-are positives of each other) plus a cross-entropy over the prompts of each attribute family, which makes a small model
-learn several times faster than captions alone. At the end the logit scale is fitted on clean source images: with
-captions that name only some attributes, the learned scale leaves the model under-confident on full class names.
+are positives of each other) plus a cross-entropy over the prompts of each set of classes that the sources name, which
+makes a small model learn several times faster than captions alone. At the end the logit scale is fitted on clean
+images that nothing was trained on: with captions that name only some attributes, the learned scale leaves the model
+under-confident on full class names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +20,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..clip.classifier import ClipModel
-from ..datasets.world import world
 from ..models.blueprint import OPENAI_MEAN, OPENAI_STD, make_module, save_local_dir
-from ..models.tiny_tokenizer import MERGES, tiny_tokenizer
-from ..world.captions import FAMILIES, CaptionBatch, caption_batch, prompts
+from ..models.tiny_tokenizer import MERGES, learn_merges, tiny_tokenizer, write_merges
+from ..types import UserError
 from .heldout import fit_scale, measure
 from .inner import InnerAttack
-from .recipe import Recipe
+from .recipe import Pretrain
+from .sources import NUMBERS, Rendered, Source, counts, make_sources
 
 LARGEST_SCALE = 4.6052  # ln 100, where CLIP clamps its logit scale
-#: Family -> (period, offset) in steps at which its prompts are used: encoding all of them each time costs more than
-#: encoding the images.
-VISITS = {
-    "composition": (6, 0), "shape": (2, 0), "color": (2, 1), "texture": (2, 0), "letter": (2, 1), "digit": (2, 1),
-    "background": (2, 0),
-}  # fmt: skip
+#: What a batch is: images, caption tokens, and per prompt set (its prompts' tokens, labels).
+Inputs = tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]
 
 
-def model_config(recipe: Recipe, vocabulary: int) -> dict[str, Any]:
+def model_config(recipe: Pretrain, vocabulary: int) -> dict[str, Any]:
     """open_clip's config of the model to train."""
     return {
         "embed_dim": recipe.embed,
@@ -49,73 +47,144 @@ def model_config(recipe: Recipe, vocabulary: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Pretraining:
-    """Both towers trained from random weights; batch-norm statistics are each process's own, the main one's kept."""
+def make_towers(recipe: Pretrain, vocabulary: int) -> tuple[nn.Module, dict[str, Any]]:
+    """Randomly initialised towers and their config; both are tried out on one sample.
 
-    def __init__(self, recipe: Recipe, device: torch.device):
-        self.recipe, self.device, self.total = recipe, device, recipe.steps
-        self.tokenizer = tiny_tokenizer(context_length=recipe.context)
-        self.config = model_config(recipe, self.tokenizer.vocab_size)
-        clip = make_module(self.config, recipe.name).to(device, memory_format=torch.channels_last)
-        self.trained = clip.train()
-        self.module = _Step(clip, recipe.attributes)
-        self.prompts = {
-            family: [self.tokenizer(prompts(family, template)).to(device) for template in range(len(templates))]
-            for family, (_, templates) in FAMILIES.items()
-        }
+    Raises:
+        UserError: if open_clip cannot build or run this shape.
+    """
+    config = model_config(recipe, vocabulary)
+    clip = make_module(config, recipe.name)
+    keys = ("image_size", "width", "layers", "embed", "text_width", "text_layers", "context")
+    try:
+        with torch.no_grad():
+            clip.eval().encode_image(torch.zeros(1, 3, recipe.image_size, recipe.image_size))
+            clip.encode_text(torch.zeros(1, recipe.context, dtype=torch.long))
+    except Exception as error:  # whatever a layer raises: the shape is what was given
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        shape = ", ".join(f"{key}={getattr(recipe, key)}" for key in keys)
+        raise UserError(f"recipe '{recipe.name}': towers of {shape} cannot be built ({reason})") from None
+    return clip, config
+
+
+def learned_vocabulary(recipe: Pretrain, sources: Sequence[Source], run: Path) -> Path:
+    """The merges file of a recipe: the bundled one, or one learned on the sources' texts and kept in the run's folder."""
+    if not recipe.vocabulary:
+        return MERGES
+    texts = (text for source in sources for text in source.texts())
+    write_merges(run / "bpe.txt.gz", learn_merges((t for t in texts if t.isascii()), recipe.vocabulary))
+    return run / "bpe.txt.gz"
+
+
+class Pretraining:
+    """Both towers trained from random weights; batch-norm statistics are each process's own, the main one's kept.
+
+    Args:
+        run: the run's folder, where a learned vocabulary is kept.
+    """
+
+    def __init__(self, recipe: Pretrain, device: torch.device, run: Path):
+        self.recipe, self.device = recipe, device
+        self.sources = make_sources(recipe)
+        self.counts = counts(self.sources, recipe)
+        passes = sum(source.size for source in self.sources) / recipe.batch
+        self.total = recipe.steps or round(recipe.epochs * passes)
+        self.vocabulary = learned_vocabulary(recipe, self.sources, run)
+        self.tokenizer = tiny_tokenizer(self.vocabulary, context_length=recipe.context)
+        clip, self.config = make_towers(recipe, self.tokenizer.vocab_size)
+        clip = clip.to(device).to(memory_format=torch.channels_last)
+        self.trained: Any = clip.train()  # open_clip's CLIP: encode_image, encode_text, logit_scale
+        self.module = _Step(clip, recipe.contrastive, recipe.classes)
+        self.families = {name: prompts for source in self.sources for name, prompts in source.prompts.items()}
+        self.prompts = {name: self._prompt_tokens(prompts) for name, prompts in self.families.items()}
+        self.known: dict[str, Tensor] = {}  # the tokens of captions already seen
+
+    def _prompt_tokens(self, prompts: Any) -> list[Tensor]:
+        """Tokens of all classes, for each template."""
+        return [
+            self.tokenizer([text.format(name) for name in prompts.classnames]).to(self.device)
+            for text in prompts.templates
+        ]
 
     def global_batch(self, step: int, parts: int) -> int:
         return self.recipe.batch
 
-    def read(self, step: int, part: int, parts: int) -> tuple[CaptionBatch, Tensor]:
-        """Freshly rendered samples and their caption tokens; difficulty grows over the first part of the run."""
-        rows = step * self.recipe.batch + np.arange(self.recipe.batch)[part::parts]
-        difficulty = min(1.0, step / max(self.recipe.ramp * self.total, 1e-9))
-        batch = caption_batch(rows, seed=self.recipe.seed, difficulty=difficulty)
-        return batch, self.tokenizer(list(batch.captions))
-
-    def inputs(self, batch: tuple[CaptionBatch, Tensor], step: int) -> tuple:
-        """Normalised images, caption tokens, and per attribute family its prompts' tokens and the labels."""
-        samples, tokens = batch
-        images = samples.images.to(self.device)
-        families = {
-            name: (texts[step % len(texts)], samples.attributes[name].to(self.device))
-            for name, texts in self.prompts.items()
-            if step % VISITS[name][0] == VISITS[name][1]
+    def read(self, step: int, part: int, parts: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Images, caption tokens and labels per prompt set (-1 where a sample has none)."""
+        edges = np.concatenate([[0], self.counts.cumsum()])
+        places = np.arange(self.recipe.batch)[part::parts]
+        u = np.random.Generator(np.random.Philox(key=[self.recipe.seed, 2**62 + step])).random((self.recipe.batch, NUMBERS))
+        found, lengths = [], []
+        for source, low, high in zip(self.sources, edges[:-1], edges[1:], strict=True):
+            mine = places[(places >= low) & (places < high)]
+            if len(mine):
+                found.append(source.read(step * (high - low) + mine - low, u[mine], step / self.total))
+                lengths.append(len(mine))
+        none = [torch.full((length,), -1) for length in lengths]
+        labels = {
+            name: torch.cat([batch.attributes.get(name, empty) for batch, empty in zip(found, none, strict=True)])
+            for name in self.families
         }
-        return normalise(images), tokens.to(self.device), families
+        captions = [text for batch in found for text in batch.captions]
+        return torch.cat([batch.images for batch in found]), self._caption_tokens(captions), labels
+
+    def _caption_tokens(self, captions: Sequence[str]) -> Tensor:
+        fresh = [text for text in dict.fromkeys(captions) if text not in self.known]
+        if len(self.known) + len(fresh) > 100_000:
+            self.known, fresh = {}, list(dict.fromkeys(captions))
+        self.known.update(zip(fresh, self.tokenizer(fresh), strict=True) if fresh else ())
+        return torch.stack([self.known[text] for text in captions])
+
+    def inputs(self, batch: tuple[Tensor, Tensor, dict[str, Tensor]], step: int) -> Inputs:
+        """Normalised images, caption tokens, and per prompt set its prompts' tokens and the labels."""
+        images, tokens, labels = batch
+        families = {
+            name: (texts[step // self.families[name].period % len(texts)], labels[name].to(self.device))
+            for name, texts in self.prompts.items()
+            if step % self.families[name].period == self.families[name].offset
+        }
+        return normalise(images.to(self.device)), tokens.to(self.device), families
 
     def evaluate(self) -> dict[str, float]:
-        """Clean and robust accuracy and ECE on held-out source classes, and accuracy per attribute family."""
+        """Accuracy and ECE, clean and attacked, on held-out samples of each source, named where there are several."""
         recipe, was_training = self.recipe, self.trained.training
-        source = world(variant="source", split="val", size=max(recipe.held_out, 1))
         attack = InnerAttack.read(recipe.eps, recipe.attack_step, recipe.eval_steps)
-        classifier = self._model().classifier(source.classnames, source.templates)
-        found = measure(classifier, source, range(recipe.held_out), attack, 250, recipe.seed)
-        found |= self._families(max(recipe.held_out, 1))
+        found: dict[str, float] = {}
+        for source in self.sources:
+            prefix = f"{source.name}_" if len(self.sources) > 1 else ""
+            if source.dataset.task == "single":
+                model = self._model().classifier(source.dataset.classnames, source.dataset.templates)
+                values = measure(model, source.dataset, source.held_out.tolist(), attack, 250, recipe.seed)
+                found |= {prefix + key: value for key, value in values.items()}
+            if isinstance(source, Rendered) and recipe.held_out:
+                found |= {prefix + key: value for key, value in self._families(source).items()}
         self.trained.requires_grad_(True).train(was_training)
         return found
 
     def export(self, run: Path) -> dict[str, Any]:
-        """Fit the logit scale on clean source images, write an open_clip folder in fp16; returns facts for the card."""
+        """Fit the logit scale on images not trained on, write an open_clip folder in fp16; returns facts for the card."""
         learned = self.trained.logit_scale.exp().item()
         if self.recipe.calibrate:
-            self.trained.logit_scale.data.fill_(np.log(self._fitted_scale(self.recipe.calibrate)))
+            self.trained.logit_scale.data.fill_(np.log(self._fitted_scale()))
         pixels = {"mean": list(OPENAI_MEAN), "std": list(OPENAI_STD)}
         digest = save_local_dir(
-            self.trained, self.config, run, torch.float16, preprocess=pixels, vocabulary=MERGES
+            self.trained, self.config, run, torch.float16, preprocess=pixels, vocabulary=self.vocabulary
         )
         fitted = self.trained.logit_scale.exp().item()
         scales = {"learned": learned, "fitted": fitted}
         return {"sha256": digest, "logit_scale": scales, "calibrated": self.evaluate()}
 
     @torch.no_grad()
-    def _fitted_scale(self, count: int) -> float:
-        source = world(variant="source", split="train", size=count)
-        classifier = self._model().classifier(source.classnames, source.templates)
-        rows = [list(range(start, min(start + 250, count))) for start in range(0, count, 250)]
-        cosines = torch.cat([classifier.cosines(source.read(part).images.to(self.device)) for part in rows])
-        return fit_scale(cosines.cpu(), torch.from_numpy(source.labels))
+    def _fitted_scale(self) -> float:
+        """The scale of the smallest cross-entropy over the calibration samples, each among the classes of its source."""
+        pairs = []
+        for source in self.sources:
+            if source.dataset.task == "single":
+                model = self._model().classifier(source.dataset.classnames, source.dataset.templates)
+                for rows in np.array_split(source.calibration, max(len(source.calibration) // 250, 1)):
+                    part = source.dataset.read(rows.tolist())
+                    pairs.append((model.cosines(part.images.to(self.device)).cpu(), part.labels))
+        return fit_scale(pairs)
 
     def _model(self) -> ClipModel:
         size = self.recipe.image_size
@@ -124,13 +193,14 @@ class Pretraining:
         )
 
     @torch.no_grad()
-    def _families(self, count: int) -> dict[str, float]:
-        batch = caption_batch(range(count), split="val", seed=self.recipe.seed)
+    def _families(self, source: Rendered) -> dict[str, float]:
+        batch = source.stream.read(range(self.recipe.held_out), split="val", seed=self.recipe.seed)
         image = F.normalize(self.trained.encode_image(normalise(batch.images.to(self.device))), dim=-1)
         accuracy = {}
-        for name, texts in self.prompts.items():
+        for name in source.prompts:
             labels = batch.attributes[name].to(self.device)
-            right = (image @ F.normalize(self.trained.encode_text(texts[0]), dim=-1).t()).argmax(-1) == labels
+            head = F.normalize(self.trained.encode_text(self.prompts[name][0]), dim=-1)
+            right = (image @ head.t()).argmax(-1) == labels
             accuracy[f"{name}_accuracy"] = right[labels >= 0].double().mean().item()
         return accuracy
 
@@ -138,29 +208,33 @@ class Pretraining:
 class _Step(nn.Module):
     """The loss as a module, so that distributed training sees one forward per backward."""
 
-    def __init__(self, clip: nn.Module, attributes: float):
+    def __init__(self, clip: nn.Module, contrastive: float, classes: float):
         super().__init__()
-        self.clip, self.attributes = clip, attributes
+        self.clip: Any = clip
+        self.contrastive, self.classes = contrastive, classes
 
-    def forward(
-        self, images: Tensor, tokens: Tensor, families: dict[str, tuple[Tensor, Tensor]]
-    ) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, tokens: Tensor, families: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         with torch.no_grad():
             self.clip.logit_scale.clamp_(0, LARGEST_SCALE)
         scale = self.clip.logit_scale.exp()
         image = F.normalize(self.clip.encode_image(images), dim=-1)
-        lengths = [len(tokens), *(len(texts) for texts, _ in families.values())]
-        texts = self.clip.encode_text(torch.cat([tokens, *(texts for texts, _ in families.values())]))
-        text, *classes = F.normalize(texts, dim=-1).split(lengths)
-        terms = [
-            F.cross_entropy(scale * image @ head.t(), labels, ignore_index=-1, reduction="none")
-            for head, (_, labels) in zip(classes, families.values())
-        ]
-        known = torch.stack([labels >= 0 for _, labels in families.values()]).sum(0).clamp(min=1)
-        return {
-            "contrastive": contrastive(image, text, tokens, scale),
-            "attributes": self.attributes * torch.stack(terms).sum(0) / known,
-        }
+        captions = [tokens] if self.contrastive else []
+        lengths = [len(part) for part in captions] + [len(texts) for texts, _ in families.values()]
+        unique, which = torch.unique(
+            torch.cat([*captions, *(texts for texts, _ in families.values())]), dim=0, return_inverse=True
+        )  # a caption that is also a prompt is encoded once
+        text = list(F.normalize(self.clip.encode_text(unique), dim=-1)[which].split_with_sizes(lengths))
+        parts = {}
+        if self.contrastive:
+            parts["contrastive"] = self.contrastive * contrastive(image, text.pop(0), tokens, scale)
+        if self.classes and families:
+            terms = [
+                F.cross_entropy(scale * image @ head.t(), labels, ignore_index=-1, reduction="none")
+                for head, (_, labels) in zip(text, families.values(), strict=True)
+            ]
+            known = torch.stack([labels >= 0 for _, labels in families.values()]).sum(0).clamp(min=1)
+            parts["classes"] = self.classes * torch.stack(terms).sum(0) / known
+        return parts
 
 
 def contrastive(image: Tensor, text: Tensor, tokens: Tensor, scale: Tensor) -> Tensor:

@@ -1,61 +1,60 @@
-"""Training recipes: TOML cards with every setting of a training run, checked and completed."""
+"""Training recipes: TOML cards with every setting of a training run, one class of settings per task."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import inspect
 import json
 import sys
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..registry import ROOT, convert, normalise
 from ..types import UserError, parse_radius
 
 FOLDER = ROOT / "recipes"
-CHOICES = {"task": ("finetune", "pretrain", "zoo"), "optimizer": ("sgd", "adamw"), "precision": ("auto", "fp32", "bf16")}
-#: Which numbers a setting may be.
-RANGES = {
+CHOICES = {"optimizer": ("sgd", "adamw"), "precision": ("auto", "fp32", "bf16")}
+#: Which numbers a setting may be, one number or each of a list.
+RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     "1 or more": (lambda value: value >= 1, (
-        "batch", "accumulate", "log_every", "save_every", "image_size", "width", "layers", "embed", "text_width", "text_layers", "context",
+        "batch", "accumulate", "log_every", "save_every", "image_size", "width", "layers", "embed", "text_width",
+        "text_layers", "context",
     )),
     "0 or more": (lambda value: value >= 0, (
-        "seed", "steps", "limit", "held_out", "workers", "lr", "weight_decay", "warmup", "clip_norm", "attack_steps", "eval_steps",
-        "eval_every", "ramp", "attributes", "calibrate",
+        "seed", "steps", "limit", "held_out", "workers", "lr", "weight_decay", "warmup", "clip_norm", "attack_steps",
+        "eval_steps", "eval_every", "ramp", "classes", "contrastive", "calibrate", "pad", "vocabulary",
     )),
     "at least 0 and below 1": (lambda value: 0 <= value < 1, ("momentum", "beta2", "ema")),
     "between 0 and 1e6": (lambda value: 0 <= value <= 1e6, ("epochs",)),
-    "above 0": (lambda value: value > 0, ("explode",)),
+    "above 0": (lambda value: value > 0, ("explode", "shares")),
+    "above 0 and at most 1": (lambda value: 0 < value <= 1, ("crop_scale",)),
 }  # fmt: skip
+#: Settings that do not decide the weights.
+UNWEIGHED = {"title", "save_every", "log_every", "eval_every", "workers", "eval_steps", "source_data"}
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Every setting of a training run; the defaults are the common ones of the adversarial fine-tuning literature.
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What every training run reads: length and batch, optimiser, numerics, how often it is written down.
 
-    Radii are texts such as ``1/255``. Lengths are `epochs` of the dataset, or `steps` of the optimiser where that
-    is given. `batch` is the global batch of one optimiser step: all processes and accumulated parts together.
+    `batch` is the global batch of one optimiser step: all processes and accumulated parts together. The length is
+    `epochs` passes over the training samples, or `steps` of the optimiser where that is given.
     """
 
+    task: ClassVar[str]
     name: str
     title: str = ""
-    task: str = "finetune"  # finetune | pretrain | zoo
-    model: str = "clip"
-    dataset: str = "world"
-    objective: str = "tecoa"
-    source_data: str = ""  # clean source samples nothing was trained on: where a temperature may be fitted
-    template: str = ""  # one prompt with {} for the class name; empty: the dataset's own
     seed: int = 0
+    source_data: str = ""  # clean source samples nothing was trained on: where a temperature may be fitted
     # length and batch
     epochs: float = 10.0
     steps: int = 0
     batch: int = 256
     accumulate: int = 1
-    limit: int = 0  # use only this many training samples (a seeded subset); 0: all
-    held_out: int = 1000  # samples of the source set apart for evaluation; never trained on
     workers: int = 0
     # optimiser
     optimizer: str = "sgd"
@@ -67,43 +66,83 @@ class Recipe:
     clip_norm: float = 0.0  # 0: no gradient clipping
     ema: float = 0.0  # decay of an exponential moving average of the weights; 0: off
     explode: float = 1e4  # stop when the loss exceeds this many times the largest of its first ten values
-    # inner attack (linf PGD with a uniform random start)
+    # held-out measurement: linf PGD within eps, a radius such as 1/255
+    held_out: int = 1000  # samples of each source set apart for evaluation; never trained on
     eps: str = "1/255"
     attack_step: str = "1/255"
-    attack_steps: int = 2
-    eval_steps: int = 10
+    eval_steps: int = 10  # 0: clean images only
+    eval_every: int = 0  # 0: at the end only
     # numerics and records
     precision: str = "auto"  # fp32 | bf16 | auto: bf16 on a GPU that has it
     save_every: int = 500
     log_every: int = 20
-    eval_every: int = 0  # 0: at the end only
-    # contrastive pre-training
+
+    def dictionary(self) -> dict[str, Any]:
+        """All settings as plain data, the task among them."""
+        found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {"task": self.task, **found}
+
+    def digest(self) -> str:
+        """Content hash of the settings that decide the weights: a resumed run must have the same."""
+        content = {key: value for key, value in self.dictionary().items() if key not in UNWEIGHED}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune(Common):
+    """Adversarial fine-tuning; the defaults are the common ones of its literature. The inner attack is linf PGD."""
+
+    task: ClassVar[str] = "finetune"
+    model: str = "clip"
+    dataset: str = "world-source:split=train"
+    objective: str = "tecoa"
+    template: str = ""  # one prompt with {} for the class name; empty: the dataset's own
+    limit: int = 0  # use only this many training samples (a seeded subset); 0: all
+    attack_steps: int = 2  # of the inner attack, which starts at random and moves by `attack_step` within `eps`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Common):
+    """Contrastive pre-training of a ModifiedResNet and a text transformer from random weights, on captioned images."""
+
+    task: ClassVar[str] = "pretrain"
+    # what is seen
+    sources: tuple[str, ...]  # dataset specs, in the resolution `image_size`
+    shares: tuple[float, ...] = ()  # of each source in a batch; none: by size
+    templates: tuple[str, ...] = ()  # prompts with {} for the class name; none: each dataset's own
+    ramp: float = 0.45  # share of the steps over which a rendered source grows to full difficulty
+    # augmentation of photographs
+    pad: int = 0  # random crop after reflecting this many pixels outward
+    flip: bool = False  # horizontal, every second time
+    crop_scale: float = 1.0  # random resized crop: smallest share of the area; 1: off
+    # loss
+    contrastive: float = 1.0  # weight of the image-caption loss
+    classes: float = 1.0  # weight of the cross-entropy over class prompts
+    calibrate: int = 1000  # further held-out images of each source, on which the logit scale is fitted; 0: as learned
+    # towers
     image_size: int = 32
     width: int = 16
-    layers: int = 1
+    layers: int = 1  # blocks in each of the four stages
     embed: int = 128
     text_width: int = 64
     text_layers: int = 2
     context: int = 16
-    ramp: float = 0.45  # share of the steps over which the rendering grows to full difficulty
-    attributes: float = 1.0  # weight of the cross-entropy over the prompts of one attribute family
-    calibrate: int = 4000  # clean source images on which the logit scale is fitted at the end; 0: as learned
-    # a list of recipes to run, in order
-    recipes: tuple[str, ...] = ()
+    vocabulary: int = 0  # byte-pair merges, learned on the sources' texts; 0: the bundled ones of the rendered world
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoo:
+    """A list of recipes to run in order, fine-tunes from the base trained first."""
+
+    task: ClassVar[str] = "zoo"
+    name: str
+    title: str = ""
+    recipes: tuple[str, ...]
     results_only: tuple[str, ...] = ()  # which of them are not bundled, for the size of the package
 
-    def dictionary(self) -> dict[str, Any]:
-        """All settings as plain data."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
-    def digest(self) -> str:
-        """Content hash of the settings that decide the weights: a resumed run must have the same."""
-        ignored = {
-            "title", "save_every", "log_every", "eval_every", "workers", "eval_steps", "recipes", "results_only",
-            "source_data",
-        }  # fmt: skip
-        content = {key: value for key, value in self.dictionary().items() if key not in ignored}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+Recipe = FineTune | Pretrain
+TASKS: dict[str, type[FineTune | Pretrain | Zoo]] = {kind.task: kind for kind in (FineTune, Pretrain, Zoo)}
 
 
 def names() -> list[str]:
@@ -111,7 +150,7 @@ def names() -> list[str]:
     return sorted(normalise(str(path.relative_to(FOLDER).with_suffix(""))) for path in FOLDER.rglob("*.toml"))
 
 
-def load(name: str, **overrides: Any) -> Recipe:
+def load(name: str, **overrides: Any) -> FineTune | Pretrain | Zoo:
     """Read a recipe by bundled name or path of a TOML file, with settings replaced by `overrides` (None: keep).
 
     Raises:
@@ -128,19 +167,38 @@ def load(name: str, **overrides: Any) -> Recipe:
     return complete(key, {**settings, **given})
 
 
-def complete(name: str, settings: Mapping[str, Any]) -> Recipe:
-    """A checked recipe from plain settings; see `Recipe` for their names and defaults."""
-    known = {field.name: field for field in fields(Recipe)}
+def complete(name: str, settings: Mapping[str, Any]) -> FineTune | Pretrain | Zoo:
+    """A checked recipe from plain settings, of the class its ``task`` names (default finetune).
+
+    Raises:
+        UserError: naming a setting that does not exist, belongs to another task, is missing or has no such value.
+    """
+    task = settings.get("task", FineTune.task)
+    if task not in TASKS:
+        raise UserError(f"recipe '{name}': task '{task}' is not one of {', '.join(TASKS)}")
+    known = {field.name: field for field in fields(TASKS[task]) if field.name != "name"}
     values: dict[str, Any] = {}
     for key, value in settings.items():
-        if key not in known or key == "name":
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
-            raise UserError(f"recipe '{name}' has no setting '{key}'; {hint}")
+        if key == "task":
+            continue
+        if key not in known:
+            raise UserError(f"recipe '{name}' has no setting '{key}'; {_hint(key, task, known)}")
         values[key] = _typed(name, known[key], value)
-    recipe = replace(Recipe(name=name), **values)
+    for key, field in known.items():
+        if field.default is MISSING and not values.get(key):
+            raise UserError(f"recipe '{name}' lists no {key}")
+    recipe = TASKS[task](name=name, **values)
     _check(recipe)
     return recipe
+
+
+def _hint(key: str, task: str, known: Iterable[str]) -> str:
+    """What to do about a setting that recipes of this task do not have."""
+    others = [kind for kind, made in TASKS.items() if key != "name" and key in {field.name for field in fields(made)}]
+    if others:
+        return f"it belongs to {' and '.join(others)}, and this recipe's task is {task}"
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(known)}"
 
 
 def _find(name: str) -> tuple[Path, str]:
@@ -149,53 +207,69 @@ def _find(name: str) -> tuple[Path, str]:
         if not given.is_file():
             raise UserError(f"recipe file '{name}' does not exist")
         return given, given.stem
-    known = {key: FOLDER / f"{key}.toml" for key in names()}
+    known = {_key(path): path for path in FOLDER.rglob("*.toml")}
     key = normalise(name)
     if key not in known:
         near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(sorted(known))}"
         raise UserError(f"unknown recipe '{name}'; {hint}")
-    return next(path for path in FOLDER.rglob("*.toml") if _key(path) == key), key
+    return known[key], key
 
 
 def _key(path: Path) -> str:
     return normalise(str(path.relative_to(FOLDER).with_suffix("")))
 
 
-def _typed(name: str, field: Any, value: Any) -> Any:
+KINDS = {
+    "str": "a text", "int": "a whole number below 2**63", "float": "a finite number", "bool": "true or false",
+}  # fmt: skip
+
+
+def _typed(name: str, field: Field[Any], value: Any) -> Any:
     """The value in the type of the setting; whole numbers are accepted where a float is meant."""
-    if field.type.startswith("tuple"):
-        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        raise UserError(f"recipe '{name}': {field.name}={value!r} is not a list of texts")
-    if field.type != "str" and isinstance(value, str):
-        import inspect
-
-        kind = {"int": int, "float": float}[field.type]
-        parameter = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=kind())
+    kind = str(field.type)
+    if kind.startswith("tuple"):
+        item = kind.removeprefix("tuple[").partition(",")[0]
+        if isinstance(value, (list, tuple)):
+            found = [_plain(item, one) for one in value]
+            if None not in found:
+                return tuple(found)
+        raise UserError(f"recipe '{name}': {field.name}={value!r} is not a list, each {KINDS[item]}")
+    if kind != "str" and isinstance(value, str):
+        default = {"int": 0, "float": 0.0, "bool": False}[kind]
+        parameter = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default)
         value = convert(value, parameter, f"{field.name}={value}")
+    if (plain := _plain(kind, value)) is None:
+        raise UserError(f"recipe '{name}': {field.name}={value!r} is not {KINDS[kind]}")
+    return plain
+
+
+def _plain(kind: str, value: Any) -> str | int | float | bool | None:
+    """The value as text, whole number, float or truth value; None if it is none."""
+    if kind == "bool":
+        return value if isinstance(value, bool) else None
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if field.type == "str" and (number or isinstance(value, str)):
-        return str(value)
-    if field.type == "int" and number and isinstance(value, int) and abs(value) < 2**63:
-        return value
-    if field.type == "float" and number and abs(value) <= sys.float_info.max:
-        return float(value)
-    kinds = {"str": "a text", "int": "a whole number below 2**63", "float": "a finite number"}
-    raise UserError(f"recipe '{name}': {field.name}={value!r} is not {kinds[field.type]}")
+    if kind == "str":
+        return str(value) if number or isinstance(value, str) else None
+    if kind == "int":
+        return value if number and isinstance(value, int) and abs(value) < 2**63 else None
+    return float(value) if number and abs(value) <= sys.float_info.max else None
 
 
-def _check(recipe: Recipe) -> None:
+def _check(recipe: FineTune | Pretrain | Zoo) -> None:
     for key, allowed in CHOICES.items():
-        if (value := getattr(recipe, key)) not in allowed:
+        if (value := getattr(recipe, key, allowed[0])) not in allowed:
             raise UserError(f"recipe '{recipe.name}': {key} '{value}' is not one of {', '.join(allowed)}")
     for wanted, (holds, keys) in RANGES.items():
         for key in keys:
-            if not holds(value := getattr(recipe, key)):
+            value = getattr(recipe, key, ())
+            if not all(holds(one) for one in (value if isinstance(value, tuple) else (value,))):
                 raise UserError(f"recipe '{recipe.name}': {key} is {value}; it must be {wanted}")
-    if recipe.task == "zoo" and not recipe.recipes:
-        raise UserError(f"recipe '{recipe.name}' lists no recipes")
     for key in ("eps", "attack_step"):
-        if parse_radius(value := getattr(recipe, key)) > 1:
+        if parse_radius(value := getattr(recipe, key, "0")) > 1:
             unit = "" if "/" in value else f"; for 8-bit units write {value}/255"
             raise UserError(f"recipe '{recipe.name}': {key} is {value}, larger than the whole pixel range [0, 1]{unit}")
+    if isinstance(recipe, Pretrain) and recipe.shares and len(recipe.shares) != len(recipe.sources):
+        raise UserError(f"recipe '{recipe.name}': {len(recipe.shares)} shares for {len(recipe.sources)} sources")
+    if isinstance(recipe, Pretrain) and recipe.contrastive == recipe.classes == 0:
+        raise UserError(f"recipe '{recipe.name}': contrastive and classes are both 0; there is no loss to train on")

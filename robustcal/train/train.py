@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ from .finetune import FineTuning, prompts
 from .log import plot
 from .loop import Loop, Progress
 from .pretrain import Pretraining
-from .recipe import Recipe
+from .recipe import FineTune, Pretrain, Recipe, Zoo
 from .state import checkpoints, sha256, write_json, write_tensors
 from .zoo import bundle
 
 
 def train(
-    recipe: str, *, model: str | None = None, dataset: str | None = None, objective: str | None = None,
+    recipe: str, *, model: str | None = None, dataset: str | Sequence[str] | None = None, objective: str | None = None,
     epochs: float | None = None, steps: int | None = None, out: str | Path | None = None, seed: int | None = None,
     device: str = "auto", precision: str = "auto", resume: bool = True, progress: Progress | None = None,
     **overrides: Any,
@@ -41,7 +41,7 @@ def train(
 
     Args:
         recipe: name of a bundled recipe (``ucat``, ``tiny/ucat``) or path of a TOML file.
-        model, dataset, objective: specs in place of the recipe's.
+        model, dataset, objective: specs in place of the recipe's; several data sets for pre-training.
         epochs, steps: another length; `steps` wins.
         out: the run's folder; default ``runs/RECIPE-seed-SEED``.
         device: auto, cpu or cuda.
@@ -53,16 +53,19 @@ def train(
     Raises:
         UserError: bad recipe, setting or spec; a run with other settings, or a sweep, in `out`; a diverged loss.
     """
-    given = {"model": model, "dataset": dataset, "objective": objective, "epochs": epochs, "steps": steps}
-    given |= {"seed": seed, "precision": None if precision == "auto" else precision}
+    given: dict[str, Any] = {"model": model, "objective": objective, "epochs": epochs, "steps": steps, "seed": seed}
+    given["precision"] = None if precision == "auto" else precision
     if isinstance(steps, int) and steps < 1:
         raise UserError(f"steps is {steps}; it must be 1 or more, or left out for the length of the recipe")
-    settings = recipes.load(recipe, **given, **overrides)
-    run = Path(out) if out else Path("runs") / f"{settings.name.replace('/', '-')}-seed-{settings.seed}"
+    settings = recipes.load(recipe)
+    if not isinstance(settings, Zoo):
+        settings = recipes.load(recipe, **given, **_data(settings, dataset), **overrides)
+    number = (seed or 0) if isinstance(settings, Zoo) else settings.seed
+    run = Path(out) if out else Path("runs") / f"{settings.name.replace('/', '-')}-seed-{number}"
     if (run / "run.json").exists():
         raise UserError(f"'{run}' holds the records of a sweep; choose another --out")
     report = progress or (lambda event: None)
-    if settings.task == "zoo":
+    if isinstance(settings, Zoo):
         shared = {"seed": seed, "steps": steps, "device": device, "precision": precision, "resume": resume}
         return _zoo(settings, run, report, {**shared, **overrides})
     accelerator = _accelerator(device)
@@ -70,24 +73,29 @@ def train(
     if accelerator.is_main_process:
         _prepare(run, resume)
     accelerator.wait_for_everyone()
-    task = _task(settings, accelerator, compute)
+    with full_fp32(), _denormals_flushed(accelerator.device):  # before the threads that inherit it are started
+        return _run(settings, run, accelerator, compute, report)
+
+
+def _run(settings: Recipe, run: Path, accelerator: Accelerator, compute: torch.dtype, report: Progress) -> Path:
+    """Take a fine-tuning or pre-training run to its end and export it."""
+    task = _task(settings, accelerator, compute, run)
     if task.total == 0:
-        length = f"steps={settings.steps}" + (f", epochs={settings.epochs:g}" if settings.task == "finetune" else "")
+        length = f"steps={settings.steps}, epochs={settings.epochs:g}"
         raise UserError(f"recipe '{settings.name}' trains for no step ({length}); give --steps 1 or more")
     loop = Loop(task, settings, run, accelerator, report if accelerator.is_main_process else lambda event: None)
     if checkpoints(run):
         loop.restore(checkpoints(run)[-1])
     accelerator.wait_for_everyone()
     if loop.step < task.total or not (run / "card.json").is_file():
-        with full_fp32(), _denormals_flushed(accelerator.device):
-            measured = loop.fit()
+        measured = loop.fit()
         if accelerator.is_main_process:
             _finish(task, settings, run, measured, compute, accelerator.num_processes)
     report({"kind": "done", "path": str(run), **loop.measured})
     return run
 
 
-def _zoo(settings: Recipe, run: Path, report: Progress, shared: dict[str, Any]) -> Path:
+def _zoo(settings: Zoo, run: Path, report: Progress, shared: dict[str, Any]) -> Path:
     """Run the recipes one after another, fine-tunes from the base trained first, and bundle the results."""
     base, towers = "", {}
     for name in settings.recipes:
@@ -106,6 +114,16 @@ def _zoo(settings: Recipe, run: Path, report: Progress, shared: dict[str, Any]) 
         bundle(Path(base), towers, run / "bundle")
         report({"kind": "bundle", "path": str(run / "bundle")})
     return run
+
+
+def _data(settings: Recipe, dataset: str | Sequence[str] | None) -> dict[str, Any]:
+    """The setting that one or several data set specs replace."""
+    specs = [dataset] if isinstance(dataset, str) else list(dataset or ())
+    if isinstance(settings, Pretrain):
+        return {"sources": specs, "shares": ()} if specs else {}
+    if len(specs) > 1:
+        raise UserError(f"recipe '{settings.name}' fine-tunes on one dataset, not {len(specs)}; give one --dataset")
+    return {"dataset": specs[0]} if specs else {}
 
 
 def _accelerator(device: str) -> Accelerator:
@@ -148,12 +166,12 @@ def _prepare(run: Path, resume: bool) -> None:
         raise UserError(f"cannot write to '{run}': {error.strerror}") from None
 
 
-def _task(settings: Recipe, accelerator: Accelerator, compute: torch.dtype) -> FineTuning | Pretraining:
+def _task(settings: Recipe, accelerator: Accelerator, compute: torch.dtype, run: Path) -> FineTuning | Pretraining:
     parts = settings.accumulate * accelerator.num_processes
-    if settings.task == "pretrain":
+    if isinstance(settings, Pretrain):
         with torch.random.fork_rng(devices=[]):  # the initial weights are all that is drawn from a global generator
             torch.manual_seed(settings.seed)
-            return Pretraining(settings, accelerator.device)
+            return Pretraining(settings, accelerator.device, run)
     objective, params = _objective(settings.objective)
     source = datasets.build(settings.dataset)
     base = models.build(settings.model)
@@ -181,15 +199,15 @@ def _finish(
     task: FineTuning | Pretraining, settings: Recipe, run: Path, measured: dict, compute: torch.dtype, processes: int
 ) -> None:  # fmt: skip
     """Export the trained weights beside a card that says how they came to be."""
-    facts = task.export(run) if isinstance(task, Pretraining) else {}
-    if not facts:
+    if isinstance(task, Pretraining):
+        facts = {"method": "clip", **task.export(run)}
+    else:
         write_tensors(run / "model.safetensors", task.trained.state_dict())
-        facts = {"base": settings.model, "base_fingerprint": task.teacher.fingerprint}
-        facts["sha256"] = sha256(run / "model.safetensors")
+        facts = {"method": task.recipe.objective.partition(":")[0], "base": task.recipe.model}
+        facts |= {"base_fingerprint": task.teacher.fingerprint, "sha256": sha256(run / "model.safetensors")}
     card = {
         "title": settings.title, **facts, "steps": task.total, "seed": settings.seed, "held_out": measured,
         "source_data": settings.source_data or None,
-        "method": "clip" if settings.task == "pretrain" else settings.objective.partition(":")[0],
         "recipe": settings.dictionary(), "digest": settings.digest(),
         "command": " ".join(["robustcal", *sys.argv[1:]]),
         "processes": processes, "compute": str(compute).removeprefix("torch."),

@@ -47,6 +47,12 @@ FAMILIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "digit": (DIGITS, ("This is a photo of the digit {}", "a photo of the number {}", "the digit {}")),
     "background": (COLORS, ("This is a photo of an object on a {} background", "an object on a {} background")),
 }
+#: Family -> (period, offset) in steps at which its prompts are used: encoding all of them each time costs more than
+#: encoding the images.
+VISITS = {
+    "composition": (6, 0), "shape": (2, 0), "color": (2, 1), "texture": (2, 0), "letter": (2, 1), "digit": (2, 1),
+    "background": (2, 0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,3 +154,27 @@ def _pair_labels() -> np.ndarray:
     return table
 
 
+
+
+@dataclass(frozen=True)
+class FamilyPrompts:
+    """The prompts of one attribute family, used in steps where ``step % period == offset``."""
+
+    classnames: tuple[str, ...]
+    templates: tuple[str, ...]
+    period: int
+    offset: int
+
+
+class CaptionStream:
+    """The captioned samples as a source of pre-training."""
+
+    prompts = {name: FamilyPrompts(*FAMILIES[name], *VISITS[name]) for name in FAMILIES}
+
+    def read(self, indices: Sequence[int], *, split: str = "train", seed: int = 0, difficulty: float = 1.0) -> CaptionBatch:
+        """See `caption_batch`."""
+        return caption_batch(indices, split=split, seed=seed, difficulty=difficulty)
+
+    def texts(self) -> list[str]:
+        """See `vocabulary_texts`."""
+        return vocabulary_texts()
