@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..types import Templates, UserError
 from . import tower
-from .prompts import prompts_hash, sentences
+from .alike import alike
+from .prompts import prompts_hash, sentences, tokens_of
 
 DEFAULT_TEMPLATES = ("This is a photo of a {}",)
 
@@ -56,7 +57,8 @@ class ClipModel:
                 present = [label for label, text in enumerate(column) if text is not None]
                 texts = [column[label] for label in present]
                 chunks = [texts[i : i + 256] for i in range(0, len(texts), 256)]
-                encoded = [self.clip.encode_text(self.tokenizer(chunk).to(device)).float() for chunk in chunks]
+                tokens = [tokens_of(self.tokenizer, chunk, self.name).to(device) for chunk in chunks]
+                encoded = [self.clip.encode_text(ids).float() for ids in tokens]
                 unit = F.normalize(torch.cat(encoded), dim=-1)
                 rows.append(unit.new_zeros(len(column), unit.shape[1]).index_copy_(0, torch.tensor(present, device=device), unit))
             counts = torch.tensor([len(texts) for texts in of_class], device=device)
@@ -65,12 +67,16 @@ class ClipModel:
 
 
 class ClipClassifier(nn.Module):
-    """Images (N, 3, H, W) in [0, 1] -> logits (N, C) float32 at the model's own logit scale. Always in eval mode."""
+    """Images (N, 3, H, W) in [0, 1] -> logits (N, C) float32 at the model's own logit scale. Always in eval mode.
+
+    `alike`: sentences about classes that it cannot tell apart (see `alike.alike`); empty where there are none.
+    """
 
     def __init__(self, model: ClipModel, classnames: Sequence[str], head: Tensor):
         super().__init__()
         self.visual = model.clip.visual
         self.classnames, self.num_classes = tuple(classnames), len(classnames)
+        self.alike = tuple(str(finding) for finding in alike(classnames, head))
         self.size, self.scores, self.fingerprint = model.size, model.scores, model.fingerprint
         self.register_buffer("head", head)
         self.register_buffer("scale", model.clip.logit_scale.detach().float().exp())

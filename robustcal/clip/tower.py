@@ -60,10 +60,11 @@ def class_embedding(visual: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def patches(convolution: nn.Conv2d, pixels: Tensor) -> Tensor:
-    """The patch convolution (stride = kernel) as a matrix product: (N, T, width)."""
+    """The patch convolution (stride = kernel) as a matrix product: (N, T, width). Pixels beyond the last patch are unread."""
     high, wide = convolution.kernel_size
-    count, channels, height, width = pixels.shape
-    cut = pixels.reshape(count, channels, height // high, high, width // wide, wide).permute(0, 2, 4, 1, 3, 5)
+    count, channels = pixels.shape[:2]
+    height, width = (side // step * step for side, step in zip(pixels.shape[2:], (high, wide), strict=True))
+    cut = pixels[..., :height, :width].reshape(count, channels, height // high, high, width // wide, wide).permute(0, 2, 4, 1, 3, 5)
     return F.linear(cut.reshape(count, -1, channels * high * wide), convolution.weight.flatten(1))
 
 

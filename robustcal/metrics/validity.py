@@ -63,6 +63,10 @@ FLAGS: dict[str, tuple[str, str]] = {
         "the attack returns clean or boundary images for some samples: its accuracy is valid, its calibration is not",
         "for calibration use pgd or apgd with return=best, or confidence",
     ),
+    "classes-alike": (
+        "some classes cannot be told apart: one name, an empty one, or one text embedding",
+        "rename or leave out these classes, or change the template; until then accuracy and ECE are partly a guess between them",
+    ),
     "unreadable-skipped": (
         "images of the dataset could not be read and were left out, as --skip-unreadable asked",
         "mend or replace the images and run without the option; until then compare only cells of the same n",
