@@ -302,10 +302,10 @@ def test_no_p_value_is_zero_where_draws_do_not_vary():
     def mean_confidence(records):
         return Means(np.asarray(records["confidence"], float)[:, None], lambda means: {"value": means[..., 0]})
 
-    assert stats.difference(cell([0.2]), cell([0.9]), "value").p == 1
-    assert stats.difference(cell([0.2] * 4), cell([0.9] * 4), "value").p == 1 / 8
+    for few in (1, 4, stats.FEWEST - 1):  # no claim
+        assert math.isnan(stats.difference(cell([0.2] * few), cell([0.9] * few), "value").p)
     assert stats.difference(cell([0.2] * 99), cell([0.9] * 99), "value").p == pytest.approx(1 / 201)
-    assert stats.difference(hits([0], "a"), hits([1], "b"), "accuracy").p == 1  # not the same samples
+    assert math.isnan(stats.difference(hits([0], "a"), hits([1], "b"), "accuracy").p)  # not the same samples
     many = np.ones(3000)
     assert 0 < stats.difference(hits(0 * many), hits(many), "accuracy").p < 1e-300
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
-
 import numpy as np
 
 from ..registry import register
@@ -15,16 +13,7 @@ from .weighted import Means
 def accuracy(records: Records) -> Means:
     """Share of correct predictions; in a multi-label task, of predictions that are among the positive classes."""
     correct = np.asarray(records["correct"], dtype=np.float64)
-    return Means(correct[:, None], lambda means: {"accuracy": means[..., 0]}, limits={"accuracy": wilson})
-
-
-def wilson(means: np.ndarray, n: int, level: float) -> tuple[float, float]:
-    """Score limits of a proportion (Wilson, 1927): unlike bootstrap percentiles, of positive width at 0 and 1."""
-    rate, z = float(means[0]), NormalDist().inv_cdf((1 + level) / 2)
-    centre, width = rate + z**2 / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
-    scale = 1 + z**2 / n
-    low, high = float((centre - width) / scale), float((centre + width) / scale)
-    return 0.0 if rate == 0 else low, 1.0 if rate == 1 else high  # exact at the ends, where rounding leaves 1e-16
+    return Means(correct[:, None], lambda means: {"accuracy": means[..., 0]})
 
 
 def harmonic_mean(clean: np.ndarray | float, attacked: np.ndarray | float) -> np.ndarray:
@@ -34,9 +23,9 @@ def harmonic_mean(clean: np.ndarray | float, attacked: np.ndarray | float) -> np
     """
     a, b = np.asarray(clean, dtype=np.float64), np.asarray(attacked, dtype=np.float64)
     total = a + b
-    return np.where(total == 0, 0.0, 2 * a * b / np.where(total == 0, 1.0, total))
+    return np.asarray(np.where(total == 0, 0.0, 2 * a * b / np.where(total == 0, 1.0, total)))
 
 
 def mean_harmonic(clean: np.ndarray, attacked: np.ndarray) -> np.ndarray:
     """Mean over datasets (last axis) of the per-dataset H: never larger than the H of the averages."""
-    return harmonic_mean(clean, attacked).mean(-1)
+    return np.asarray(harmonic_mean(clean, attacked).mean(-1))

@@ -43,7 +43,7 @@ class ReliabilityBins:
     @property
     def gap(self) -> np.ndarray:
         """(B,) confidence minus accuracy: positive is over-confident, nan in an empty bin."""
-        return self.confidence - self.accuracy
+        return np.asarray(self.confidence - self.accuracy)
 
     def error(self, norm: str = "l1") -> float:
         """Calibration error of these bins, in [0, 1].

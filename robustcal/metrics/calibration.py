@@ -99,10 +99,9 @@ def binned(
 
         return draws
 
-    # ece and ece_debiased estimate the same error of the model, so they have the same interval for it.
-    biased = {key: key for key in NORMS} | {"ece_debiased": "ece"}
-    rules = {name: rule_of(biased[key]) for key, name in names.items() if key in biased}
-    return Means(columns, combine, rules, compared=(names["ece"],) if "ece" in names else ())
+    rules = {name: rule_of(key) for key, name in names.items() if key in NORMS}
+    alike = {names["ece_debiased"]: names["ece"]} if "ece_debiased" in names else {}  # two estimates of one true error
+    return Means(columns, combine, rules, (names["ece"],) if "ece" in names else (), alike)
 
 
 def _inverse(share: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ def class_errors(logits: Logits, positives: np.ndarray, scores: np.ndarray, bins
         return found
 
     def norm(gap: np.ndarray) -> np.ndarray:
-        return np.abs(gap).sum(-1) / max(count, 1)
+        return np.asarray(np.abs(gap).sum(-1) / max(count, 1))
 
     def rule(means: np.ndarray, resampled: np.ndarray) -> np.ndarray:
         whole, moved = gaps(means), gaps(resampled)

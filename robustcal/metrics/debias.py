@@ -1,8 +1,9 @@
 """What small samples do to a calibration error, and how to undo it.
 
 A calibration error is a norm ``F`` of noisy per-bin gaps, so it is positive even for a perfectly calibrated model and
-its bootstrap is biased twice. Here the bootstrap supplies the noise ``e_r`` only. For candidate truths ``F(t g)``,
-t >= 0, the estimate would have been ``F(t g + e_r)``; solving ``F(t g + e_r) = F(observed gaps)`` for t in every
+its bootstrap is biased twice. Here the bootstrap supplies the noise ``e_r`` only: what resample r takes off the gaps, for where
+resamples are skewed upwards, as rare hits are, the truth can lie far above the observation, not below. For candidate truths
+``F(t g)``, t >= 0, the estimate would have been ``F(t g + e_r)``; solving ``F(t g + e_r) = F(observed gaps)`` for t in every
 resample gives draws ``F(t_r g)`` whose percentiles are those of an inverted test: valid at zero, where percentiles of
 the plain bootstrap never are, and centred on a median-unbiased estimate.
 """
@@ -18,8 +19,8 @@ from scipy.special import erf
 #: that are true.
 Norm = Callable[[np.ndarray], np.ndarray]
 
-#: Halvings of a bracket for a value (relative precision 1e-8), and for draws, where 6e-5 is far below their own noise.
-STEPS, DRAW_STEPS = 26, 14
+#: Most steps towards a root or its bracket, and those of draws, whose own noise is larger than what is left.
+STEPS, DRAW_STEPS = 26, 8
 #: How far the patterns of `wary_draws` go from the observed gaps to the extremes, and what makes a gap certain.
 WARINESS, CERTAIN = 0.5, 2.0
 #: Quantile of pure noise below which an observed error counts as luck.
@@ -36,7 +37,7 @@ def truth_draws(gaps: np.ndarray, resampled: np.ndarray, observed: float, norm: 
     """
     if not observed > 0:
         return norm(resampled)
-    return np.minimum(observed * _scale(gaps, resampled - gaps, observed, norm), 1.0)
+    return np.asarray(np.minimum(observed * _scale(gaps, gaps - resampled, observed, norm), 1.0))
 
 
 def wary_draws(
@@ -58,7 +59,7 @@ def wary_draws(
     observed = whole(gaps)
     if not observed > 0 or len(resampled) < 2:
         return truth_draws(gaps, resampled, observed, norm)
-    spread, noise = resampled.std(0), resampled - gaps
+    spread, noise = resampled.std(0), gaps - resampled
     certain = np.where(np.abs(gaps) > CERTAIN * spread, gaps, 0.0)
     counted = gaps * side >= 0
     moving, fixed, surely_fixed = (np.where(keep, x, 0.0) for keep, x in ((counted, gaps), (~counted, gaps), (~counted, certain)))
@@ -66,11 +67,11 @@ def wary_draws(
 
     def draws(pattern: np.ndarray, fixed: np.ndarray, reached: float) -> np.ndarray:
         scale = _scale(pattern * (observed / whole(pattern)), noise + fixed, reached, norm)
-        return np.minimum(observed * scale, 1.0)
+        return np.asarray(np.minimum(observed * scale, 1.0))
 
     def towards(extreme: np.ndarray) -> np.ndarray:
         share = extreme / max(np.abs(extreme).sum(), 1e-300)
-        return moving / np.abs(moving).sum() * (1 - WARINESS) + share * WARINESS
+        return np.asarray(moving / np.abs(moving).sum() * (1 - WARINESS) + share * WARINESS)
 
     middle = draws(moving, fixed, observed)
     low = np.minimum(middle, draws(towards(np.where(counted, certain, 0.0)), surely_fixed, observed))
@@ -82,18 +83,25 @@ def wary_draws(
 
 def _scale(pattern: np.ndarray, noise: np.ndarray, observed: float, norm: Norm) -> np.ndarray:
     """The t (R,) at which norm(t pattern + noise) reaches `observed`; 0 where the noise alone does."""
-    zero = norm(noise) >= observed
-    low, high = np.zeros(len(noise)), np.ones(len(noise))
+    low, below = np.zeros(len(noise)), norm(noise) - observed
+    high, above = np.ones(len(noise)), np.full(len(noise), np.inf)
+    zero = below >= 0
     for _ in range(STEPS):
-        short = norm(high[:, None] * pattern + noise) < observed
+        above = norm(high[:, None] * pattern + noise) - observed
+        short = (above < 0) & ~zero
         if not short.any():
             break
-        low, high = np.where(short, high, low), np.where(short, 2 * high, high)
-    for _ in range(DRAW_STEPS):
-        middle = (low + high) / 2
-        short = norm(middle[:, None] * pattern + noise) < observed
-        low, high = np.where(short, middle, low), np.where(short, high, middle)
-    return np.where(zero, 0.0, high)
+        low, below, high = np.where(short, high, low), np.where(short, above, below), np.where(short, 2 * high, high)
+    middle, side = high, np.zeros(len(noise))
+    for _ in range(DRAW_STEPS):  # the Illinois rule: regula falsi that halves the value of an end which stays
+        middle = high - above * (high - low) / np.where(above > below, above - below, np.inf)
+        value = norm(middle[:, None] * pattern + noise) - observed
+        left = value < 0
+        above, below = np.where(left & (side < 0), above / 2, above), np.where(~left & (side > 0), below / 2, below)
+        low, below = np.where(left, middle, low), np.where(left, value, below)
+        high, above = np.where(left, high, middle), np.where(left, above, value)
+        side = np.where(left, -1.0, 1.0)
+    return np.asarray(np.where(zero, 0.0, middle))
 
 
 def folded_mean(centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -101,7 +109,12 @@ def folded_mean(centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
     safe = np.where(spread > 0, spread, 1.0)
     ratio = centre / safe
     value = safe * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2) + centre * erf(ratio / np.sqrt(2))
-    return np.where(spread > 0, value, np.abs(centre))
+    return np.asarray(np.where(spread > 0, value, np.abs(centre)))
+
+
+def folded_slope(centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Derivative of `folded_mean` by the mean (elementwise)."""
+    return np.asarray(np.where(spread > 0, erf(centre / np.where(spread > 0, spread, 1.0) / np.sqrt(2)), np.sign(centre)))
 
 
 def debiased_l1(gaps: np.ndarray, spreads: np.ndarray) -> np.ndarray:
@@ -112,9 +125,12 @@ def debiased_l1(gaps: np.ndarray, spreads: np.ndarray) -> np.ndarray:
     keeps the estimate at or above 0 and the bias small near 0.
     """
     observed = np.abs(gaps).sum(-1)
-    low, high = np.zeros_like(observed), np.ones_like(observed)
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        short = folded_mean(middle[..., None] * gaps, spreads).sum(-1) < observed
-        low, high = np.where(short, middle, low), np.where(short, high, middle)
-    return low * observed
+    scale = np.where(folded_mean(np.zeros_like(gaps), spreads).sum(-1) < observed, 1.0, 0.0)
+    for _ in range(STEPS):  # Newton's steps from the right of a convex function never pass its root
+        moved = scale[..., None] * gaps
+        excess = np.where(scale > 0, folded_mean(moved, spreads).sum(-1) - observed, 0.0)
+        if not (excess > 1e-9 * observed).any():
+            break
+        slope = (gaps * folded_slope(moved, spreads)).sum(-1)
+        scale = np.maximum(scale - excess / np.where(slope > 0, slope, np.inf), 0.0)
+    return np.asarray(scale * observed)

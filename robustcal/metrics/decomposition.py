@@ -33,7 +33,7 @@ def decomposition(records: Records, *, bins: int = 15, reading: str = "softmax")
     index = bin_index(confidence, bin_edges(confidence, bins))
     rows = np.arange(len(index))
     columns = np.zeros((len(index), 3 * bins + 2), dtype=np.float32)
-    for part, value in enumerate((1.0, confidence, correct)):
+    for part, value in enumerate((np.ones(len(index)), confidence, correct)):
         columns[rows, part * bins + index] = value
     columns[:, -2], columns[:, -1] = (confidence - correct) ** 2, correct
 

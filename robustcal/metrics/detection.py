@@ -34,7 +34,7 @@ def detection(records: Records, clean: Records) -> Weighted:
     }
     groups = {name: Sorted(score) for name, score in scores.items() if not np.isnan(score).any()}
     coarse = {name: group.coarse() for name, group in groups.items()}
-    return Weighted(lambda weights: _values(groups, weights), n, lambda weights: _values(coarse, weights))
+    return Weighted(lambda weights: _values(groups, weights), n, lambda weights: _values(coarse, weights), shares=True)
 
 
 def _values(groups: dict[str, Sorted], weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -54,4 +54,4 @@ def auroc(count: np.ndarray, positive: np.ndarray) -> np.ndarray:
     negative = count - positive
     below = negative.cumsum(1) - negative
     pairs = positive.sum(1) * negative.sum(1)
-    return (positive * (below + negative / 2)).sum(1) / np.where(pairs > 0, pairs, np.nan)
+    return np.asarray((positive * (below + negative / 2)).sum(1) / np.where(pairs > 0, pairs, np.nan))

@@ -47,4 +47,4 @@ def kolmogorov(records: Records, *, reading: str = "softmax") -> Weighted | dict
 
 def _largest(steps: np.ndarray) -> np.ndarray:
     """Largest absolute cumulative sum along the last axis (0 if it is empty)."""
-    return np.abs(np.cumsum(steps, axis=-1)).max(-1, initial=0.0)
+    return np.asarray(np.abs(np.cumsum(steps, axis=-1)).max(-1, initial=0.0))

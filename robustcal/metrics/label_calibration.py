@@ -43,8 +43,8 @@ def label_scores(logits: Logits, reading: str) -> np.ndarray:
 
 def padded(lists: np.ndarray) -> np.ndarray:
     """Lists of classes as one matrix (N, P), filled up with -1."""
-    lists = [np.asarray(row, dtype=np.int64).reshape(-1) for row in lists]
-    filled = np.full((len(lists), max(map(len, lists), default=0)), -1)
-    for row, classes in zip(filled, lists):
+    rows = [np.asarray(row, dtype=np.int64).reshape(-1) for row in lists]
+    filled = np.full((len(rows), max(map(len, rows), default=0)), -1)
+    for row, classes in zip(filled, rows):
         row[: len(classes)] = classes
     return filled

@@ -30,13 +30,15 @@ class Logits:
 
     @property
     def classes_in_all(self) -> int:
-        return self.top.shape[1] + self.hidden
+        return int(self.top.shape[1]) + self.hidden
 
     def normaliser(self, temperature: float = 1.0) -> np.ndarray:
         """Log-sum-exp of all logits / temperature: (N,)."""
         largest = self.top[:, :1] / temperature
         stored = largest[:, 0] + np.log(np.exp(self.top / temperature - largest).sum(1))
-        return np.logaddexp(stored, self.each_hidden / temperature + np.log(self.hidden)) if self.hidden else stored
+        if not self.hidden:
+            return np.asarray(stored)
+        return np.asarray(np.logaddexp(stored, self.each_hidden / temperature + np.log(self.hidden)))
 
     @property
     def each_hidden(self) -> np.ndarray:
@@ -50,7 +52,7 @@ class Logits:
 
     def probabilities(self, temperature: float = 1.0) -> np.ndarray:
         """Softmax probabilities (N, K) of the stored classes."""
-        return np.exp(self.top / temperature - self.normaliser(temperature)[:, None])
+        return np.asarray(np.exp(self.top / temperature - self.normaliser(temperature)[:, None]))
 
 
 def logits_of(records: Records) -> Logits:

@@ -23,10 +23,10 @@ def multilabel(records: Records) -> Weighted | dict[str, float]:
     if single_label(records):
         return {}
     scores, truth = score_matrix(logits_of(records)), positive_matrix(records)
-    present = np.flatnonzero(truth.any(0))
+    present = [int(k) for k in np.flatnonzero(truth.any(0))]
     groups = {k: Sorted(-scores[:, k]) for k in present}
     coarse = {k: group.coarse() for k, group in groups.items()}
-    return Weighted(lambda w: _mean(groups, truth, w), len(scores), lambda w: _mean(coarse, truth, w))
+    return Weighted(lambda w: _mean(groups, truth, w), len(scores), lambda w: _mean(coarse, truth, w), shares=True)
 
 
 def _mean(groups: dict[int, Sorted], truth: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -46,7 +46,7 @@ def average_precision(count: np.ndarray, positive: np.ndarray) -> np.ndarray:
     total = positive.sum(1)
     taken = count.cumsum(1)
     precision = positive.cumsum(1) / np.where(taken > 0, taken, 1)
-    return (positive * precision).sum(1) / np.where(total > 0, total, np.nan)
+    return np.asarray((positive * precision).sum(1) / np.where(total > 0, total, np.nan))
 
 
 def score_matrix(logits: Logits) -> np.ndarray:

@@ -33,7 +33,8 @@ def selective(records: Records, *, by: str = "confidence") -> Weighted | dict[st
         return {}
     if not len(errors):
         return Weighted(lambda weights: {name: np.full(len(weights), np.nan) for name in SELECTIVE}, 0)
-    return Weighted(lambda w: _values(groups, errors, w), len(errors), lambda w: _values(groups.coarse(), errors, w))
+    coarse = groups.coarse()
+    return Weighted(lambda w: _values(groups, errors, w), len(errors), lambda w: _values(coarse, errors, w), shares=True)
 
 
 def _values(groups: Sorted, errors: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -78,13 +79,13 @@ def _area(count: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     after = count.cumsum(1)
     before, wrong_before = after - count, wrong.cumsum(1) - wrong
     rate = wrong / np.where(count > 0, count, 1)
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, int(round(after[:, -1].max())) + 1))])
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, round(after[:, -1].max()) + 1))])
     spread = harmonic[np.rint(after).astype(np.int64)] - harmonic[np.rint(before).astype(np.int64)]
-    return (wrong + (wrong_before - rate * before) * spread).sum(1)
+    return np.asarray((wrong + (wrong_before - rate * before) * spread).sum(1))
 
 
 def _errors_among(count: np.ndarray, wrong: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """Expected errors (R,) among the first `kept` (R,) samples; a group cut in two gives its share."""
     after = count.cumsum(1)
     inside = np.clip((kept[:, None] - (after - count)) / np.where(count > 0, count, 1), 0, 1)
-    return (wrong * inside).sum(1)
+    return np.asarray((wrong * inside).sum(1))

@@ -31,12 +31,13 @@ def shift(records: Records, clean: Records, *, on: str = "all") -> Means:
         raise UserError(f"shift on '{on}' is unknown; there are: all, flipped")
     before, after = _matrix(clean), _matrix(records)
     moved = np.concatenate([after - before, after[:, 1:] < before[:, 1:]], axis=1)
-    kept = np.ones(len(moved)) if on == "all" else np.asarray(clean["correct"]) & ~np.asarray(records["correct"])
-    kept = np.asarray(kept, dtype=np.float64)[:, None]
+    if on == "all":
+        return Means(moved, lambda means: dict(zip(NAMES, np.moveaxis(means, -1, 0), strict=True)))
+    kept = np.asarray(np.asarray(clean["correct"]) & ~np.asarray(records["correct"]), dtype=np.float64)[:, None]
 
     def combine(means: np.ndarray) -> dict[str, np.ndarray]:
         share = np.where(means[..., -1:] > 1e-12, means[..., -1:], np.nan)
-        return dict(zip(NAMES, np.moveaxis(means[..., :-1] / share, -1, 0)))
+        return dict(zip(NAMES, np.moveaxis(means[..., :-1] / share, -1, 0), strict=True))
 
     return Means(np.concatenate([moved * kept, kept], axis=1), combine)
 

@@ -39,7 +39,7 @@ def smooth(records: Records, *, reading: str = "softmax") -> Weighted | dict[str
     def residuals(weights: np.ndarray) -> np.ndarray:
         on_grid = np.zeros((len(weights), GRID))
         on_grid[:, used] = np.add.reduceat(weights[:, groups.order] * gap[groups.order], groups.starts, axis=1)
-        return on_grid / weights.sum(1, keepdims=True)
+        return np.asarray(on_grid / weights.sum(1, keepdims=True))
 
     def evaluate(weights: np.ndarray) -> dict[str, np.ndarray]:
         if n == 0:
@@ -65,7 +65,7 @@ def smoothed_norm(residuals: np.ndarray, width: np.ndarray) -> np.ndarray:
     """
     frequency = np.pi * np.arange(residuals.shape[1])
     damping = np.exp(-((np.asarray(width)[:, None] * frequency) ** 2) / 2)
-    return np.abs(idct(dct(residuals, axis=1) * damping, axis=1)).sum(1)
+    return np.asarray(np.abs(idct(dct(residuals, axis=1) * damping, axis=1)).sum(1))
 
 
 def bandwidth(residuals: np.ndarray) -> np.ndarray:

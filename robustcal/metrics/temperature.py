@@ -48,7 +48,7 @@ def _expected_logit(logits: Logits, temperature: float) -> np.ndarray:
     mean = (p * logits.top).sum(1)
     if logits.hidden:
         mean += np.maximum(1 - p.sum(1), 0) * logits.each_hidden
-    return mean
+    return np.asarray(mean)
 
 
 def at_temperature(records: Records, temperature: float) -> dict[str, np.ndarray]:

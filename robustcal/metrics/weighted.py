@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 Values = dict[str, np.ndarray]
-#: (means (K,), number of samples, level) -> lower and upper limit
-Limits = Callable[[np.ndarray, int, float], tuple[float, float]]
 #: (means (K,), resampled means (R, K)) -> (R,)
 Rule = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -26,13 +24,15 @@ class Weighted(Mapping[str, float]):
         draws: like `evaluate`, for values whose plain bootstrap is biased: draws whose percentiles are an interval
             for the truth. Names it leaves out are those of `evaluate`.
         tested: names whose draws are those of an inverted test, see `metrics.debias`.
+        shares: whether every value is a share of samples, or of comparisons between samples, in [0, 1]: what an outcome
+            that was not seen would change is then known without calling the metric again.
     """
 
     def __init__(
         self, evaluate: Callable[[np.ndarray], Values], n: int, draws: Callable[[np.ndarray], Values] | None = None,
-        tested: tuple[str, ...] = (),
+        tested: tuple[str, ...] = (), shares: bool = False,
     ):  # fmt: skip
-        self.evaluate, self.n, self.draws, self.tested = evaluate, n, draws or evaluate, tested
+        self.evaluate, self.n, self.draws, self.tested, self.shares = evaluate, n, draws or evaluate, tested, shares
         self._values: dict[str, float] | None = None
 
     def _once(self) -> dict[str, float]:
@@ -64,7 +64,7 @@ class Means(Mapping[str, float]):
         combine: means (..., K) -> {name: (...)}.
         rules: for names whose plain bootstrap is biased, a rule for draws (R,) whose percentiles are an interval for
             the truth; it replaces ``combine(resampled)`` wherever intervals and differences are made.
-        limits: for names with a closed-form interval better than percentiles of the draws.
+        alike: names that estimate the same truth as another: they have its draws, ``{name: of}``.
         compared: names of `rules` whose values, biased alike, are nevertheless compared by their plain bootstrap: draws
             for the truth are wary, and a difference of two would be taken for chance too often.
     """
@@ -74,21 +74,21 @@ class Means(Mapping[str, float]):
         columns: np.ndarray,
         combine: Callable[[np.ndarray], Values],
         rules: Mapping[str, Rule] | None = None,
-        limits: Mapping[str, Limits] | None = None,
         compared: tuple[str, ...] = (),
+        alike: Mapping[str, str] | None = None,
     ):
         self.columns, self.combine, self.compared = columns, combine, compared
-        self.rules, self.limits = dict(rules or {}), dict(limits or {})
+        self.rules, self.alike = dict(rules or {}), dict(alike or {})
         self._values: dict[str, float] | None = None
 
     @property
     def n(self) -> int:
-        return self.columns.shape[0]
+        return int(self.columns.shape[0])
 
     @property
     def tested(self) -> tuple[str, ...]:
         """Names whose draws are those of an inverted test, see `metrics.debias`."""
-        return tuple(self.rules)
+        return (*self.rules, *self.alike)
 
     @property
     def means(self) -> np.ndarray:
@@ -105,7 +105,11 @@ class Means(Mapping[str, float]):
         """The draws, and the plain bootstrap of the names in `compared`."""
         plain = self.combine(resampled)
         drawn = plain | {name: rule(self.means, resampled) for name, rule in self.rules.items()}
-        return drawn, {name: plain[name] for name in self.compared}
+        return self.paired(drawn), {name: plain[name] for name in self.compared}
+
+    def paired(self, values: Values) -> Values:
+        """These values, names of `alike` taking that of the other."""
+        return values | {name: values[of] for name, of in self.alike.items() if of in values}
 
     def _once(self) -> dict[str, float]:
         if self._values is None:

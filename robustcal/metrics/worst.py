@@ -42,7 +42,7 @@ def worst_attack(records: Sequence[Records]) -> np.ndarray:
     probability = np.stack([np.asarray(other["label_probability"], dtype=np.float64) for other in records])
     # A probability that is not a number must not win: it ranks as harmless.
     rank = np.where(np.isnan(probability), 2.0, probability) + np.where(correct, 4.0, 0.0)
-    return rank.argmin(axis=0)
+    return np.asarray(rank.argmin(axis=0))
 
 
 def _choose(values: Sequence[Any], choice: np.ndarray) -> np.ndarray:

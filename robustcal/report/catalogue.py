@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ..registry import ROOT, Plugin, register
 from ..types import Records, UserError
+from .guarded import guarded
 
 #: The metrics behind the columns of cells.csv.
 CELL_METRICS = ("accuracy", "calibration", "scores", "uncertainty")
@@ -33,54 +30,21 @@ def metric_function(metric: Metric) -> Callable[..., Mapping[str, float]]:
         UserError: a wrong spec; a direction or unit that there is not.
     """
     if callable(metric):
-        return _guarded(metric, getattr(metric, "__name__", type(metric).__name__))
+        return guarded(metric, getattr(metric, "__name__", type(metric).__name__))
     spec = register.metrics.spec(metric)
     plugin, arguments = register.metrics.arguments(spec)
     _check_declared(plugin)
 
     def measure(*records: Records) -> Mapping[str, float]:
         try:
-            return plugin.make(*records, **arguments)
+            found: Mapping[str, float] = plugin.make(*records, **arguments)
+            return found
         except (ValueError, ArithmeticError, MemoryError) as error:
             if not spec.params or not _works_by_default(spec.name, records):
                 raise
             raise UserError(f"metric '{metric}' does not work with its parameters: {error or type(error).__name__}") from error
 
-    return measure if ROOT in Path(plugin.origin).parents else _guarded(measure, spec.name)
-
-
-def _guarded(function: Callable[..., Any], metric: str) -> Callable[..., Mapping[str, float]]:
-    """A user's own metric: a mistake in it is one line that names it."""
-
-    def measure(*records: Records) -> Mapping[str, float]:
-        try:
-            found = function(*records)
-            if _is_number(found):
-                return {metric.replace("-", "_"): found}
-            fault = _fault(found)
-        except UserError:
-            raise
-        except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            hint = "; a metric changes copies, never the records" if "read-only" in said else ""
-            raise UserError(f"metric '{metric}' failed: {said}{hint}") from error
-        if fault:
-            raise UserError(f"metric '{metric}' returned {fault}; it returns a number, or numbers by name")
-        return found
-
-    return measure
-
-
-def _fault(found: Any) -> str | None:
-    """What is wrong with what a metric returned."""
-    if not isinstance(found, Mapping):
-        return f"a {type(found).__name__}"
-    wrong = (f"a {type(value).__name__} as {name!r}" for name, value in found.items() if not _is_number(value))
-    return next(wrong, None)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (Real, np.bool_)) or (isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf")
+    return measure if ROOT in Path(plugin.origin).parents else guarded(measure, spec.name)
 
 
 def _check_declared(plugin: Plugin) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import bdtr, expit, logit, ndtr, ndtri
+from scipy.special import bdtr, expit, gammaincinv, logit, ndtr, ndtri
 
 from .resample import is_dense
 
@@ -20,6 +20,8 @@ Samples = tuple[int, str, int]
 PROBES = 2
 #: Most columns among which ratios are looked for.
 WIDEST = 64
+#: Most hits whose lower limit is that of a Poisson mean.
+FEW = 3
 
 
 class Share(NamedTuple):
@@ -64,7 +66,10 @@ def _is_binary(column: np.ndarray) -> bool:
 
 
 def average_limits(outcomes: Sequence[np.ndarray], samples: Sequence[Samples], level: float = 0.95) -> tuple[float, float]:
-    """Score limits of the unweighted mean of several shares; Wilson's (1927) for one share.
+    """Score limits of the unweighted mean of several shares; for one share Wilson's (1927).
+
+    Of one share with at most three hits, or misses, that end is the exact one-sided limit of a Poisson mean where it is
+    lower: Wilson's own then lies above the truth too often (Brown, Cai and DasGupta, 2001, section 4.1.1).
 
     The limits are the means that lie as many of their *own* standard errors from the mean observed as the level allows.
     Under such a mean the shares are those observed, (hits + 1/2) / (n + 1), all moved by one amount of log odds. Shares
@@ -83,7 +88,11 @@ def average_limits(outcomes: Sequence[np.ndarray], samples: Sequence[Samples], l
     def limit(side: int) -> float:
         return float(expit(start + brentq(distance, -40, 40, (side,))).mean())
 
-    return 0.0 if observed == 0 else limit(1), 1.0 if observed == 1 else limit(-1)
+    low, high = 0.0 if observed == 0 else limit(1), 1.0 if observed == 1 else limit(-1)
+    if len(outcomes) > 1:
+        return low, high
+    few, missed = (float(gammaincinv(k, 1 - level)) / sizes[0] if 0 < k <= FEW else 1.0 for k in (hits[0], sizes[0] - hits[0]))
+    return min(low, few), max(high, 1 - missed)
 
 
 def correlations(outcomes: Sequence[np.ndarray], samples: Sequence[Samples]) -> np.ndarray:

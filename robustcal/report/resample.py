@@ -131,7 +131,11 @@ def _draw(value: Mapping[str, float], function: Function, given: Inputs, counts:
 def _join(value: Mapping[str, float], parts: list[Any]) -> Drawn:
     if isinstance(value, Means):
         return Drawn(*value.drawn_and_plain(np.concatenate(parts))) if parts else Drawn({}, {})
-    return Drawn({name: np.concatenate([part[name] for part in parts] or [np.empty(0)]) for name in value}, {})
+    return Drawn({name: np.concatenate([_part(part, name) for part in parts] or [np.empty(0)]) for name in value}, {})
+
+
+def _part(part: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    return part[name] if name in part else np.full(len(next(iter(part.values()), [])), np.nan)
 
 
 def _centred(additive: Sequence[Means]) -> np.ndarray:
@@ -156,9 +160,10 @@ def _dense_draws(additive: Sequence[Means], shifts: list[np.ndarray], n: int) ->
 
 
 def _by_index(function: Function, given: Inputs, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Call a plain metric on each resample."""
+    """Call a plain metric on each resample; a name that it lacks on one is nan there."""
     values = []
     for row in counts:
         index = np.repeat(np.arange(len(row)), row.astype(np.int64))
-        values.append(dict(function(*(Resampled(records, index) for records in given))))
-    return {name: np.array([value[name] for value in values], dtype=np.float64) for name in values[0]}
+        values.append(function(*(Resampled(records, index) for records in given)))
+    names = dict.fromkeys(name for value in values for name in value)
+    return {name: np.array([value.get(name, np.nan) for value in values], dtype=np.float64) for name in names}
