@@ -49,6 +49,7 @@ class Run:
     def __init__(self, path: Path, header: dict[str, Any], claim_seconds: float = claims.SECONDS):
         self.path, self.header = path, header
         self.claims = claims.Claims(path / "claims", claim_seconds)
+        self._short: dict[str, set[int]] = {}  # cell -> its shards of fewer samples at the last look
 
     # -- opening -------------------------------------------------------------------------------------------------
     @classmethod
@@ -126,6 +127,7 @@ class Run:
         for match in filter(None, map(SHARD_NAME.fullmatch, self._names(cell))):
             shard, rows = int(match[1]), int(match[2] or SHARD)
             found[shard] = max(rows, found.get(shard, 0))
+        self._short[cell] = {shard for shard, rows in found.items() if rows < SHARD}
         return dict(sorted(found.items()))
 
     def missing(self, cell: Cell) -> list[int]:
@@ -136,7 +138,9 @@ class Run:
     def has(self, cell: Cell, shard: int) -> bool:
         """Whether a shard exists with all samples that the cell asks for."""
         rows = cell.rows(shard)
-        return self.shard_path(cell.id, shard, rows).exists() or self.present(cell.id).get(shard, 0) >= rows
+        if self.shard_path(cell.id, shard, rows).exists():
+            return True
+        return rows < SHARD and self.present(cell.id).get(shard, 0) >= rows  # a look at the folder, for the last one only
 
     def _names(self, cell: str) -> list[str]:
         try:
@@ -151,8 +155,14 @@ class Run:
         """
         rows = len(records["id"]) + len(skipped)
         shardfile.write(self.shard_path(cell, shard, rows), records, _stamp(cell, shard, rows), skipped)
+        if shard in self._short.get(cell, ()):
+            self._remove_superseded(cell)
+
+    def _remove_superseded(self, cell: str) -> None:
+        """Remove shards beside which one of the same place with more samples lies."""
+        present = self.present(cell)
         for match in filter(None, map(SHARD_NAME.fullmatch, self._names(cell))):
-            if int(match[1]) == shard and int(match[2] or SHARD) < rows:
+            if int(match[2] or SHARD) < present[int(match[1])]:
                 (self.path / "records" / cell / match[0]).unlink(missing_ok=True)
 
     def read_shard(self, cell: str, shard: int, rows: int = SHARD, columns: Sequence[str] | None = None) -> pa.Table:
@@ -168,6 +178,7 @@ class Run:
         with ThreadPoolExecutor(LOOKERS) as pool:
             found = list(pool.map(lambda shard: self._damage(cell, *shard), self.present(cell).items()))
         self._remove_leftovers(cell)
+        self._remove_superseded(cell)
         return [self.set_aside(damage) for damage in found if damage]
 
     def _damage(self, cell: str, shard: int, rows: int) -> DamagedShard | None:
