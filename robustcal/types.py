@@ -125,8 +125,9 @@ class Threat:
     """What the attacker may do, and which iterate counts.
 
     `goal`: untargeted | targeted | confidence-up | confidence-down | miscalibration | random-confidence.
-    `returns`, the return rule: "last" (last iterate), "best" (highest-loss iterate), or "success-else-clean"
-    (clean image where the attack failed: accuracy stays valid, calibration does not).
+    `returns`, the return rule: "last" (last iterate), "best" (highest-loss iterate), "success-else-clean" (clean image
+    where the attack failed) or "success-else-last" (first misclassified iterate, else the last): with these two accuracy
+    stays valid, calibration does not.
     """
 
     eps: float

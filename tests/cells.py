@@ -17,7 +17,7 @@ def cell(attack="pgd", eps="2/255", **given) -> Cell:
     eps = "0" if attack == "clean" else eps
     ours, theirs = ({field.name for field in fields(noun)} for noun in (Identity, Threat))
     facts = {name: given.pop(name) for name in list(given) if name in ours and name != "threat"}
-    dangers = {name: given.pop(name) for name in list(given) if name in theirs}
+    dangers = {name: given.pop(name) for name in list(given) if name in theirs - {"resolution"}}  # that is both's
     threat = replace(Threat(float(Fraction(eps)), resolution=given.get("resolution", 32)), **dangers)
     identity = Identity(
         **{

@@ -61,6 +61,7 @@ def specs():
         "pgd:norm=l2:steps=40", "pgd:loss=margin", "pgd:loss=dlr:return=last", "pgd:momentum=0.9:restarts=2",
         "pgd:start=clean", "cw:norm=l2:steps=40", "fgsm:norm=l2", "apgd:loss=dlr", "apgd:loss=targeted:targets=3",
         "apgd:norm=l2", "apgd:return=success-else-clean:restarts=2", "square:return=success-else-clean",
+        "pgd:return=success-else-last:restarts=2", "composite:components=linf:return=success-else-last",
         "composite:components=linf", "autoattack:plus", "autoattack:rand", "autoattack:paper",
         "confidence:goal=down", "confidence:goal=up", "confidence:goal=random",
     ]  # fmt: skip

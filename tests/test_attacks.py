@@ -88,6 +88,73 @@ def test_momentum_accumulates_normalised_gradients(net):
     assert torch.equal(run("pgd:steps=4:step=0.03:momentum=0.9:start=clean:return=last", net), z)
 
 
+@pytest.mark.parametrize("start", ["uniform", "clean"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_first_success_is_that_of_a_loop_over_samples_and_steps(net, start, momentum):
+    """Each image by itself: up to two starts, and the first iterate that is misclassified; else the last there was."""
+    classifier, images, labels = net
+    draw = noise(len(images))
+    starts = [draw.uniform(images.shape[1:], -EPS / 2, EPS / 2) if start == "uniform" else 0 * images for _ in range(2)]
+    expected, outcomes = [], []
+    for row, (image, y) in enumerate(zip(images, labels)):
+        low, high = (image - EPS / 2).clamp(min=0), (image + EPS / 2).clamp(max=1)
+        seen = []
+        for first in starts:
+            x, velocity = (image + first[row]).clamp(low, high), 0
+            for step in range(7):
+                seen.append((x, bool(classifier(x[None]).argmax(1) != y)))
+                if seen[-1][1] or step == 6:
+                    break
+                z = x[None].requires_grad_(True)
+                (g,) = torch.autograd.grad(F.cross_entropy(classifier(z), y[None]), z)
+                velocity = momentum * velocity + (g[0] / g.abs().mean() if momentum else g[0])
+                x = (x + 0.01 * velocity.sign()).clamp(low, high)
+            if seen[-1][1]:
+                break
+        expected.append(seen[-1][0].detach())
+        outcomes.append((len(seen), seen[-1][1]))
+    assert len(set(outcomes)) > 2, "samples must fall at different steps, or not at all"
+    spec = f"pgd:steps=6:step=0.01:restarts=2:start={start}:momentum={momentum}:return=success-else-last"
+    found = run(spec, net, eps=EPS / 2)
+    assert torch.allclose(found, torch.stack(expected), atol=1e-6)
+
+
+def test_stopping_at_success_breaks_as_many_as_any_iterate_of_the_same_run(net):
+    """Its accuracy is that over all iterates; what stands comes back as the last iterate, and costs no more passes."""
+    classifier, images, labels = net
+    with torch.no_grad():
+        visited = [run(f"pgd:steps={k}:step=0.02:start=clean:return=last", net) for k in range(1, 9)]
+        broken = torch.stack([classifier(x).argmax(1) != labels for x in [images, *visited]]).any(0)
+        found = run("pgd:steps=8:step=0.02:start=clean:return=success-else-last", net)
+        assert torch.equal(classifier(found).argmax(1) != labels, broken) and broken.any() and not broken.all()
+    assert torch.allclose(found[~broken], visited[-1][~broken], atol=1e-6)
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_composite_rests_at_its_first_success(net, restarts):
+    """The Linf part alone against a loop over the same steps, which are those of pgd."""
+    classifier, images, labels = net
+    spec = f"composite:components=linf:steps=5:restarts={restarts}"
+    draw = noise(len(images))
+    first, fooled = None, torch.zeros(len(images), dtype=torch.bool)
+    for _ in range(restarts):
+        draw.uniform((0,), -1, 1)
+        delta, resting = draw.uniform(images.shape[1:], -EPS, EPS), torch.zeros_like(fooled)
+        for step in range(6):
+            delta = delta.detach().requires_grad_(True)
+            logits = classifier((images + delta).clamp(0, 1))
+            resting |= logits.argmax(1) != labels
+            (g,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), delta)
+            if step < 5:
+                moved = (delta + EPS / 2 * g.sign()).clamp(-EPS, EPS)
+                delta = torch.where(resting.view(-1, 1, 1, 1), delta, moved)
+        x, keep = (images + delta.detach()).clamp(0, 1), resting & ~fooled
+        first = x if first is None else torch.where(keep.view(-1, 1, 1, 1), x, first)
+        fooled |= resting
+    assert fooled.any()
+    assert torch.allclose(run(f"{spec}:return=success-else-last", net), first, atol=1e-6)
+
+
 def test_apgd_is_a_reference_of_their_algorithm_1(net):
     """A plain per-sample transcription of the update, checkpoints and step halving."""
     classifier, images, labels = net
@@ -105,13 +172,13 @@ def test_apgd_is_a_reference_of_their_algorithm_1(net):
         u = first[row : row + 1]
         x = (x0 + EPS * u / u.abs().max()).clamp(low, high)
         g, value = look(x)
-        best, history, eta, old = (value, x, g), [value], 2 * EPS, x
+        best, history, eta, old = (value, x, g), [0.0], 2 * EPS, x  # the first comparison is with 0
         checkpoints, window = [0], int(0.22 * steps)
-        while checkpoints[-1] + window < steps:
+        while checkpoints[-1] + window <= steps:
             checkpoints.append(checkpoints[-1] + window)
             window = max(window - int(0.03 * steps), int(0.06 * steps))
         halved, best_then = True, value
-        for k in range(1, steps):
+        for k in range(1, steps + 1):
             z = (x + eta * g.sign()).clamp(low, high)
             a = 0.75 if k > 1 else 1.0
             x, old = (x + a * (z - x) + (1 - a) * (x - old)).clamp(low, high), x
@@ -224,7 +291,8 @@ def test_success_else_clean_returns_one_or_the_other(net, name):
 
 def test_accuracy_only_follows_the_return_rule():
     for spec, expected in [("apgd", False), ("apgd:return=success-else-clean", True), ("autoattack", True),
-                           ("torchattacks:PGD", False), ("torchattacks:FAB", True), ("a3", True)]:  # fmt: skip
+                           ("pgd:return=last", False), ("pgd:return=success-else-last", True),
+                           ("composite:return=success-else-last", True), ("torchattacks:PGD", False), ("torchattacks:FAB", True), ("a3", True)]:  # fmt: skip
         meta = attack_meta(*registry.attacks.arguments(registry.attacks.spec(spec)))
         assert bool(meta.get("accuracy_only")) is expected, spec
 

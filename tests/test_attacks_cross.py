@@ -1,5 +1,6 @@
 """Own attacks against those of other libraries on a small trained network: robust accuracies must agree."""
 
+import copy
 import io
 import sys
 import tarfile
@@ -13,6 +14,8 @@ from PIL import Image
 from robust_net import digits_net
 
 from robustcal.attacks import autoattack as adapter
+from robustcal.attacks.apgd import _score, _start, climb
+from robustcal.attacks.balls import make_ball
 from robustcal.attacks.borrowed import borrowed_state, draw_seed
 from robustcal.clip.classifier import LogitClassifier
 from robustcal.metrics.validity import exceeds
@@ -69,6 +72,47 @@ def test_apgd_agrees_with_the_authors(net, loss):
     assert agree(own, other) and abs(own.mean() - other.mean()) < 0.02
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 30, 100])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("loss", ["ce", "dlr", "targeted"])
+def test_a_run_of_apgd_is_that_of_the_authors_from_the_same_start(net, loss, norm, steps):
+    """Every update, checkpoint and halving: the best loss and its image, and the number of gradients."""
+    from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+
+    classifier, images, labels = net
+    images, labels, eps = images[:40].double(), labels[:40], {"linf": EPS, "l2": 0.8}[norm]
+    double, calls = copy.deepcopy(classifier.module).double(), []
+
+    def counted(x):
+        calls.append(1)
+        return double(x)
+
+    ball = make_ball(images, Threat(eps), norm)
+    start = _start(ball, noise(len(images)))
+    settings = {"n_iter": steps, "norm": {"linf": "Linf", "l2": "L2"}[norm], "eps": eps, "seed": 0, "device": "cpu"}
+    target = double(images).scatter(1, labels[:, None], -torch.inf).argmax(1)
+    if loss == "targeted":
+        theirs = APGDAttack_targeted(counted, **settings)
+        theirs.loss, theirs.y_target = "dlr-targeted", target
+    else:
+        theirs = APGDAttack(counted, loss=loss, **settings)
+    theirs.init_hyperparam(images)
+    torch.set_default_dtype(torch.float64)  # of their step sizes and losses
+    try:
+        with borrowed_state(0):
+            expected, _, value, _ = theirs.attack_single_run(images, labels, x_init=start)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    spent, calls[:] = len(calls), []
+    found = climb(counted, ball, start, labels, _score(loss, labels, target if loss == "targeted" else None), steps)
+    assert len(calls) == spent == steps + 1
+    # Ratio losses are flat at 1, long after success: the gradient there is rounding, and so is the way from there.
+    judged = torch.ones_like(value, dtype=torch.bool) if loss == "ce" else value < 0.9
+    assert judged.sum() > 15
+    assert torch.allclose(found.loss[judged], value[judged], atol=1e-9)
+    assert torch.allclose(found.peak[judged], expected[judged], atol=1e-9)
+
+
 def test_apgd_best_loss_agrees_with_the_authors(net):
     from pyautoattack.autopgd_base import APGDAttack
 
@@ -119,6 +163,8 @@ def test_autoattack_through_the_adapter_equals_the_direct_call(version):
         direct = AutoAttack(classifier, norm="Linf", eps=EPS, seed=seed, device="cpu",
                             version="standard" if version == "paper" else version)  # fmt: skip
         direct.apgd.n_iter = direct.apgd_targeted.n_iter = direct.fab.n_iter = steps
+        for part in (direct.apgd, direct.apgd_targeted):  # as their constructor does for 100 steps
+            part.n_iter_2, part.n_iter_min, part.size_decr = (max(int(s * steps), 1) for s in (0.22, 0.06, 0.03))
         direct.square.n_queries = queries
         if version == "paper":
             direct.attacks_to_run = ["apgd-ce", "apgd-dlr"]

@@ -26,7 +26,7 @@ def meta_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-@register.attack(kind="white-box", meta_of=meta_of, version=1)
+@register.attack(kind="white-box", meta_of=meta_of, version=2)
 def apgd(
     classifier: Classifier, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, *, steps: int = 100,
     loss: str = "ce", targets: int = 9, norm: str = "linf", restarts: int = 1, return_: str = "best",
@@ -34,7 +34,7 @@ def apgd(
     """z = P(x_k + eta sign(g)); x_{k+1} = P(x_k + 0.75 (z - x_k) + 0.25 (x_k - x_{k-1})); eta starts at 2 eps.
 
     Args:
-        steps: input gradients per run.
+        steps: updates per run; one input gradient more.
         loss: ce | dlr | margin | bce | targeted. Targeted runs once for each of the most likely wrong classes and
             keeps the iterate of the largest untargeted margin. Below 4 (dlr: 3) classes the logit difference is used.
         targets: wrong classes tried by loss=targeted, at most C - 1.
@@ -94,11 +94,12 @@ def climb(
     """One run of APGD from x (their algorithm 1), all samples side by side, no host synchronisation."""
     state, previous = Climb(x), x
     gradient, last = _look(classifier, x, labels, score, state)
+    last = torch.zeros_like(last)  # the released code compares the first update's loss with 0, which counts for dlr
     eta = torch.full_like(last, 2 * ball.eps).view(-1, 1, 1, 1)
-    window, shortest, shrink = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
+    window, shortest, shrink = windows(steps)
     since, rises = 0, torch.zeros_like(last)
     halved, checked = torch.ones_like(last, dtype=torch.bool), state.loss
-    for step in range(steps - 1):
+    for step in range(steps):
         weight = 0.75 if step else 1.0
         z = ball.step(x, gradient, eta)
         x, previous = ball.project(x + weight * (z - x) + (1 - weight) * (x - previous)), x
@@ -111,6 +112,11 @@ def climb(
             halved, checked, rises = stalled, state.loss, torch.zeros_like(rises)
             since, window = 0, max(window - shrink, shortest)
     return state
+
+
+def windows(steps: int) -> tuple[int, int, int]:
+    """Updates before the first check of the step size, the fewest between two, and by how many they shrink each time."""
+    return max(int(0.22 * steps), 1), max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
 
 
 def _look(

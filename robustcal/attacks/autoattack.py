@@ -13,7 +13,7 @@ from torch import Tensor
 from ..noise import Noise
 from ..registry import register
 from ..types import Classifier, Threat, UserError
-from .apgd import apgd
+from .apgd import apgd, windows
 from .borrowed import borrowed_state, draw_seed, need_classes, need_single_labels
 from .pgd import check_positive
 
@@ -36,7 +36,7 @@ def meta_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 @register.attack(
     kind="white-box", returns="success-else-clean", batch_dependent=True, accuracy_only=True, meta_of=meta_of,
-    version=1,
+    version=2,
 )  # fmt: skip
 def autoattack(
     classifier: Classifier, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, *,
@@ -91,6 +91,8 @@ def build(
     adversary.fab.n_target_classes = targets
     for part in (adversary.apgd, adversary.apgd_targeted, adversary.fab):
         part.n_iter = part.n_iter_orig = steps
+    for part in (adversary.apgd, adversary.apgd_targeted):  # whose constructor formed them from 100
+        part.n_iter_2, part.n_iter_min, part.size_decr = windows(steps)
     adversary.square.n_queries = queries
     return adversary
 

@@ -88,7 +88,11 @@ def pick(mask: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return torch.where(mask.view(-1, 1, 1, 1), new, old)
 
 
-def keep_better(best: tuple[Tensor, Tensor] | None, images: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
+#: Images (N, 3, H, W) and their losses (N,).
+Scored = tuple[Tensor, Tensor]
+
+
+def keep_better(best: Scored | None, images: Tensor, losses: Tensor) -> Scored:
     """Per sample, the images of the larger loss; a loss that is not a number never replaces a number."""
     if best is None:
         return images, losses

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,12 +13,14 @@ from ..noise import Noise
 from ..registry import register
 from ..types import Classifier, Threat, UserError
 from . import colour
-from .balls import keep_better
-from .losses import Loss, find_loss
-from .pgd import check_choice, check_positive, default_step
+from .balls import Scored, keep_better
+from .losses import Loss, find_loss, margin
+from .pgd import FIRST_SUCCESS, best_of, check_choice, check_positive, default_step
 
-#: In the order they are applied: the change, its neutral amount, its largest deviation (their default ranges).
-CHANGES = {
+#: A change of images (N, 3, H, W) by amounts (N,), its neutral amount, its largest deviation.
+Change = tuple[Callable[[Tensor, Tensor], Tensor], float, float]
+#: In the order they are applied, with their default ranges.
+CHANGES: dict[str, Change] = {
     "hue": (colour.shift_hue, 0.0, math.pi),
     "saturation": (colour.scale_saturation, 1.0, 0.3),
     "rotation": (colour.rotate, 0.0, 10.0),
@@ -29,7 +31,10 @@ CHANGES = {
 
 def meta_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """With colour or rotation there is no ball to project onto; with Linf noise alone there is."""
-    return {"norm": "linf" if parse_components(arguments["components"]) == ["linf"] else "composite"}
+    return {
+        "norm": "linf" if parse_components(arguments["components"]) == ["linf"] else "composite",
+        "accuracy_only": arguments["return_"] == FIRST_SUCCESS,
+    }
 
 
 @register.attack(kind="white-box", meta_of=meta_of, version=1)
@@ -45,47 +50,52 @@ def composite(
     Args:
         components: "all", or some of hue, saturation, rotation, brightness, contrast, linf, joined by "+".
         steps: each component's step is 2.5 of its half-range / steps.
-        return_: "best", the highest-loss iterate; "last".
+        return_: "best", the highest-loss iterate; "last"; "success-else-last", the first misclassified one, the start
+            among them, or the last (of the first restart), where the authors' evaluation stops.
     """
-    check_choice("return", return_, ("best", "last"))
+    check_choice("return", return_, ("best", "last", FIRST_SUCCESS))
     check_positive(steps=steps, restarts=restarts)
     chosen, objective = parse_components(components), find_loss(loss)
     changes = [CHANGES[name] for name in CHANGES if name in chosen]
     eps = threat.eps if "linf" in chosen else 0.0
-    best, score = None, return_ == "best" or restarts > 1
-    for _ in range(restarts):
+
+    def run() -> Scored:
         amounts = noise.uniform((len(changes),), -1, 1)
         delta = noise.uniform(images.shape[1:], -eps, eps)
-        found = ascend_all(
-            classifier, images, labels, objective, changes, amounts, delta, eps, threat, steps, return_
-        )
-        best = keep_better(best, *found) if score else found
-    return best[0]
+        return ascend_all(classifier, images, labels, objective, changes, amounts, delta, eps, threat, steps, return_)
+
+    return best_of(run() for _ in range(restarts))
 
 
 def ascend_all(
-    classifier: Classifier, images: Tensor, labels: Tensor, loss: Loss, changes: list, amounts: Tensor, delta: Tensor,
+    classifier: Classifier, images: Tensor, labels: Tensor, loss: Loss, changes: list[Change], amounts: Tensor, delta: Tensor,
     eps: float, threat: Threat, steps: int, return_: str,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One run from `amounts` (N, k) in [-1, 1] and `delta`: (images, their losses)."""
-    best = None
+) -> Scored:  # fmt: skip
+    """One run from `amounts` (N, k) in [-1, 1] and `delta`: (images, their losses; of first successes, 1 or 0)."""
+    best, stands = None, torch.ones(len(images), dtype=torch.bool, device=images.device)
     for step in range(steps + 1):
         amounts, delta = amounts.detach().requires_grad_(True), delta.detach().requires_grad_(True)
         with torch.enable_grad():
             x = apply_changes(images, changes, amounts) + delta
             x = x.clamp(threat.low, threat.high)
-            losses = loss(classifier(x), labels)
+            logits = classifier(x)
+            losses = loss(logits, labels)
             total = losses.sum()
+        if return_ == FIRST_SUCCESS:
+            stands &= margin(logits.detach(), labels) <= 0
+            losses = (~stands).to(x.dtype)
         if return_ == "best" or step == steps:
             best = keep_better(best, x.detach(), losses.detach())
         if step < steps:
             up, slope = torch.autograd.grad(total, (amounts, delta), allow_unused=True, materialize_grads=True)
-            amounts = (amounts + default_step(1.0, steps) * up.sign()).clamp(-1, 1)
-            delta = (delta + default_step(eps, steps) * slope.sign()).clamp(-eps, eps)
+            moves = stands.to(x.dtype)
+            amounts = (amounts + default_step(1.0, steps) * up.sign() * moves[:, None]).clamp(-1, 1)
+            delta = (delta + default_step(eps, steps) * slope.sign() * moves.view(-1, 1, 1, 1)).clamp(-eps, eps)
+    assert best is not None  # the last iterate is always kept
     return best
 
 
-def apply_changes(images: Tensor, changes: list, amounts: Tensor) -> Tensor:
+def apply_changes(images: Tensor, changes: Sequence[Change], amounts: Tensor) -> Tensor:
     """The changes in order; an amount of -1 .. 1 spans each one's range."""
     for index, (change, neutral, reach) in enumerate(changes):
         images = change(images, neutral + reach * amounts[:, index])

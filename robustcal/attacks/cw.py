@@ -7,9 +7,9 @@ from torch import Tensor
 from ..noise import Noise
 from ..registry import register
 from ..types import Classifier, Threat
-from .balls import keep_better, make_ball
+from .balls import make_ball
 from .losses import margin
-from .pgd import ascend, check_choice, check_not_negative, check_positive, check_size, default_step
+from .pgd import ascend, best_of, check_choice, check_not_negative, check_positive, check_size, default_step
 
 
 @register.attack(kind="white-box", version=1)
@@ -40,8 +40,8 @@ def cw(
         value = margin(logits, labels)
         return value if kappa is None else value.clamp(max=kappa)
 
-    best, score = None, return_ == "best" or restarts > 1
-    for _ in range(restarts):
-        found = ascend(classifier, ball, ball.random(noise), labels, loss, steps, size, 0.0, return_, score)
-        best = keep_better(best, *found) if score else found
-    return best[0]
+    score = return_ == "best" or restarts > 1
+    return best_of(
+        ascend(classifier, ball, ball.random(noise), labels, loss, steps, size, 0.0, return_, score)
+        for _ in range(restarts)
+    )

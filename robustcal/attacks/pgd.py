@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,13 +11,19 @@ from torch import Tensor
 from ..noise import Noise
 from ..registry import register
 from ..types import Classifier, Threat, UserError
-from .balls import L2Ball, LinfBall, keep_better, make_ball
-from .losses import Loss, find_loss
+from .balls import L2Ball, LinfBall, Scored, keep_better, make_ball
+from .losses import Loss, find_loss, margin
+
+#: The return rule of evaluations that stop at success: the first misclassified iterate, the last one where there is none.
+FIRST_SUCCESS = "success-else-last"
 
 
 def meta_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Classes below which loss=dlr is replaced by the logit difference."""
-    return {"min_classes": 3 if arguments["loss"] == "dlr" else 2}
+    """Classes below which loss=dlr is replaced by the logit difference; the return rule that voids calibration."""
+    return {
+        "min_classes": 3 if arguments["loss"] == "dlr" else 2,
+        "accuracy_only": arguments["return_"] == FIRST_SUCCESS,
+    }
 
 
 @register.attack(kind="white-box", meta_of=meta_of, version=1)
@@ -33,22 +39,45 @@ def pgd(
         loss: ce | margin | dlr | bce | bce-raw, summed over the batch.
         momentum: decay of the accumulated gradient (Dong et al. 2018, eq. 6); 0 is plain PGD.
         start: "uniform" in the ball, or "clean".
-        return_: "best", the highest-loss iterate of all restarts; "last", the last one (of the best restart).
+        return_: "best", the highest-loss iterate of all restarts; "last", the last one (of the best restart);
+            "success-else-last", the first misclassified one, the start among them, or the last (of the last restart).
     """
     check_choice("start", start, ("uniform", "clean"))
-    check_choice("return", return_, ("best", "last"))
+    check_choice("return", return_, ("best", "last", FIRST_SUCCESS))
     check_positive(steps=steps, restarts=restarts)
     check_size(step)
     check_not_negative(momentum=momentum)
     objective, ball = find_loss(loss), make_ball(images, threat, norm)
     size = default_step(threat.eps, steps, norm) if step is None else step
-    best = None
-    for _ in range(restarts):
-        first = ball.random(noise) if start == "uniform" else ball.clean
-        score = return_ == "best" or restarts > 1
-        found = ascend(classifier, ball, first, labels, objective, steps, size, momentum, return_, score)
-        best = keep_better(best, *found) if score else found
-    return best[0]
+    starts = (ball.random(noise) if start == "uniform" else ball.clean for _ in range(restarts))
+    if return_ == FIRST_SUCCESS:
+        return first_successes(classifier, ball, starts, labels, objective, steps, size, momentum)
+    score = return_ == "best" or restarts > 1
+    return best_of(
+        ascend(classifier, ball, first, labels, objective, steps, size, momentum, return_, score) for first in starts
+    )
+
+
+def first_successes(
+    classifier: Classifier, ball: LinfBall | L2Ball, starts: Iterable[Tensor], labels: Tensor, loss: Loss, steps: int,
+    size: float, momentum: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """Runs from each of `starts` (N, 3, H, W) in turn; a sample rests at its first misclassified iterate, for good."""
+    found, rows = ball.clean.clone(), torch.arange(len(labels), device=labels.device)
+    for start in starts:
+        if len(rows) == 0:
+            break
+        x, velocity = start[rows], None
+        for step in range(steps + 1):
+            gradient, _, logits = look(classifier, x, labels[rows], loss, slope=step < steps)
+            found[rows] = x
+            right = margin(logits, labels[rows]) <= 0
+            rows, x = rows[right], x[right]
+            if step == steps or len(rows) == 0:
+                break
+            gradient, velocity = accumulate(gradient[right], None if velocity is None else velocity[right], momentum)
+            x = ball.select(rows).step(x, gradient, size)
+    return found
 
 
 def ascend(
@@ -56,14 +85,13 @@ def ascend(
     momentum: float = 0.0, return_: str = "best", score: bool = True,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """One run of gradient ascent from x: (images, their losses); the losses are None where `score` is off."""
-    best, velocity = None, None
+    best: Scored | None = None
+    velocity: Tensor | None = None
     for _ in range(steps):
         gradient, losses = gradient_of(classifier, x, labels, loss)
         if return_ == "best":
             best = keep_better(best, x, losses)
-        if momentum:
-            gradient = gradient / gradient.abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
-            velocity = gradient = gradient if velocity is None else momentum * velocity + gradient
+        gradient, velocity = accumulate(gradient, velocity, momentum)
         x = ball.step(x, gradient, size)
     if not score:
         return x, None
@@ -72,13 +100,44 @@ def ascend(
     return keep_better(best, x, losses)
 
 
+def best_of(runs: Iterable[tuple[Tensor, Tensor | None]]) -> Tensor:
+    """Per sample, the images of the run with the largest loss; of a single run without losses, its own."""
+    best: Scored | None = None
+    for images, losses in runs:
+        if losses is None:
+            return images
+        best = keep_better(best, images, losses)
+    assert best is not None  # there is at least one run
+    return best[0]
+
+
+def accumulate(gradient: Tensor, velocity: Tensor | None, momentum: float) -> tuple[Tensor, Tensor | None]:
+    """The direction of a step, and what the next one is given as `velocity`: without momentum, the gradient and None."""
+    if not momentum:
+        return gradient, None
+    gradient = gradient / gradient.abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+    velocity = gradient if velocity is None else momentum * velocity + gradient
+    return velocity, velocity
+
+
 def gradient_of(classifier: Classifier, x: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     """Gradient of the summed loss with respect to the images, and the loss of each sample (N,)."""
-    x = x.detach().requires_grad_(True)
-    with torch.enable_grad():
-        losses = loss(classifier(x), labels)
-        (gradient,) = torch.autograd.grad(losses.sum(), x)
-    return gradient, losses.detach()
+    return look(classifier, x, labels, loss)[:2]
+
+
+def look(
+    classifier: Classifier, x: Tensor, labels: Tensor, loss: Loss, slope: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of the summed loss with respect to the images, the loss of each sample (N,), and the logits.
+
+    Without `slope` there is no backward pass, and the gradient is 0.
+    """
+    x = x.detach().requires_grad_(slope)
+    with torch.set_grad_enabled(slope):
+        logits = classifier(x)
+        losses = loss(logits, labels)
+        gradient = torch.autograd.grad(losses.sum(), x)[0] if slope else torch.zeros_like(x)
+    return gradient, losses.detach(), logits.detach()
 
 
 def default_step(eps: float, steps: int, norm: str = "linf") -> float:

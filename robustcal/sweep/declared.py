@@ -12,7 +12,7 @@ from ..types import Spec, Threat, UserError
 #: What an attack may declare, and the words for it where only some are understood.
 ATTACK_META: dict[str, tuple[str, ...]] = {
     "kind": ("clean", "control", "white-box", "black-box", "transfer"),
-    "returns": ("last", "best", "success-else-clean"),
+    "returns": ("last", "best", "success-else-clean", "success-else-last"),
     "norm": ("linf", "l2", "composite", "l0", "l1"),
     "goal": ("untargeted", "targeted", "confidence-up", "confidence-down", "miscalibration", "random-confidence"),
     **dict.fromkeys(
