@@ -1,17 +1,22 @@
-# make bench: set up and run the main job.  make test: set up and run the tests.  make zoo: train the bundled models again.
+# make bench: set up and run the main job.  make test: set up and run the tests.  make check: types and style.
+# make zoo: train the bundled models again.
 # make lowest: run a part of the tests with the oldest versions that pyproject.toml allows (6 GB, in .venv-lowest).
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    ?= runs/tiny
 
-.PHONY: bench test zoo lowest clean
+.PHONY: bench test check zoo lowest clean
 
 bench: $(VENV)/.installed
 	$(BIN)/robustcal bench --suite tiny --out $(RUN)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/mypy
+	$(BIN)/ruff check
 
 zoo: $(VENV)/.installed
 	$(BIN)/torchrun --nproc_per_node=2 -m robustcal.cli train tiny/clip --seed 0 --out runs/zoo/clip

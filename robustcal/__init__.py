@@ -8,7 +8,7 @@ from typing import Any
 from .registry import register
 from .types import UserError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["UserError", "attack", "bench", "frame", "load_model", "register", "train"]
 
 #: Public names that need torch or pandas are imported when first used: `robustcal --help` stays instant.

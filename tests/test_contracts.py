@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,26 +16,17 @@ from robustcal.types import Dataset
 
 PACKAGE = registry.ROOT
 FAMILIES = ("models", "datasets", "attacks", "objectives", "metrics")
-#: What each room may import from the package, besides itself.
-GROUND = {"types", "noise", "dirichlet", "exact", "cell", "world", "registry", "clip", "records"}
-MAY_IMPORT = {
-    "types": set(),
-    "cell": {"types"},
-    "noise": {"types"},
-    "dirichlet": {"types"},
-    "exact": set(),
-    "world": {"types"},
-    "registry": {"types"},
-    "clip": {"types"},
-    "records": {"types", "cell"},
-    **{family: GROUND for family in FAMILIES},
-    "sweep": GROUND | set(FAMILIES),
-    "check": GROUND | set(FAMILIES),
-    "report": {"types", "cell", "records", "registry", "metrics"},
-    "train": GROUND | set(FAMILIES) | {"check"},
-    "api": GROUND | {"sweep", "report"},
-    "cli": GROUND | set(FAMILIES) | {"sweep", "check", "report", "train", "api"},
-}
+HOUSE = PACKAGE.parent / "docs" / "house.md"
+
+
+def floors():
+    """Room -> floor, from the drawing in docs/house.md, the ground floor being 0."""
+    drawing = re.search(r"```text\n(.*?)```", HOUSE.read_text(), re.DOTALL)[1]
+    rows = [re.split(r" {3,}", line)[0].split() for line in drawing.splitlines()]
+    return {room: floor for floor, rooms in enumerate(reversed(rows)) for room in rooms}
+
+
+FLOORS = floors()
 
 
 def modules():
@@ -61,11 +53,41 @@ def imported_rooms(path):
                     yield alias.name.split(".")[1]
 
 
+def test_the_drawing_shows_every_room_and_no_other():
+    assert set(FLOORS) == {room(path) for path in modules()}
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_flow_one_way(path):
+def test_imports_flow_down(path):
     own = room(path)
-    reached = {name for name in imported_rooms(path) if (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists()}
-    assert reached - {own} <= MAY_IMPORT[own], f"{path} reaches up or sideways"
+    reached = {name for name in imported_rooms(path) if name in FLOORS} - {own}
+    assert not [name for name in reached if FLOORS[name] >= FLOORS[own]], f"{path} reaches up or sideways"
+    if own == "report":
+        assert not reached & (set(FAMILIES) - {"metrics"}) and not reached & {"clip", "dirichlet", "noise", "exact"}
+
+
+def test_no_two_files_import_each_other():
+    """No circle among the imports that run when a module is imported (those inside functions and for types do not)."""
+    names = {".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path for path in modules()}
+    arrows = {}
+    for name, path in names.items():
+        here = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+        arrows[name] = set()
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = here[: len(here) - node.level + 1] + (node.module or "").split(".")
+                inside = {".".join(filter(None, [*base, alias.name])) for alias in node.names} | {".".join(filter(None, base))}
+                arrows[name] |= inside & set(names) - {name}
+    while leaves := [name for name, targets in arrows.items() if not targets & arrows.keys()]:
+        arrows = {name: targets for name, targets in arrows.items() if name not in leaves}
+    assert not arrows, f"a circle among {sorted(arrows)}"
+
+
+def test_nothing_below_the_report_is_an_open_dictionary_by_habit():
+    """`dict[str, Any]` stands only where keys are open: cards, JSON headers, the columns of a record, keyword arguments."""
+    below = [path for path in modules() if room(path) in ("cell", "sweep", "records", "registry")]
+    found = {str(path.relative_to(PACKAGE)): len(re.findall(r"(?:dict|Mapping)\[str, Any\]", path.read_text())) for path in below}
+    assert sum(found.values()) <= 36, {name: count for name, count in found.items() if count}
 
 
 def test_the_import_test_sees_a_wrong_import(tmp_path, monkeypatch):
@@ -100,7 +122,7 @@ def test_embedded_datasets_keep_the_protocol(name):
     batch = dataset.read([3, 0])
     assert batch.ids == (dataset.ids[3], dataset.ids[0])
     assert batch.images.shape == (2, 3, dataset.resolution, dataset.resolution)
-    assert batch.images.dtype == torch.float32 and 0 <= batch.images.min() and batch.images.max() <= 1
+    assert batch.images.dtype == torch.float32 and batch.images.min() >= 0 and batch.images.max() <= 1
     assert np.array_equal(batch.labels.numpy(), np.asarray(dataset.labels)[[3, 0]])
     assert all("{}" in template for template in dataset.templates)
     assert dataset.identity
