@@ -2,6 +2,7 @@
 
     RUN/run.json                         what was asked: commands, versions, device, seeds
     RUN/records/<cell>/cell.json         everything that defines one cell, and how many samples were asked for
+    RUN/records/<cell>/remarks.json      what is worth knowing of its data and its classes, if anything
     RUN/records/<cell>/00000.parquet     one shard: one row per sample
     RUN/records/<cell>/00001-72.parquet  the last one, of 72 samples: replaced when the cell grows
     RUN/claims/<cell>-00000              held while a worker computes that shard, see `claims`
@@ -37,6 +38,7 @@ from .shardfile import TEMPORARY, DamagedShard, write_atomically
 __all__ = ["DamagedShard", "Run", "claim_name", "write_atomically"]
 
 SHARD_NAME = re.compile(r"([0-9]{5,})(?:-([0-9]{1,3}))?\.parquet")
+REMARKS = "remarks.json"
 #: Threads that read the shards of a cell: most of the time is spent outside Python, decompressing.
 READERS = min(8, os.cpu_count() or 1)
 #: Threads that look at footers when a run continues: they wait for the file system, not for a core.
@@ -115,6 +117,20 @@ class Run:
     def forget_failure(self, cell: str) -> None:
         """Let a cell be tried again."""
         (self.path / "failed" / cell).unlink(missing_ok=True)
+
+    def remark(self, cell: str, about: str, lines: Sequence[str]) -> None:
+        """Keep what was noticed `about` a cell's "data" or "classes"; no lines, no remark."""
+        held = self.remarks(cell)
+        if list(lines) != held.get(about, []):
+            write_atomically(self.path / "records" / cell / REMARKS, as_json({**held, about: list(lines)}))
+
+    def remarks(self, cell: str) -> dict[str, list[str]]:
+        """What was noticed about a cell, by what it is about."""
+        path = self.path / "records" / cell / REMARKS
+        with suppress(ValueError):
+            found: dict[str, list[str]] = json.loads(path.read_text()) if path.is_file() else {}
+            return found
+        return {}
 
     # -- shards ------------------------------------------------------------------------------------------------------
     def shard_path(self, cell: str, shard: int, rows: int = SHARD) -> Path:

@@ -152,6 +152,7 @@ def evaluate(
     for source in filter(only, sources):
         groups.setdefault((source.names["model"], source.names["dataset"]), []).append(source)
     cells: list[Measured] = []
+    notes += _remarks(sources)
     for (_, dataset), group in groups.items():
         readers = [Reader(source, common[dataset]) for source in group if dataset in common]
         cells += _group(readers, metrics, resamples, details, shared, notes, wanted)
@@ -172,6 +173,17 @@ def _without_failed(sources: Sequence[Source], notes: list[str]) -> list[Source]
         if rows and not reason:
             kept.append(source)
     return kept
+
+
+def _remarks(sources: Iterable[Source]) -> list[str]:
+    """What was noticed about data sets and about the classes of models on them, a line each."""
+    lines: dict[str, None] = {}
+    for source in sources:
+        remarks, names = source.run.remarks(source.cell.id), source.names
+        lines |= dict.fromkeys(f"data: '{names['dataset']}': {line}" for line in remarks.get("data", ()))
+        place = f"{names['model']} on '{names['dataset']}'"
+        lines |= dict.fromkeys(f"classes: {place}: {line}" for line in remarks.get("classes", ()))
+    return list(lines)
 
 
 def _group(
@@ -220,6 +232,8 @@ def _group(
     found = validity.cross_flags([cell.meta for cell in cells if cell.kind != "worst"], outcomes.__getitem__)
     for cell in cells:
         flags = found[cell.id] if cell.id in found else validity.own_flags(cell.meta)
+        if any(cell.run.remarks(member).get("classes") for member in cell.meta.members or (cell.id,)):
+            flags = [*flags, "classes-alike"]
         cell.flags.update({flag: None for flag in flags if flag not in cell.flags})
     return cells
 

@@ -74,9 +74,12 @@ def take_up(prepared: Prepared, run: Run) -> list[str]:
     """Put the cells into a run and look at what it has of them. Returns a line for everything noticed."""
     plan = prepared.plan
     notes = _other_weights(run, plan.cells)
+    said = {name: tuple(getattr(source.dataset, "notes", ())) for name, source in plan.sources.items()}
+    notes += [f"dataset '{name}': {line}" for name, lines in said.items() for line in lines]
     for cell in plan.cells:
         run.add_cell(cell)
         run.forget_failure(cell.id)
+        run.remark(cell.id, "data", said[cell.dataset])
         notes += run.discard_damaged(cell.id)
     for name, reason in prepared.refused.items():
         run.fail(name, reason)

@@ -153,8 +153,7 @@ class Pool:
                 failed = self.run.failures()
                 self.waiting = {name: todo for name, todo in self.waiting.items() if name not in failed}
             elif task and isinstance(value, Computed):
-                self.run.write_shard(task.cell, task.shard, value.records, value.skipped)
-                yield value.event(self.cells[task.cell], task.shard)
+                yield value.write(self.run, self.cells[task.cell], task.shard)
 
     def _lost(self, task: Task | None, error: Exception) -> Event:
         self.losses += 1

@@ -31,8 +31,12 @@ class Computed(NamedTuple):
     records: dict[str, Any]
     skipped: list[str]  #: ids of samples left out because they do not decode
     seconds: float  #: that it took, models and images already loaded
+    alike: tuple[str, ...] = ()  #: sentences about classes that the text head cannot tell apart
 
-    def event(self, cell: Cell, shard: int) -> ShardDone:
+    def write(self, run: Run, cell: Cell, shard: int) -> ShardDone:
+        """Put it into a run."""
+        run.write_shard(cell.id, shard, self.records, self.skipped)
+        run.remark(cell.id, "classes", self.alike)
         return ShardDone(cell.id, shard, len(self.records["id"]), len(self.skipped), self.seconds)
 
 
@@ -82,11 +86,11 @@ class Worker:
                 with run.claims.renewing(claim_name(cell.id, shard)) as sign_of_life:
                     computed = self.attempt(cell, shard, sign_of_life)
                     if isinstance(computed, Computed):
-                        run.write_shard(cell.id, shard, computed.records, computed.skipped)
+                        done = computed.write(run, cell, shard)
                 if isinstance(computed, CellFailed):
                     yield give_up(self.plan, run, computed)
                     return
-                yield computed.event(cell, shard)
+                yield done
 
     def attempt(self, cell: Cell, shard: int, sign_of_life: Callable[[], None] = lambda: None) -> Computed | CellFailed:
         """`compute`, or why it cannot."""
@@ -121,7 +125,7 @@ class Worker:
         start = time.monotonic()
         with watched(classifier, sign_of_life):
             records = run_shard(cell, images, classifier, attack, batch_size)
-        return Computed(records, skipped, time.monotonic() - start)
+        return Computed(records, skipped, time.monotonic() - start, tuple(getattr(classifier, "alike", ())))
 
     def classifier(self, spec: str, cell: Cell, slot: str = "model") -> torch.nn.Module:
         """The classifier of a model for a cell's classes and prompts; weights and text head are built once."""
