@@ -32,9 +32,11 @@ def tar_bytes(members):
         for name, data in members:
             entry = tarfile.TarInfo(name)
             if isinstance(data, str):
-                entry.type, entry.linkname, data = tarfile.SYMTYPE, data, b""
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
+                entry.type, entry.linkname = tarfile.SYMTYPE, data
+                archive.addfile(entry)
+            else:
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()
 
 

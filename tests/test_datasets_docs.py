@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from robustcal.clip.prompts import sentences
 from robustcal.registry import datasets, load_plugin_file
 from robustcal.types import Dataset
 
@@ -16,14 +17,16 @@ PAGE = (Path(__file__).parents[1] / "docs" / "datasets.md").read_text()
 
 
 def block(language):
-    """The only code block of a language."""
-    (text,) = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.S)
+    """The last code block of a language: of your own source, or your own card."""
+    *_, text = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
     return text
 
 
 @pytest.fixture
 def registry(monkeypatch):
-    """The dataset family, restored after the test."""
+    """The dataset family, restored after the test; what it has is loaded before, or it would be forgotten."""
+    for name in datasets.names():
+        datasets.get(datasets.cards().get(name, {}).get("source", name))
     monkeypatch.setattr(datasets, "_cards", dict(datasets.cards()))
     monkeypatch.setattr(datasets, "plugins", dict(datasets.plugins))
     return datasets
@@ -59,4 +62,6 @@ def test_the_card_of_the_page_loads(tmp_path, registry, monkeypatch):
     (tmp_path / "birds.toml").write_text(block("toml"))
     load_plugin_file(tmp_path / "birds.toml")
     assert list(registry.build("birds").classnames) == ["house sparrow", "robin", "wren"]
-    assert list(registry.build("birds:prompts=latin").classnames)[0] == "passer domesticus"
+    assert registry.build("birds:prompts=latin").classnames[0] == "passer domesticus"
+    described = registry.build("birds:prompts=described")
+    assert sentences(described.classnames, described.templates)[0] == ["a brown bird at a feeder", "a house sparrow"]

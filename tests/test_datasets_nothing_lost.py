@@ -39,7 +39,7 @@ def test_keys_with_dots_are_keys(tmp_path):
 
 def test_a_key_that_comes_twice_is_refused(tmp_path):
     refused(pack(tmp_path / "p", [sample("s0", 0) + sample("s0", 1)]), "0.tar' holds 's0.png' twice")
-    refused(pack(tmp_path / "q", [sample("s0", 0) + [("s0.PNG", picture(3))]]), "holds 's0.PNG' twice")
+    refused(pack(tmp_path / "q", [[*sample("s0", 0), ("s0.PNG", picture(3))]]), "holds 's0.PNG' twice")
 
 
 def test_shards_that_nobody_counts_are_refused(tmp_path):
@@ -74,10 +74,10 @@ def test_members_that_are_no_samples_are_counted(tmp_path):
 
 
 def test_two_images_are_counted_and_two_labels_refused(tmp_path):
-    data = datasets.build(pack(tmp_path / "p", [sample("s0", 0, seed=5) + [("s0.webp", picture(6, "WEBP"))]]))
+    data = datasets.build(pack(tmp_path / "p", [[*sample("s0", 0, seed=5), ("s0.webp", picture(6, "WEBP"))]]))
     assert data.content(0) == picture(5)
     assert data.notes == (f"further images of a sample, of which the first is read: 1, such as {tmp_path}/p/test/0.tar:s0.webp",)
-    refused(pack(tmp_path / "q", [sample("s0", 0) + [("s0.npy", b"")]]), "'s0' of shard .* has two labels, .cls and .npy")
+    refused(pack(tmp_path / "q", [[*sample("s0", 0), ("s0.npy", b"")]]), "'s0' of shard .* has two labels, .cls and .npy")
 
 
 @pytest.mark.parametrize("text", ["\u00b2", "\u0967", "-1", "1.0", "", "9" * 5000])

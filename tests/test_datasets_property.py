@@ -180,8 +180,8 @@ def test_parquet_sets(oddity, parts, which, group):
         top = Path(place) / "d"
         for number, labels in enumerate(parts):
             rows = [(picture(100 * number + 10 * i + label), label) for i, label in enumerate(labels)]
-            names = {"names in another order": ("dog", "cat"), "names in one part only": ()}.get(oddity) if number == which else None
-            names = () if oddity == "no names" else ("cat", "dog") if names is None else names
+            odd = {"names in another order": ("dog", "cat"), "names in one part only": ()} if number == which else {"no names": ()}
+            names = odd.get(oddity, () if oddity == "no names" else ("cat", "dog"))
             part(top / "data" / f"test-{number:05d}-of-{len(parts):05d}.parquet", rows, names, group)
         chosen = top / "data" / f"test-{which:05d}-of-{len(parts):05d}.parquet"
         copy = {"a part twice": f"data/{chosen.stem}-copy.parquet", "another split": "data/train-00000-of-00001.parquet",
@@ -242,7 +242,8 @@ def test_coco_files(oddity, count, draw, unlisted, random):
         expected = np.zeros((count, len(order)))
         for row in content["annotations"]:
             expected[int(row["image_id"]), order.index(int(row["category_id"]))] = 1
-        assert np.array_equal(data.labels, expected) and [i.partition("/")[2] for i in data.ids] == [f"{n}.png" for n in range(count)]
+        assert np.array_equal(data.labels, expected)
+        assert [name.partition("/")[2] for name in data.ids] == [f"{number}.png" for number in range(count)]
         assert len(data) + counted(data) == len(list(top.glob("*.png")))
         for i in range(count):
             assert np.array_equal(data.pixels(i), pixels((top / f"{i}.png").read_bytes()))
