@@ -24,7 +24,7 @@ from robustcal.train import heldout, recipe, schedule
 from robustcal.train import state as trainstate
 from robustcal.train.finetune import FineTuning
 from robustcal.train.inner import InnerAttack
-from robustcal.train.train import train
+from robustcal.train.train import scaled, train
 from robustcal.train.zoo import CLAIMS, clean_accuracy
 from robustcal.types import UserError
 
@@ -95,8 +95,11 @@ def test_every_bundled_recipe_is_valid_and_names_a_known_objective():
     assert {"tecoa", "pmg-aft", "fare", "tga-zsr", "comp-tga", "ucat", "agft", "tiny/clip"} <= set(recipe.names())
     for name in recipe.names():
         settings = recipe.load(name)
-        objectives.spec(settings.objective)
         assert settings.title
+        if isinstance(settings, recipe.FineTune):
+            objectives.arguments(objectives.spec(scaled(settings.objective, 50.0)))
+        if isinstance(settings, recipe.Zoo):
+            assert set(settings.results_only) < set(settings.recipes) <= set(recipe.names())
 
 
 @pytest.mark.parametrize(
@@ -338,7 +341,9 @@ def test_logit_scale_fit_finds_the_scale_that_made_the_labels():
     generator = torch.Generator().manual_seed(0)
     cosines = torch.rand(20_000, 10, generator=generator) * 0.5
     labels = torch.multinomial((12 * cosines).softmax(-1), 1, generator=generator).squeeze(1)
-    assert heldout.fit_scale(cosines, labels) == pytest.approx(12, rel=0.05)
+    halves = [(cosines[:5000], labels[:5000]), (cosines[5000:], labels[5000:])]
+    assert heldout.fit_scale([(cosines, labels)]) == pytest.approx(12, rel=0.05)
+    assert heldout.fit_scale(halves) == heldout.fit_scale([(cosines, labels)])  # sets count by their samples
 
 
 def test_calibration_gap_of_a_hand_made_case():

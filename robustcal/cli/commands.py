@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import registry
 from ..types import UserError
-from .progress import Progress, print_training
+from .progress import Progress
 
 if TYPE_CHECKING:
     from ..sweep.conduct import Failure
@@ -208,12 +208,13 @@ def check(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace) -> int:
     """``robustcal train``."""
     from ..train.train import train as run_training
+    from . import training
 
     for path in options.plugin:
         registry.load_plugin_file(path)
     keys = ("model", "dataset", "objective", "epochs", "steps", "out", "seed", "device", "precision")
     given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
-    path = run_training(options.recipe, **given, progress=print_training)
+    path = run_training(options.recipe, **given, progress=training.print_json if options.log == "json" else training.TrainingProgress())
     use = f"   use it as a model: robustcal bench --models {name}:{path}" if (name := model_name(path)) else ""
     print(f"trained: {path}{use}")
     return 0

@@ -94,5 +94,6 @@ def _train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--seed", type=int)
     train.add_argument("--device", default="auto")
     train.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    train.add_argument("--log", default="text", choices=["text", "json"], help="a bar and tables, or one JSON object per event")
     train.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="an objective or dataset of your own; the file is run")
     train.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")

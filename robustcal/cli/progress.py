@@ -1,21 +1,15 @@
-"""What a long command prints while it works: a bar or plain lines for a sweep, a line per event for a training run."""
+"""What a sweep prints while it works: a bar, or plain lines, with the time left."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .dry_run import hours
 
 if TYPE_CHECKING:
     from ..sweep.events import Event, Planned, ShardDone
-
-
-def print_training(event: Mapping[str, Any]) -> None:
-    """One line for each event of the trainer."""
-    print("  ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in event.items()), flush=True)
 
 
 class Progress:

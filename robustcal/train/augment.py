@@ -21,10 +21,7 @@ def augment(pixels: Tensor, u: np.ndarray, *, pad: int = 0, flip: bool = False, 
         flip: mirror every image whose last number is below one half.
         crop_scale: smallest share of the area that a resized crop keeps (aspect 3/4 to 4/3); 1: none.
     """
-    if crop_scale < 1:
-        images = resized_crop(pixels.float().div_(255), u[:, :4], crop_scale)
-    else:
-        images = pixels
+    images = resized_crop(pixels.float().div_(255), u[:, :4], crop_scale) if crop_scale < 1 else pixels
     if pad:
         images = _shifted(images, (u[:, 4:6] * (2 * pad + 1)).astype(np.int64) - pad)
     if flip:

@@ -32,8 +32,8 @@ class Cached:
 
     def read(self, indices: Sequence[int]) -> Batch:
         """These samples in this order."""
-        rows = np.asarray(indices, dtype=np.int64).reshape(-1)
-        images = self.pixels[torch.from_numpy(rows)].float().div_(255)
+        rows = [int(index) for index in indices]
+        images = self.pixels[rows].float().div_(255)
         return Batch(tuple(self.ids[row] for row in rows), images, torch.from_numpy(self.labels[rows]))
 
 

@@ -43,14 +43,16 @@ class FineTuning:
         for classifier in (student, base):
             compute_in(classifier, compute)
         self.student, self.teacher = student, base
-        self.module, self.trained = _Step(student, base, objective, params), student.visual
+        self.module = _Step(student, base, objective, params)
+        self.trained: nn.Module = student.visual
         self.attack = InnerAttack.read(recipe.eps, recipe.attack_step, recipe.attack_steps)
         self.inner = _inner_loss(objective, params)
         self.train, self.held_out = _positions(dataset, recipe)
         self.total = recipe.steps or round(recipe.epochs * steps_per_epoch(len(self.train), recipe.batch, parts))
 
     def _global(self, step: int, parts: int) -> np.ndarray:
-        return self.train[batch_indices(step, len(self.train), self.recipe.batch, self.recipe.seed, parts)]
+        rows: np.ndarray = self.train[batch_indices(step, len(self.train), self.recipe.batch, self.recipe.seed, parts)]
+        return rows
 
     def read(self, step: int, part: int, parts: int) -> Batch:
         return self.dataset.read(self._global(step, parts)[part::parts].tolist())
@@ -93,6 +95,7 @@ def check_parts(objective: str, parts: Any, count: int) -> dict[str, Tensor]:
     Raises:
         UserError: it is no dictionary of names and tensors of `count` numbers, or is empty.
     """
+    checked: dict[str, Tensor] = parts
     wrong = None
     if not isinstance(parts, dict) or not parts:
         wrong = str(parts) if parts is None or parts == {} else f"a {type(parts).__name__}"
@@ -104,7 +107,7 @@ def check_parts(objective: str, parts: Any, count: int) -> dict[str, Tensor]:
     if wrong:
         wanted = "a dictionary of names and (n,) tensors, one number per image (reduction=\"none\", no mean)"
         raise UserError(f"objective '{objective}' returned {wrong}; it must return {wanted}")
-    return parts
+    return checked
 
 
 def compute_in(classifier: ClipClassifier, dtype: torch.dtype) -> None:
@@ -119,7 +122,8 @@ def compute_in(classifier: ClipClassifier, dtype: torch.dtype) -> None:
 
         return call
 
-    classifier.embed, classifier.tokens = rounded(classifier.embed), rounded(classifier.tokens)
+    for name in ("embed", "tokens"):
+        setattr(classifier, name, rounded(getattr(classifier, name)))
 
 
 def _inner_loss(objective: Plugin, params: dict[str, Any]) -> Callable[..., Callable[[Tensor], Tensor]]:

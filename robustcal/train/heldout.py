@@ -27,7 +27,7 @@ def measure(
         seen = {"clean": images}
         if attack.steps:
             noise = Noise(seed, [f"held-out/{sample}" for sample in part.ids], device)
-            loss = lambda x: F.cross_entropy(classifier(x), labels, reduction="none")  # noqa: B023, E731  (used at once)
+            loss = lambda x: F.cross_entropy(classifier(x), labels, reduction="none")  # noqa: E731  (used at once)
             seen["robust"] = attack(loss, images, noise)
         for name, pixels in seen.items():
             with torch.no_grad():

@@ -51,7 +51,8 @@ class Meter:
 
     def _clear(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.samples, self.norms, self.steps, self.since = 0, 0.0, 0, time.monotonic()
+        self.samples, self.steps, self.since = 0, 0, time.monotonic()
+        self.norms: Tensor | float = 0.0
 
     def add(self, parts: dict[str, Tensor], norm: Tensor, size: int) -> None:
         """Count one step: this process's summed parts, the gradient norm, the global batch size."""

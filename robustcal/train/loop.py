@@ -42,7 +42,7 @@ class Task(Protocol):
     def global_batch(self, step: int, parts: int) -> int:
         """Samples in the global batch of one step."""
 
-    def inputs(self, batch: Any, step: int) -> tuple:
+    def inputs(self, batch: Any, step: int) -> tuple[Any, ...]:
         """The arguments of `module` for a batch read: moved to the device, attacked."""
 
     def evaluate(self) -> dict[str, float]:
@@ -70,17 +70,19 @@ class Loop:
         self.optimizer = make_optimizer(recipe, self.parameters)
         start = task.trained.state_dict() if recipe.ema else {}
         self.average = {key: value.detach().clone() for key, value in start.items()}
-        self.step, self.first_losses, self.measured = 0, [], {}
+        self.step = 0
+        self.first_losses: list[float] = []
+        self.measured: dict[str, float] = {}
         self.staged: Path | None = None  # a checkpoint that counts once the loss of its weights is known to be good
 
     @property
     def main(self) -> bool:
-        return self.accelerator.is_main_process
+        return bool(self.accelerator.is_main_process)
 
     @property
     def parts(self) -> int:
         """Into how many parts a global batch is cut."""
-        return self.recipe.accumulate * self.accelerator.num_processes
+        return int(self.recipe.accumulate * self.accelerator.num_processes)
 
     def fit(self) -> dict[str, float]:
         """Train to the end and return the last measurements.
@@ -167,7 +169,7 @@ class Loop:
         workers = min(self.recipe.workers, cores // world - 1)
         return iter(torch.utils.data.DataLoader(stream, batch_size=None, sampler=places, num_workers=max(workers, 0)))
 
-    def _differentiate(self, module: nn.Module, batches: Iterator[Any], size: int) -> tuple[dict, Tensor]:
+    def _differentiate(self, module: Any, batches: Iterator[Any], size: int) -> tuple[dict[str, Tensor], Tensor]:
         """Loss and gradient of a step's batch: the summed loss parts of this process, and the gradient norm.
 
         Raises:
@@ -211,7 +213,8 @@ class Loop:
                 if self.average:
                     self.task.trained.load_state_dict(self.average)
                 self.measured = self.task.evaluate()
-            log.add({"step": self.step, **{f"held_out_{key}": value for key, value in self.measured.items()}})
+            if log:
+                log.add({"step": self.step, **{f"held_out_{key}": value for key, value in self.measured.items()}})
             self.progress({"kind": "evaluation", "step": self.step, **self.measured})
         self.accelerator.wait_for_everyone()
 
@@ -223,7 +226,7 @@ class Loop:
         self.task.trained.load_state_dict(weights)
 
 
-class _Stream(torch.utils.data.Dataset):
+class _Stream(torch.utils.data.Dataset[Any]):
     """A task's batches by position, so that loader workers can read ahead."""
 
     def __init__(self, task: Task, accumulate: int, rank: int, world: int):

@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..clip.classifier import ClipModel
-from ..models.blueprint import OPENAI_MEAN, OPENAI_STD, make_module, save_local_dir
+from ..clip.prompts import tokens_of
+from ..models.blueprint import OPENAI_MEAN, OPENAI_STD, make_module
+from ..models.folder import save_local_dir
 from ..models.tiny_tokenizer import MERGES, learn_merges, tiny_tokenizer, write_merges
 from ..types import UserError
 from .heldout import fit_scale, measure
@@ -47,14 +49,14 @@ def model_config(recipe: Pretrain, vocabulary: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_towers(recipe: Pretrain, vocabulary: int) -> tuple[nn.Module, dict[str, Any]]:
+def make_towers(recipe: Pretrain, vocabulary: int) -> tuple[Any, dict[str, Any]]:
     """Randomly initialised towers and their config; both are tried out on one sample.
 
     Raises:
         UserError: if open_clip cannot build or run this shape.
     """
     config = model_config(recipe, vocabulary)
-    clip = make_module(config, recipe.name)
+    clip: Any = make_module(config, recipe.name)  # open_clip's CLIP: encode_image, encode_text, logit_scale
     keys = ("image_size", "width", "layers", "embed", "text_width", "text_layers", "context")
     try:
         with torch.no_grad():
@@ -93,7 +95,7 @@ class Pretraining:
         self.tokenizer = tiny_tokenizer(self.vocabulary, context_length=recipe.context)
         clip, self.config = make_towers(recipe, self.tokenizer.vocab_size)
         clip = clip.to(device).to(memory_format=torch.channels_last)
-        self.trained: Any = clip.train()  # open_clip's CLIP: encode_image, encode_text, logit_scale
+        self.trained: Any = clip.train()
         self.module = _Step(clip, recipe.contrastive, recipe.classes)
         self.families = {name: prompts for source in self.sources for name, prompts in source.prompts.items()}
         self.prompts = {name: self._prompt_tokens(prompts) for name, prompts in self.families.items()}
@@ -102,7 +104,7 @@ class Pretraining:
     def _prompt_tokens(self, prompts: Any) -> list[Tensor]:
         """Tokens of all classes, for each template."""
         return [
-            self.tokenizer([text.format(name) for name in prompts.classnames]).to(self.device)
+            tokens_of(self.tokenizer, [text.format(name) for name in prompts.classnames], self.recipe.name).to(self.device)
             for text in prompts.templates
         ]
 
@@ -223,7 +225,7 @@ class _Step(nn.Module):
         unique, which = torch.unique(
             torch.cat([*captions, *(texts for texts, _ in families.values())]), dim=0, return_inverse=True
         )  # a caption that is also a prompt is encoded once
-        text = list(F.normalize(self.clip.encode_text(unique), dim=-1)[which].split_with_sizes(lengths))
+        text = list(F.normalize(encode_text(self.clip, unique), dim=-1)[which].split_with_sizes(lengths))
         parts = {}
         if self.contrastive:
             parts["contrastive"] = self.contrastive * contrastive(image, text.pop(0), tokens, scale)
@@ -235,6 +237,18 @@ class _Step(nn.Module):
             known = torch.stack([labels >= 0 for _, labels in families.values()]).sum(0).clamp(min=1)
             parts["classes"] = self.classes * torch.stack(terms).sum(0) / known
         return parts
+
+
+def encode_text(clip: Any, tokens: Tensor) -> Tensor:
+    """As open_clip's `clip.encode_text`, without the columns that are padding in all rows: (n, D).
+
+    Attention is causal and the embedding is read at the end token, so that what stands behind it changes nothing.
+    """
+    length = int((tokens != 0).any(0).sum())
+    x = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
+    x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
+    found: Tensor = x[torch.arange(len(x), device=x.device), tokens.argmax(-1)] @ clip.text_projection
+    return found
 
 
 def contrastive(image: Tensor, text: Tensor, tokens: Tensor, scale: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ CHOICES = {"optimizer": ("sgd", "adamw"), "precision": ("auto", "fp32", "bf16")}
 RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     "1 or more": (lambda value: value >= 1, (
         "batch", "accumulate", "log_every", "save_every", "image_size", "width", "layers", "embed", "text_width",
-        "text_layers", "context",
+        "text_layers",
     )),
+    "3 or more": (lambda value: value >= 3, ("context",)),
     "0 or more": (lambda value: value >= 0, (
         "seed", "steps", "limit", "held_out", "workers", "lr", "weight_decay", "warmup", "clip_norm", "attack_steps",
         "eval_steps", "eval_every", "ramp", "classes", "contrastive", "calibrate", "pad", "vocabulary",

@@ -46,7 +46,8 @@ def balanced_order(labels: np.ndarray, seed: int) -> np.ndarray:
     order = np.random.Generator(np.random.Philox(key=[seed, 2**32])).permutation(len(labels))
     if labels.ndim > 1:
         return order
-    rank, seen = np.empty(len(labels), dtype=np.int64), {}
+    rank = np.empty(len(labels), dtype=np.int64)
+    seen: dict[int, int] = {}
     for position, label in zip(order, labels[order].tolist()):
         rank[position] = seen.get(label, 0)
         seen[label] = rank[position] + 1

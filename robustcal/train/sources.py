@@ -57,9 +57,12 @@ class Source(Protocol):
     name: str
     size: int  #: samples in one pass; 0: endless
     prompts: Mapping[str, Prompts]
-    dataset: Dataset  #: labelled samples, for measurements
     held_out: np.ndarray  #: positions in `dataset` that are measured on, and never trained on
     calibration: np.ndarray  #: positions on which the logit scale is fitted, and never trained on
+
+    @property
+    def dataset(self) -> Dataset:
+        """Samples for measurements; `held_out` and `calibration` are positions in it."""
 
     def read(self, numbers: np.ndarray, u: np.ndarray, progress: float) -> Captioned:
         """Samples by number. `u`: (n, NUMBERS) uniform numbers that decide; `progress`: share of the run, in [0, 1]."""

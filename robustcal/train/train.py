@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +24,13 @@ from .finetune import FineTuning, prompts
 from .log import plot
 from .loop import Loop, Progress
 from .pretrain import Pretraining
-from .recipe import FineTune, Pretrain, Recipe, Zoo
+from .recipe import Pretrain, Recipe, Zoo
 from .state import checkpoints, sha256, write_json, write_tensors
 from .zoo import bundle
+
+#: Published tau of the Dirichlet evidence times CLIP's logit scale.
+PUBLISHED_PRODUCT = 0.07 * 100
+SCALED = re.compile(r":tau=scaled(?=:|$)")
 
 
 def train(
@@ -59,7 +64,7 @@ def train(
         raise UserError(f"steps is {steps}; it must be 1 or more, or left out for the length of the recipe")
     settings = recipes.load(recipe)
     if not isinstance(settings, Zoo):
-        settings = recipes.load(recipe, **given, **_data(settings, dataset), **overrides)
+        settings = recipes.load(recipe, **{**given, **_data(settings, dataset), **overrides})
     number = (seed or 0) if isinstance(settings, Zoo) else settings.seed
     run = Path(out) if out else Path("runs") / f"{settings.name.replace('/', '-')}-seed-{number}"
     if (run / "run.json").exists():
@@ -97,21 +102,22 @@ def _run(settings: Recipe, run: Path, accelerator: Accelerator, compute: torch.d
 
 def _zoo(settings: Zoo, run: Path, report: Progress, shared: dict[str, Any]) -> Path:
     """Run the recipes one after another, fine-tunes from the base trained first, and bundle the results."""
-    base, towers = "", {}
+    base = Path()
+    towers: dict[str, Path] = {}
     for name in settings.recipes:
         report({"kind": "recipe", "name": name})
         task = recipes.load(name).task
         if task == "zoo":
             raise UserError(f"recipe '{settings.name}' lists '{name}', itself a list of recipes; name those")
         is_base = task == "pretrain"
-        model = None if is_base else f"clip:{base}"
+        model = f"clip:{base}" if base != Path() and not is_base else None
         path = train(name, model=model, out=run / Path(name).name, progress=report, **shared)
         if is_base:
             base = path
         elif name not in settings.results_only:
             towers[Path(name).name] = path
-    if int(os.environ.get("RANK", 0)) == 0:
-        bundle(Path(base), towers, run / "bundle")
+    if int(os.environ.get("RANK", "0")) == 0:
+        bundle(base, towers, run / "bundle")
         report({"kind": "bundle", "path": str(run / "bundle")})
     return run
 
@@ -172,16 +178,24 @@ def _task(settings: Recipe, accelerator: Accelerator, compute: torch.dtype, run:
         with torch.random.fork_rng(devices=[]):  # the initial weights are all that is drawn from a global generator
             torch.manual_seed(settings.seed)
             return Pretraining(settings, accelerator.device, run)
-    objective, params = _objective(settings.objective)
+    if not SCALED.search(settings.objective):
+        _objective(settings.objective)  # a mistake in it is told before data and weights are read
     source = datasets.build(settings.dataset)
     base = models.build(settings.model)
     if not isinstance(base, ClipModel):
         raise UserError(f"model '{settings.model}' cannot be trained; fine-tuning needs a CLIP model, and nothing around it")
-    base.clip.to(accelerator.device, memory_format=torch.channels_last)
+    clip: Any = base.clip
+    objective, params = _objective(scaled(settings.objective, float(clip.logit_scale.exp())))
+    clip.to(accelerator.device, memory_format=torch.channels_last)
     classifier = base.classifier(source.classnames, prompts(source, settings))
     if "negative_template" in objective.meta:
         classifier.negative_head = base.text_head(source.classnames, [objective.meta["negative_template"]])
     return FineTuning(settings, classifier, source, objective, params, parts=parts, compute=compute)
+
+
+def scaled(objective: str, logit_scale: float) -> str:
+    """The objective spec with ``tau=scaled`` made a number: the published tau x logit scale, 0.07 x 100, over the base's."""
+    return SCALED.sub(f":tau={PUBLISHED_PRODUCT / logit_scale:.4g}", objective)
 
 
 def _objective(text: str) -> tuple[Plugin, dict[str, Any]]:
@@ -196,7 +210,7 @@ def _objective(text: str) -> tuple[Plugin, dict[str, Any]]:
 
 
 def _finish(
-    task: FineTuning | Pretraining, settings: Recipe, run: Path, measured: dict, compute: torch.dtype, processes: int
+    task: FineTuning | Pretraining, settings: Recipe, run: Path, measured: dict[str, float], compute: torch.dtype, processes: int
 ) -> None:  # fmt: skip
     """Export the trained weights beside a card that says how they came to be."""
     if isinstance(task, Pretraining):

@@ -12,7 +12,8 @@ import torch
 
 from ..check.fingerprint import as_toml, fingerprint
 from ..clip import weights
-from ..models import blueprint
+from ..models import folder as model_folder
+from ..models.tokens import VOCABULARY
 from ..registry import datasets, models
 from ..types import UserError
 
@@ -34,10 +35,10 @@ def bundle(base: Path, towers: Mapping[str, Path], out: Path) -> None:
     folder, cards = out / "weights", out / "cards"
     cards.mkdir(parents=True, exist_ok=True)
     folder.mkdir(exist_ok=True)
-    for name in (blueprint.CONFIG, blueprint.WEIGHTS, blueprint.VOCABULARY):
+    for name in (model_folder.CONFIG, model_folder.WEIGHTS, VOCABULARY):
         shutil.copyfile(base / name, folder / name)
     for name, card in facts.items():
-        file, spec = folder / blueprint.WEIGHTS, f"open-clip:local-dir:{folder}"
+        file, spec = folder / model_folder.WEIGHTS, f"open-clip:local-dir:{folder}"
         if name != "clip":
             file, spec = folder / f"{name}.safetensors", f"checkpoint:{folder / name}.safetensors:base={spec}"
             weights.save_state_dict(weights.load_state_dict(towers[name] / "model.safetensors"), file, torch.float16)
@@ -76,6 +77,7 @@ def card_text(card: Mapping[str, Any], file: str, digest: str, claims: Mapping[s
 
 def _facts(run: Path) -> dict[str, Any]:
     try:
-        return json.loads((run / "card.json").read_text())
+        found: dict[str, Any] = json.loads((run / "card.json").read_text())
     except FileNotFoundError:
         raise UserError(f"'{run}' is no finished training run: it has no card.json") from None
+    return found

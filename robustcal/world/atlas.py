@@ -58,8 +58,8 @@ def build(path: Path = PATH) -> None:
     rows = -(-len(tiles) // COLUMNS)
     sheet = np.zeros((rows * COLUMNS, TILE, TILE), np.uint8)
     sheet[: len(tiles)] = tiles
-    sheet = sheet.reshape(rows, COLUMNS, TILE, TILE).transpose(0, 2, 1, 3).reshape(rows * TILE, COLUMNS * TILE)
-    Image.fromarray(sheet).save(path, optimize=True)
+    picture = sheet.reshape(rows, COLUMNS, TILE, TILE).transpose(0, 2, 1, 3).reshape(rows * TILE, COLUMNS * TILE)
+    Image.fromarray(picture).save(path, optimize=True)
 
 
 def _grid() -> tuple[np.ndarray, np.ndarray]:
@@ -76,4 +76,5 @@ def _distances(mask: np.ndarray) -> np.ndarray:
     signed = (distance_transform_edt(mask) - distance_transform_edt(~mask)) * unit
     step = _FINE // TILE
     signed = signed.reshape(TILE, step, TILE, step).mean(axis=(1, 3))
-    return np.round(np.clip(signed / REACH, -1, 1) * 127 + 128).astype(np.uint8)
+    found: np.ndarray = np.round(np.clip(signed / REACH, -1, 1) * 127 + 128).astype(np.uint8)
+    return found

@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -169,7 +170,7 @@ class FamilyPrompts:
 class CaptionStream:
     """The captioned samples as a source of pre-training."""
 
-    prompts = {name: FamilyPrompts(*FAMILIES[name], *VISITS[name]) for name in FAMILIES}
+    prompts: ClassVar[dict[str, FamilyPrompts]] = {name: FamilyPrompts(*FAMILIES[name], *VISITS[name]) for name in FAMILIES}
 
     def read(self, indices: Sequence[int], *, split: str = "train", seed: int = 0, difficulty: float = 1.0) -> CaptionBatch:
         """See `caption_batch`."""

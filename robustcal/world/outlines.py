@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 
 Grid = tuple[np.ndarray, np.ndarray]
@@ -12,7 +15,7 @@ def shape(name: str, grid: Grid) -> np.ndarray:
     x, y = grid
     radius = np.hypot(x, y)
     angle = np.arctan2(x, -y)  # zero at the top
-    simple = {
+    simple: dict[str, Callable[[], np.ndarray]] = {
         "circle": lambda: radius < 0.95,
         "square": lambda: np.maximum(abs(x), abs(y)) < 0.85,
         "cross": lambda: (np.minimum(abs(x), abs(y)) < 0.3) & (np.maximum(abs(x), abs(y)) < 1),
@@ -35,7 +38,7 @@ def _regular(corners: int, inner: float | None = None, size: float = 1.0) -> lis
     return [(r * np.sin(a), -r * np.cos(a)) for r, a in zip(radii, angles)]
 
 
-_CORNERS = {
+_CORNERS: dict[str, list[tuple[float, float]]] = {
     "triangle": [(0, -0.95), (1, 0.8), (-1, 0.8)],
     "star": _regular(5, inner=0.42, size=1.05),
     "pentagon": _regular(5),
@@ -46,7 +49,8 @@ _CORNERS = {
 
 
 def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (x * x + y * y - 0.82) ** 3 - 1.6 * x * x * y**3 < 0
+    found: np.ndarray = (x * x + y * y - 0.82) ** 3 - 1.6 * x * x * y**3 < 0
+    return found
 
 
 def _polygon(corners: list[tuple[float, float]], grid: Grid) -> np.ndarray:
@@ -69,12 +73,13 @@ def glyph(text: str, font: str, grid: Grid) -> np.ndarray:
     path = f"{matplotlib.get_data_path()}/fonts/ttf/{font}.ttf"
     picture = Image.new("L", (1200, 1200))
     ImageDraw.Draw(picture).text((600, 600), text, fill=255, font=ImageFont.truetype(path, 640), anchor="mm")
-    left, top, right, bottom = picture.getbbox()
+    left, top, right, bottom = picture.getbbox() or (0, 0, 1, 1)  # None for an empty picture
     half = max(right - left, bottom - top) / 2
     pixels = np.asarray(picture) > 127
     columns = np.clip(np.round((left + right) / 2 + grid[0] * half), 0, 1199).astype(int)
     rows = np.clip(np.round((top + bottom) / 2 + grid[1] * half), 0, 1199).astype(int)
-    return pixels[rows, columns]
+    found: np.ndarray = pixels[rows, columns]
+    return found
 
 
 def hand_digit(value: int, hand: int, grid: Grid) -> np.ndarray:
@@ -83,7 +88,7 @@ def hand_digit(value: int, hand: int, grid: Grid) -> np.ndarray:
     distance = np.full(x.shape, np.inf)
     for stroke in _STROKES[value][hand]:
         points = _smooth(np.array(stroke, float))
-        for (x0, y0), (x1, y1) in zip(points[:-1], points[1:]):
+        for (x0, y0), (x1, y1) in itertools.pairwise(points):
             dx, dy = x1 - x0, y1 - y0
             along = np.clip(((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
             distance = np.minimum(distance, np.hypot(x - x0 - along * dx, y - y0 - along * dy))
@@ -103,7 +108,7 @@ def _smooth(points: np.ndarray, steps: int = 8) -> np.ndarray:
         0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
         for a, b, c, d in zip(p[:-3], p[1:-2], p[2:-1], p[3:])
     ]
-    return np.vstack(curve + [points[-1:]])
+    return np.vstack([*curve, points[-1:]])
 
 
 def _circle(cx: float, cy: float, rx: float, ry: float, start: float = 0.0) -> list[tuple[float, float]]:

@@ -19,7 +19,8 @@ def mix(x: np.ndarray) -> np.ndarray:
     """The splitmix64 finaliser, a bijection of 64-bit words: uint64 array -> uint64 array of the same shape."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    found: np.ndarray = x ^ (x >> np.uint64(31))
+    return found
 
 
 def sample_keys(stream: str, indices: np.ndarray) -> np.ndarray:

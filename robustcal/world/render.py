@@ -123,7 +123,8 @@ def _backdrop(u: _Draws, ground: np.ndarray, x: np.ndarray, y: np.ndarray, diffi
     image = ground[:, :, None, None] + shade[:, None]
     for _ in range(2):
         _blob(u, image, x, y, alpha=_f(0.75 * difficulty), largest=0.42)
-    return image
+    found: np.ndarray = image
+    return found
 
 
 def _blob(u: _Draws, image: np.ndarray, x: np.ndarray, y: np.ndarray, alpha: np.float32, largest: float) -> None:
@@ -139,7 +140,9 @@ def _blob(u: _Draws, image: np.ndarray, x: np.ndarray, y: np.ndarray, alpha: np.
         image[rows, channel] = layer + cover * (color[rows, channel, None, None] - layer)
 
 
-def _object_frame(u: _Draws, size: np.ndarray, x: np.ndarray, y: np.ndarray, difficulty: float):
+def _object_frame(
+    u: _Draws, size: np.ndarray, x: np.ndarray, y: np.ndarray, difficulty: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coordinates in the outline's own frame, (n, 32, 32) twice, and its half size in pixels, (n, 1, 1).
 
     Half sizes: small 0.36-0.48 of half the image, medium 0.52-0.64, large 0.68-0.84.
@@ -173,7 +176,8 @@ def _distance(tile: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndar
     a, c = field[corner], field[corner + np.int32(TILE)]
     upper = a + column * (field[corner + np.int32(1)] - a)
     lower = c + column * (field[corner + np.int32(TILE + 1)] - c)
-    return upper + row * (lower - upper)
+    found: np.ndarray = upper + row * (lower - upper)
+    return found
 
 
 def _camera(u: _Draws, image: np.ndarray, keys: np.ndarray, difficulty: float) -> np.ndarray:
@@ -187,7 +191,8 @@ def _camera(u: _Draws, image: np.ndarray, keys: np.ndarray, difficulty: float) -
     image[rows] = sharp + blur[rows, None, None, None] * (_smooth(sharp) - sharp)
     sigma = (u.span(1, 0.0, 0.055, difficulty))[:, :, None, None]
     image += sigma * gaussians(mix(keys ^ _NOISE), image[0].size).reshape(image.shape)
-    return (np.clip(image, 0, 1) * _f(255) + _f(0.5)).astype(np.uint8)
+    found: np.ndarray = (np.clip(image, 0, 1) * _f(255) + _f(0.5)).astype(np.uint8)
+    return found
 
 
 def _smooth(image: np.ndarray) -> np.ndarray:
@@ -197,4 +202,5 @@ def _smooth(image: np.ndarray) -> np.ndarray:
     tall = [wide[:, :, i : i + n] for i in range(5)]
     wide = tall[2] * _f(0.375) + (tall[1] + tall[3]) * _f(0.25) + (tall[0] + tall[4]) * _f(0.0625)
     taps = [wide[:, :, :, i : i + n] for i in range(5)]
-    return taps[2] * _f(0.375) + (taps[1] + taps[3]) * _f(0.25) + (taps[0] + taps[4]) * _f(0.0625)
+    found: np.ndarray = taps[2] * _f(0.375) + (taps[1] + taps[3]) * _f(0.25) + (taps[0] + taps[4]) * _f(0.0625)
+    return found

@@ -47,7 +47,10 @@ def pattern_share(
     return out
 
 
-def ramp(value: np.ndarray, threshold: np.float32, slope: np.ndarray | np.float32 = _f(1)) -> np.ndarray:
+_ONE = _f(1)
+
+
+def ramp(value: np.ndarray, threshold: np.float32, slope: np.ndarray | np.float32 = _ONE) -> np.ndarray:
     """An anti-aliased step: 0.5 where `value` is `threshold`, rising by `slope` per unit, within [0, 1]."""
     value = (value - threshold) * slope
     value += _f(0.5)
@@ -56,7 +59,8 @@ def ramp(value: np.ndarray, threshold: np.float32, slope: np.ndarray | np.float3
 
 def _wave(s: np.ndarray) -> np.ndarray:
     """Triangle wave of period 1: 0 at the integers, 0.5 half-way."""
-    return _f(0.5) - abs(s - np.floor(s) - _f(0.5))
+    found: np.ndarray = _f(0.5) - abs(s - np.floor(s) - _f(0.5))
+    return found
 
 
 def _stripes(s: np.ndarray, t: np.ndarray, slant: np.ndarray, edge: np.ndarray) -> np.ndarray:
@@ -72,10 +76,12 @@ def _dots(s: np.ndarray, t: np.ndarray, slant: np.ndarray, edge: np.ndarray) -> 
 def _checks(s: np.ndarray, t: np.ndarray, slant: np.ndarray, edge: np.ndarray) -> np.ndarray:
     a = np.clip((_wave(s * _f(0.7)) - _f(0.25)) * edge * _f(2), -1, 1)
     b = np.clip((_wave(t * _f(0.7)) - _f(0.25)) * edge * _f(2), -1, 1)
-    return a * b * _f(0.5) + _f(0.5)
+    found: np.ndarray = a * b * _f(0.5) + _f(0.5)
+    return found
 
 
 def _shading(across: np.ndarray, down: np.ndarray, slant: np.ndarray) -> np.ndarray:
     """From one corner of the outline to the opposite one."""
     sign = np.where(slant > 0, _f(0.45), _f(-0.45))[:, :, None, None]
-    return np.clip(_f(0.42) + sign[:, 0] * across + sign[:, 1] * down, 0, _f(0.95))
+    found: np.ndarray = np.clip(_f(0.42) + sign[:, 0] * across + sign[:, 1] * down, 0, _f(0.95))
+    return found
