@@ -9,6 +9,7 @@ types). On devices without float64 (mps) the arithmetic runs on the CPU.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,16 +69,17 @@ def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
     in which nothing large cancels: the first term is all of it for large concentrations, the rest is O(C).
     """
-    return _Divergence.apply(log_p, log_q)
+    divergence: Tensor = _Divergence.apply(log_p, log_q)
+    return divergence
 
 
 class _Divergence(torch.autograd.Function):
     """The divergence with its gradient written out; autograd through the branches below would lose accuracy."""
 
     @staticmethod
-    def forward(ctx, log_p: Tensor, log_q: Tensor) -> Tensor:
+    def forward(ctx: Any, log_p: Tensor, log_q: Tensor) -> Tensor:
         ctx.save_for_backward(log_p, log_q)
-        log_a, log_b = torch.broadcast_tensors(_double(log_p), _double(log_q))
+        log_a, log_b = _broadcast(_double(log_p), _double(log_q))
         d, d0, u = _log_ratios(log_a, log_b)
         p, q = log_a.softmax(-1), log_b.softmax(-1)
         near = u.clamp(-1, 1)
@@ -89,9 +91,9 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         log_p, log_q = ctx.saved_tensors
-        log_a, log_b = torch.broadcast_tensors(_double(log_p), _double(log_q))
+        log_a, log_b = _broadcast(_double(log_p), _double(log_q))
         d, d0, u = _log_ratios(log_a, log_b)
         p, q = log_a.softmax(-1), log_b.softmax(-1)
         a, b, every = _with_total(log_a).exp(), _with_total(log_b).exp(), torch.cat([d, d0], -1)
@@ -229,5 +231,11 @@ def _at_least_float(x: Tensor) -> Tensor:
 
 def _like(x: Tensor, like: Tensor | torch.dtype, device: torch.device | None = None) -> Tensor:
     """`x` in the type (float32 at least) and on the device of `like`."""
-    dtype = like if isinstance(like, torch.dtype) else like.dtype
-    return x.to(device or like.device, torch.promote_types(dtype, torch.float32))
+    if isinstance(like, torch.dtype):
+        return x.to(device or x.device, torch.promote_types(like, torch.float32))
+    return x.to(device or like.device, torch.promote_types(like.dtype, torch.float32))
+
+
+def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    found: tuple[Tensor, ...] = torch.broadcast_tensors(*tensors)  # type: ignore[no-untyped-call]  # as torch declares it
+    return found

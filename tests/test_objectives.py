@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 from small_classifier import F64, GRID, SIDE, N, make_case, run
+from tiny_clip import write_model
+
+from robustcal.registry import models, objectives
 
 torch.set_num_threads(1)
 #: lambda of UCAT: exp(softplus(z)) = exp(ln(1 + e^z)) = 1 + e^z.
@@ -191,6 +194,26 @@ def test_attention_objectives(case, name, distance, normalise, side):
             "attention_constrain": constrain * measure(full_map(student, clean), original),
         },
     )
+
+
+@pytest.mark.parametrize("name", ["tga-zsr", "comp-tga"])
+@pytest.mark.parametrize("distance", ["l2", "l1"])
+def test_identical_student_and_teacher_have_no_attention_gradient(tmp_path, name, distance):
+    """The first training step: both attend by one path, so that a norm that is not squared sees 0 and not rounding."""
+    model = models.build(f"open-clip:local-dir:{write_model(tmp_path / 'vit', tower='vit')}")
+    teacher = model.classifier(["red circle", "blue square", "green star"], ["a photo of a {}"])
+    teacher.negative_head = teacher.head.roll(1, 0)
+    student = teacher.replica().requires_grad_(True)
+    clean, labels = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
+    inference = torch.backends.mha.get_fastpath_enabled()
+    parts = objectives.get(name).make(student, teacher, clean, clean, labels, distance=distance)
+    assert torch.backends.mha.get_fastpath_enabled() == inference
+    for part in ("attention_refine", "attention_constrain"):
+        assert (parts[part] == 0).all()
+        slopes = torch.autograd.grad(parts[part].sum(), student.visual.parameters(), retain_graph=True, allow_unused=True)
+        assert all((slope == 0).all() for slope in slopes if slope is not None)
+    other = objectives.get(name).make(student, teacher, clean, clean.roll(1, 0), labels, distance=distance)
+    assert (other["attention_refine"] > 0).all()
 
 
 @pytest.mark.parametrize("spec,scale,teacher_scale", [("agft", 180, 72), ("agft:scale=50:ratio=2", 50, 100)])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ def autoattack(
     seed, count = draw_seed(noise), classifier.num_classes
     with borrowed_state(seed), kept_trace(), torch.enable_grad():
         adversary = build(classifier, threat.eps, norm, version, seed, images.device, steps, queries)
-        found, _ = adversary.run_standard_evaluation(images.detach().clone(), labels, batch_size=len(images))
+        found: Tensor = adversary.run_standard_evaluation(images.detach().clone(), labels, batch_size=len(images))[0]
     if count == 2 and version in ("standard", "plus"):
         found = _logit_difference(classifier, images, found, labels, threat, noise, steps, norm)
     return found.detach()
@@ -73,7 +74,7 @@ def autoattack(
 def build(
     classifier: Classifier, eps: float, norm: str, version: str, seed: int, device: torch.device, steps: int = 100,
     queries: int = 5000,
-):  # fmt: skip
+) -> Any:  # fmt: skip
     """The library's own object with its attack list fitted to the number of classes."""
     try:
         from pyautoattack import AutoAttack
@@ -106,14 +107,14 @@ def attack_list(version: str, classes: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chosen))
 
 
-class kept_trace:
+@contextmanager
+def kept_trace() -> Iterator[None]:
     """The library's check for dynamic defences switches the trace function off; this puts it back."""
-
-    def __enter__(self) -> None:
-        self.before = sys.gettrace()
-
-    def __exit__(self, *error) -> None:
-        sys.settrace(self.before)
+    before = sys.gettrace()
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def _logit_difference(

@@ -11,7 +11,8 @@ from ..types import Threat, UserError
 
 def norms(images: Tensor) -> Tensor:
     """Euclidean norm of each image, shaped (N, 1, 1, 1) to multiply with."""
-    return images.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    length: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
+    return length.view(-1, 1, 1, 1)
 
 
 class LinfBall:
@@ -69,7 +70,7 @@ class L2Ball:
         return self.project(images + size * gradient / norms(gradient).clamp(min=1e-12))
 
 
-BALLS = {"linf": LinfBall, "l2": L2Ball}
+BALLS: dict[str, type[LinfBall] | type[L2Ball]] = {"linf": LinfBall, "l2": L2Ball}
 
 
 def make_ball(clean: Tensor, threat: Threat, norm: str) -> LinfBall | L2Ball:

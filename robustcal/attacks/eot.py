@@ -52,7 +52,6 @@ class Draws(nn.Module):
     def __init__(self, classifier: Classifier, count: int):
         super().__init__()
         self.classifier, self.count = classifier, count
-        self.num_classes = classifier.num_classes
 
     def forward(self, images: Tensor) -> Tensor:
         parts = []

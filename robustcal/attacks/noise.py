@@ -8,9 +8,9 @@ from torch import Tensor
 from ..noise import Noise
 from ..registry import register
 from ..types import Classifier, Threat
-from .balls import keep_better, make_ball
+from .balls import make_ball
 from .losses import cross_entropy
-from .pgd import check_choice, check_positive
+from .pgd import best_of, check_choice, check_positive
 
 
 @register.attack(kind="control", returns="last", version=1)
@@ -27,14 +27,13 @@ def noise(
     check_choice("draw", draw, ("uniform", "corners") if norm == "linf" else ("uniform",))
     check_positive(restarts=restarts)
     ball = make_ball(images, threat, norm)
-    best = None
-    for _ in range(restarts):
+
+    def drawn() -> tuple[Tensor, Tensor | None]:
         if draw == "corners":
-            images = ball.project(ball.clean + threat.eps * (2 * noise.integers(images.shape[1:], 2) - 1))
+            found = ball.project(ball.clean + threat.eps * (2 * noise.integers(images.shape[1:], 2) - 1))
         else:
-            images = ball.random(noise)
-        if restarts == 1:
-            return images
+            found = ball.random(noise)
         with torch.no_grad():
-            best = keep_better(best, images, cross_entropy(classifier(images), labels))
-    return best[0]
+            return found, None if restarts == 1 else cross_entropy(classifier(found), labels)
+
+    return best_of(drawn() for _ in range(restarts))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from ..types import Classifier, Threat, UserError
 from .balls import L2Ball, LinfBall, Scored, keep_better, make_ball
 from .losses import Loss, find_loss, margin
 
+#: All that the loops below need of a classifier: images (N, 3, H, W) -> logits, differentiable.
+Logits = Callable[[Tensor], Tensor]
 #: The return rule of evaluations that stop at success: the first misclassified iterate, the last one where there is none.
 FIRST_SUCCESS = "success-else-last"
 
@@ -59,7 +61,7 @@ def pgd(
 
 
 def first_successes(
-    classifier: Classifier, ball: LinfBall | L2Ball, starts: Iterable[Tensor], labels: Tensor, loss: Loss, steps: int,
+    classifier: Logits, ball: LinfBall | L2Ball, starts: Iterable[Tensor], labels: Tensor, loss: Loss, steps: int,
     size: float, momentum: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """Runs from each of `starts` (N, 3, H, W) in turn; a sample rests at its first misclassified iterate, for good."""
@@ -81,7 +83,7 @@ def first_successes(
 
 
 def ascend(
-    classifier: Classifier, ball: LinfBall | L2Ball, x: Tensor, labels: Tensor, loss: Loss, steps: int, size: float,
+    classifier: Logits, ball: LinfBall | L2Ball, x: Tensor, labels: Tensor, loss: Loss, steps: int, size: float,
     momentum: float = 0.0, return_: str = "best", score: bool = True,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """One run of gradient ascent from x: (images, their losses); the losses are None where `score` is off."""
@@ -120,13 +122,13 @@ def accumulate(gradient: Tensor, velocity: Tensor | None, momentum: float) -> tu
     return velocity, velocity
 
 
-def gradient_of(classifier: Classifier, x: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+def gradient_of(classifier: Logits, x: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     """Gradient of the summed loss with respect to the images, and the loss of each sample (N,)."""
     return look(classifier, x, labels, loss)[:2]
 
 
 def look(
-    classifier: Classifier, x: Tensor, labels: Tensor, loss: Loss, slope: bool = True
+    classifier: Logits, x: Tensor, labels: Tensor, loss: Loss, slope: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient of the summed loss with respect to the images, the loss of each sample (N,), and the logits.
 

@@ -12,7 +12,7 @@ from ..noise import Noise
 from ..registry import register
 from ..types import Classifier, Threat, UserError
 from .balls import LinfBall, pick
-from .losses import find_loss, margin
+from .losses import Loss, find_loss, margin
 from .pgd import check_choice, check_positive
 
 #: The window share p is p_init divided by 2 after each of these queries (their section 4.1, for 10,000 queries).
@@ -66,7 +66,7 @@ def square(
 
 
 def search(
-    classifier: Classifier, ball: LinfBall, labels: Tensor, noise: Noise, loss, queries: int, p_init: float,
+    classifier: Classifier, ball: LinfBall, labels: Tensor, noise: Noise, loss: Loss, queries: int, p_init: float,
     pace: float, stop: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """One restart: (images, losses, misclassified). With `stop`, fooled samples leave the batch between chunks."""
@@ -97,7 +97,7 @@ def search(
 
 def share(p_init: float, query: int) -> float:
     """Share of the image that the window of this query covers."""
-    return p_init / 2 ** sum(query > halving for halving in HALVINGS)
+    return p_init * 0.5 ** sum(query > halving for halving in HALVINGS)
 
 
 def _window(images: Tensor, corner: Tensor, p: float) -> Tensor:
@@ -109,4 +109,5 @@ def _window(images: Tensor, corner: Tensor, p: float) -> Tensor:
     row = torch.arange(height, device=images.device).view(1, 1, -1, 1)
     column = torch.arange(width, device=images.device).view(1, 1, 1, -1)
     inside = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
-    return inside.to(images.dtype)
+    mask: Tensor = inside.to(images.dtype)
+    return mask

@@ -83,7 +83,7 @@ def torchattacks(
         if name == "JSMA":  # its target is (label + 1) mod 10 whatever the number of classes
             attack.set_mode_targeted_by_function(lambda x, y: (y + 1) % classifier.num_classes, quiet=True)
         try:
-            found = attack(images.detach().clone(), labels).detach()
+            found: Tensor = attack(images.detach().clone(), labels).detach()
         except AssertionError as error:  # how the library refuses a norm or a loss
             refused = " ".join(f"{key}={value}" for key, value in asked.items() if value is not None)
             raise UserError(f"torchattacks:{name} does not take {refused or 'these images'} {error}".rstrip()) from None
@@ -99,7 +99,7 @@ def find_class(variant: str | None) -> str:
     Raises:
         UserError: no such class, or one that needs more than a classifier.
     """
-    names = {name.lower(): name for name in _library().__all__}
+    names: dict[str, str] = {name.lower(): name for name in _library().__all__}
     if variant is None or variant.lower() not in names:
         near = difflib.get_close_matches((variant or "").lower(), names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(names[n] for n in near)}?" if near else "try torchattacks:DIFGSM"
@@ -123,9 +123,7 @@ def arguments_of(name: str, eps: float, classes: int, seed: int, asked: Mapping[
             settings[key] = eps
             if "alpha" in known:
                 settings["alpha"] = known["alpha"].default * eps / known[key].default
-    for key, value in {"n_classes": min(classes, 10), "seed": seed}.items():
-        if key in known:
-            settings[key] = value
+    settings |= {key: value for key, value in {"n_classes": min(classes, 10), "seed": seed}.items() if key in known}
     for key, value in asked.items():
         if value is None:
             continue
@@ -141,9 +139,9 @@ def _public(known: Mapping[str, Any]) -> list[str]:
     return [key for key, names in pairs.items() if any(name in known for name in names)] or ["none"]
 
 
-def _library(name: str | None = None):
+def _library(name: str | None = None) -> Any:
     try:
         import torchattacks as library
     except ImportError:
-        raise UserError("attack 'torchattacks' needs its library: pip install torchattacks") from None
+        raise UserError("attack 'torchattacks' needs its library: pip install 'robustcal[torchattacks]'") from None
     return getattr(library, name) if name else library

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..registry import register
+from .encoder import Encoder
 
 
 def soft_cross_entropy(
-    student, teacher, clean: Tensor, labels: Tensor, *, scale: float = 180.0, ratio: float = 0.4
+    student: Encoder, teacher: Encoder, clean: Tensor, labels: Tensor, *, scale: float = 180.0, ratio: float = 0.4
 ) -> Callable[[Tensor], Tensor]:
     """What the inner attack maximises, per image (N,): the same soft cross-entropy that is trained."""
     with torch.no_grad():
@@ -22,8 +23,9 @@ def soft_cross_entropy(
 
 @register.objective(inner=soft_cross_entropy, positive=("scale", "ratio"))
 def agft(
-    student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, scale: float = 180.0, ratio: float = 0.4
-) -> dict[str, Tensor]:
+    student: Encoder, teacher: Encoder, clean: Tensor, adversarial: Tensor, labels: Tensor, *, scale: float = 180.0,
+    ratio: float = 0.4,
+) -> dict[str, Tensor]:  # fmt: skip
     """- sum_k q_k ln softmax_k(scale c(xa)), q = softmax(ratio scale c_0(x)). `labels` are not read.
 
     Args:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..registry import register
 from ..types import UserError
-from .tga_zsr import attention_map, class_embeddings, map_distance, normalised_tokens
+from .encoder import Encoder
+from .tga_zsr import attention_map, class_embeddings, map_distance, normalised_tokens, without_gradient
 
 
 @register.objective(
     negative_template="This is not a photo of a {}", positive=("resolution",), not_negative=("refine", "constrain")
 )
 def comp_tga(
-    student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, refine: float = 0.10,
+    student: Encoder, teacher: Encoder, clean: Tensor, adversarial: Tensor, labels: Tensor, *, refine: float = 0.10,
     constrain: float = 0.07, distance: str = "l2", normalise: str = "channels", resolution: int | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """As `tga_zsr` with the map A (1 - A_not), A_not the map of the prompt "This is not a photo of a {class}".
@@ -29,11 +29,11 @@ def comp_tga(
     positive = class_embeddings(student.head, labels)
     negated = class_embeddings(negative, labels)
 
-    def attention(model, images: Tensor) -> Tensor:
+    def attention(model: Encoder, images: Tensor) -> Tensor:
         tokens, side = normalised_tokens(model, images, normalise), resolution or images.shape[-1]
         return attention_map(tokens, positive, side) * (1 - attention_map(tokens, negated, side))
 
-    with torch.no_grad():
+    with without_gradient():
         original = attention(teacher, clean)
     return {
         "cross_entropy": F.cross_entropy(student(adversarial), labels, reduction="none"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..registry import register
+from .encoder import Encoder
 from .ucat import PUBLISHED_WEIGHT, evidence_loss
 
 
 @register.objective(positive=("tau",), not_negative=("weight",))
 def dirichlet_kl_forward(
-    student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, tau: float = 0.07,
+    student: Encoder, teacher: Encoder, clean: Tensor, adversarial: Tensor, labels: Tensor, *, tau: float = 0.07,
     weight: float = PUBLISHED_WEIGHT, evidence: str = "published", reference: str = "teacher",
 ) -> dict[str, Tensor]:  # fmt: skip
     """CE(l(xa), y) + lambda KL(Dir(alpha_ref(x)) || Dir(alpha(xa))). Parameters: see `ucat`.

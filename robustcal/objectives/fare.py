@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ..registry import register
+from .encoder import Encoder
 
 
-def drift(student, teacher, clean: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+def drift(student: Encoder, teacher: Encoder, clean: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
     """What the inner attack maximises: || phi(x') - phi_0(x) ||_2^2 of unnormalised embeddings, per image (N,)."""
     with torch.no_grad():
         target = teacher.embed(clean)
@@ -19,6 +20,6 @@ def drift(student, teacher, clean: Tensor, labels: Tensor) -> Callable[[Tensor],
 
 
 @register.objective(inner=drift)
-def fare(student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def fare(student: Encoder, teacher: Encoder, clean: Tensor, adversarial: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """|| phi(xa) - phi_0(x) ||_2^2, summed over dimensions. `labels` are not read."""
     return {"embedding": drift(student, teacher, clean, labels)(adversarial)}

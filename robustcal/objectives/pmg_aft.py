@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..registry import register
+from .encoder import Encoder
 
 
-def attack_loss(student, teacher, clean: Tensor, labels: Tensor, *, released: bool = False) -> Callable:
+def attack_loss(
+    student: Encoder, teacher: Encoder, clean: Tensor, labels: Tensor, *, released: bool = False
+) -> Callable[[Tensor], Tensor]:
     """Cross-entropy at the scale that is trained: raw cosines in the released code, logits otherwise."""
     scale = 1.0 if released else student.scale
     return lambda images: F.cross_entropy(scale * student.cosines(images), labels, reduction="none")
@@ -19,7 +22,7 @@ def attack_loss(student, teacher, clean: Tensor, labels: Tensor, *, released: bo
 
 @register.objective(inner=attack_loss, positive=("batch",), not_negative=("general", "cleanness"))
 def pmg_aft(
-    student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, general: float = 1.0,
+    student: Encoder, teacher: Encoder, clean: Tensor, adversarial: Tensor, labels: Tensor, *, general: float = 1.0,
     cleanness: float = 1.0, released: bool = False, batch: int = 256,
 ) -> dict[str, Tensor]:  # fmt: skip
     """CE(l(xa), y) + general KL(p_0(xa) || p(xa)) + cleanness KL(p(x) || p(xa)); nothing of the student is detached.

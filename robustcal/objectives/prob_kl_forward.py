@@ -6,12 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..registry import register
+from .encoder import Encoder
 from .ucat import clean_cosines
 
 
 @register.objective(not_negative=("weight",))
 def prob_kl_forward(
-    student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, weight: float = 1.0,
+    student: Encoder, teacher: Encoder, clean: Tensor, adversarial: Tensor, labels: Tensor, *, weight: float = 1.0,
     reference: str = "teacher",
 ) -> dict[str, Tensor]:  # fmt: skip
     """CE(l(xa), y) + weight KL(p_ref(x) || p(xa)), both at the model's own logit scale; `reference` as in `ucat`."""
@@ -21,7 +22,7 @@ def prob_kl_forward(
 
 
 def probability_loss(
-    student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, weight: float, reference: str,
+    student: Encoder, teacher: Encoder, clean: Tensor, adversarial: Tensor, labels: Tensor, *, weight: float, reference: str,
     forward: bool,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Cross-entropy and the weighted categorical KL, forward KL(reference || adversarial) or reverse."""

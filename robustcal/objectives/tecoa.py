@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..registry import register
+from .encoder import Encoder
 
 
 @register.objective
-def tecoa(student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def tecoa(student: Encoder, teacher: Encoder, clean: Tensor, adversarial: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """CE(s c(xa), y). No clean image and no reference model. Inner attack: the same cross-entropy."""
     return {"cross_entropy": F.cross_entropy(student(adversarial), labels, reduction="none")}

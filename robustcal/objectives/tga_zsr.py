@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +12,12 @@ from torch import Tensor
 
 from ..registry import register
 from ..types import UserError
+from .encoder import Encoder
 
 
 @register.objective(positive=("resolution",), not_negative=("refine", "constrain"))
 def tga_zsr(
-    student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, refine: float = 0.08,
+    student: Encoder, teacher: Encoder, clean: Tensor, adversarial: Tensor, labels: Tensor, *, refine: float = 0.08,
     constrain: float = 0.05, distance: str = "l2", normalise: str = "channels", resolution: int | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """CE(l(xa), y) + refine |A(xa) - A_0(x)| + constrain |A(x) - A_0(x)|, A the attention map of the true class.
@@ -29,17 +32,33 @@ def tga_zsr(
             published weights belong to 224.
     """
 
-    def attention(model, images: Tensor) -> Tensor:
+    def attention(model: Encoder, images: Tensor) -> Tensor:
         tokens = normalised_tokens(model, images, normalise)
         return attention_map(tokens, class_embeddings(student.head, labels), resolution or images.shape[-1])
 
-    with torch.no_grad():
+    with without_gradient():
         original = attention(teacher, clean)
     return {
         "cross_entropy": F.cross_entropy(student(adversarial), labels, reduction="none"),
         "attention_refine": refine * map_distance(attention(student, adversarial), original, distance),
         "attention_constrain": constrain * map_distance(attention(student, clean), original, distance),
     }
+
+
+@contextmanager
+def without_gradient() -> Iterator[None]:
+    """No gradients, yet the attention kernel that is used with them.
+
+    torch has another for inference, whose rounding differs. Where student and teacher are still the same, at the first
+    step, the gradient of the un-squared norm of that rounding is a unit vector; of 0 it is 0.
+    """
+    inference = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(inference)
 
 
 def class_embeddings(head: Tensor, labels: Tensor) -> Tensor:
@@ -49,7 +68,7 @@ def class_embeddings(head: Tensor, labels: Tensor) -> Tensor:
     return head[labels]
 
 
-def normalised_tokens(model, images: Tensor, normalise: str) -> Tensor:
+def normalised_tokens(model: Encoder, images: Tensor, normalise: str) -> Tensor:
     """Spatial tokens (N, T, D), at least float32, scaled per token ("channels") or per channel ("tokens")."""
     tokens = model.tokens(images)
     tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
@@ -76,7 +95,8 @@ def attention_map(tokens: Tensor, text: Tensor, side: int) -> Tensor:
 def map_distance(a: Tensor, b: Tensor, distance: str) -> Tensor:
     """Distance between flattened maps: two (N, P) -> (N,)."""
     if distance == "l2":
-        return torch.linalg.vector_norm(a - b, dim=1)
+        length: Tensor = torch.linalg.vector_norm(a - b, dim=1)
+        return length
     if distance == "l1":
         return (a - b).abs().mean(1)
     if distance == "cos":

@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import dirichlet
 from ..registry import register
 from ..types import UserError
+from .encoder import Encoder
 
 #: lambda beta_0, the factor in front of the categorical KL, at the published setting: weight 1e5, tau 0.07 and the
 #: evidence beta_0 = 7e9 that CLIP ViT-B/32 gives a typical image among the 200 classes of TinyImageNet.
@@ -20,7 +21,7 @@ PUBLISHED_WEIGHT = 1e5
 
 @register.objective(positive=("tau",), not_negative=("weight",))
 def ucat(
-    student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, tau: float = 0.07,
+    student: Encoder, teacher: Encoder, clean: Tensor, adversarial: Tensor, labels: Tensor, *, tau: float = 0.07,
     weight: float = PUBLISHED_WEIGHT, evidence: str = "published", reference: str = "teacher",
 ) -> dict[str, Tensor]:  # fmt: skip
     """CE(l(xa), y) + lambda KL(Dir(alpha(xa)) || Dir(alpha_ref(x))), alpha = exp((cosine + 1) / tau).
@@ -39,8 +40,8 @@ def ucat(
 
 
 def evidence_loss(
-    student, teacher, clean: Tensor, adversarial: Tensor, labels: Tensor, *, tau: float, weight: float, evidence: str,
-    reference: str, forward: bool,
+    student: Encoder, teacher: Encoder, clean: Tensor, adversarial: Tensor, labels: Tensor, *, tau: float,
+    weight: float, evidence: str, reference: str, forward: bool,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Cross-entropy and the weighted Dirichlet KL, reverse KL(adversarial || reference) or forward."""
     cosines = student.cosines(adversarial)
@@ -53,7 +54,7 @@ def evidence_loss(
     }
 
 
-def clean_cosines(student, teacher, clean: Tensor, reference: str) -> Tensor:
+def clean_cosines(student: Encoder, teacher: Encoder, clean: Tensor, reference: str) -> Tensor:
     """Cosines of the clean image by the frozen teacher (no gradient) or by the student (with gradient)."""
     if reference == "student":
         return student.cosines(clean)
