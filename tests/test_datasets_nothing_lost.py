@@ -171,10 +171,11 @@ def test_links_upwards_do_not_multiply_images(tmp_path):
     (tmp_path / "f/cat/again").symlink_to("..")
     (tmp_path / "f/cat/self").symlink_to(".")
     (tmp_path / "f/loop").symlink_to(".")
+    (tmp_path / "f/dog/high").symlink_to(tmp_path.parent)
     (tmp_path / "f/dog/odd").symlink_to("odd")
     data = datasets.build(spec)
     assert data.ids == ["f/cat/1.png", "f/dog/1.png"]
-    assert data.notes[0] == "links to a folder above, not followed: 3, such as loop"
+    assert data.notes[0] == "links to a folder above, not followed: 4, such as loop"
 
 
 def test_a_folder_that_is_reached_twice_is_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..types import UserError
 from .images import EXTENSIONS
@@ -40,8 +41,9 @@ class Tree:
 
     def __init__(self, top: str, left: LeftOut):
         self.top, self.left = top, left
-        self.entered: dict[tuple[int, int], str] = {}
-        self.above: list[tuple[int, int]] = [_place(top)]
+        real = Path(os.path.realpath(top))
+        self.above = [str(real), *map(str, real.parents)]  #: the folders that the walk is in, without their links
+        self.entered: dict[str, str] = {}
 
     def images(self, folder: str) -> list[str]:
         """All images below a folder, sorted by path; hidden ones are left out, and links upwards not followed.
@@ -49,7 +51,7 @@ class Tree:
         Raises:
             UserError: if a folder is reached twice, so that its images would count twice; or cannot be listed.
         """
-        place = _place(folder)
+        place = os.path.realpath(folder)
         if place in self.entered:
             raise UserError(f"'{folder}' and '{self.entered[place]}' are one folder; its images would count twice")
         self.entered[place] = folder
@@ -73,7 +75,7 @@ class Tree:
 
     def leads_up(self, folder: str) -> bool:
         """Whether a folder is a link to one that it lies in; it is counted then, and must not be entered."""
-        up = _place(folder) in self.above
+        up = os.path.realpath(folder) in self.above
         if up:
             self.left.add("links to a folder above, not followed", self._name(folder))
         return up
@@ -87,11 +89,6 @@ class Tree:
 
     def _name(self, path: str) -> str:
         return os.path.relpath(path, self.top)
-
-
-def _place(path: str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
 
 
 def _below(folder: str) -> Iterator[str]:
