@@ -23,9 +23,10 @@ from robustcal.metrics.selective import risk_coverage, selective
 from robustcal.metrics.shift import shift
 from robustcal.metrics.smooth import smooth
 from robustcal.metrics.sorting import Sorted
-from robustcal.metrics.temperature import HIGHEST, LOWEST, at_temperature, fit_temperature, posthoc
+from robustcal.metrics.temperature import at_temperature, fit_temperature, posthoc
 from robustcal.metrics.top_labels import top_labels
 from robustcal.metrics.uncertainty import uncertainty
+from robustcal.scaling import HIGHEST, LOWEST
 from robustcal.types import UserError
 
 FIXED = settings(max_examples=50, deadline=None, derandomize=True)
@@ -90,8 +91,8 @@ def test_ties_are_shared_out_at_the_coverage():
 def test_detection_equals_scikit_learn(samples, seed):
     after = np.array([c for c, _ in samples])
     before = np.random.default_rng(seed).permutation(np.round(after + 0.1, 3))
-    data = {name: after for name in ("confidence", "entropy", "au", "log_eu")}
-    clean = {name: before for name in ("confidence", "entropy", "au", "log_eu")}
+    data = dict.fromkeys(("confidence", "entropy", "au", "log_eu"), after)
+    clean = dict.fromkeys(("confidence", "entropy", "au", "log_eu"), before)
     truth, score = np.repeat([0, 1], len(after)), np.concatenate([before, after])
     value = detection(data, clean)
     assert value["auroc_entropy"] == pytest.approx(roc_auc_score(truth, score))
@@ -237,7 +238,12 @@ def test_temperature_stays_in_range_where_the_loss_has_no_minimum():
     data = rows(50)
     right = {**data, "label": data["top_classes"][:, 0]}
     wrong = {**data, "label": data["top_classes"][:, -1]}
-    assert fit_temperature(right) == LOWEST and fit_temperature(wrong) == HIGHEST
+    top = data["top_logits"].astype(np.float64)
+    spread = (top[:, 0] - top.mean(1)).mean()
+    assert fit_temperature(right) == pytest.approx(LOWEST * spread)
+    assert fit_temperature(wrong) == pytest.approx(HIGHEST * spread)
+    hundred = {**data, "top_logits": 100 * top, "rest_logit": 100 * data["rest_logit"].astype(np.float64)}
+    assert fit_temperature(hundred) == pytest.approx(100 * fit_temperature({**data, "top_logits": top}), rel=1e-6)
     with pytest.raises(UserError, match="multi-label"):
         fit_temperature(labelled()[0])
     with pytest.raises(UserError, match="no records"):

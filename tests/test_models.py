@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from tiny_clip import config, write_model
 
 from robustcal.clip import weights
-from robustcal.models import blueprint
+from robustcal.models import blueprint, tokens
+from robustcal.models import folder as folders
 from robustcal.models.source import spec_identity
 from robustcal.registry import models
 from robustcal.types import UserError
@@ -167,6 +168,13 @@ def test_activation_mismatch_is_refused(tmp_path):
     assert weights.activation(models.build(f"open-clip:local-dir:{quick}").clip) == "quickgelu"
     with pytest.raises(UserError, match="declares gelu.*activation=quickgelu"):
         models.build(f"open-clip:local-dir:{plain}:activation=quickgelu")
+    settings = json.loads((plain / "open_clip_config.json").read_text())
+    del settings["model_cfg"]["quick_gelu"]  # nothing is declared: open_clip's default, told, and the user's word counts
+    silent = write_model(tmp_path / "silent", tower="vit")
+    (silent / "open_clip_config.json").write_text(json.dumps(settings))
+    assumed, said = (models.build(f"open-clip:local-dir:{silent}{end}") for end in ("", ":activation=quickgelu"))
+    assert weights.activation(assumed.clip) == "gelu" and "does not say which activation" in assumed.notes[0]
+    assert weights.activation(said.clip) == "quickgelu" and said.notes == () and said.fingerprint != assumed.fingerprint
     tower = models.build(f"open-clip:local-dir:{quick}").clip.visual.state_dict()
     weights.save_state_dict(tower, tmp_path / "tower.safetensors")
     spec = f"checkpoint:{tmp_path}/tower.safetensors:base=local-dir:"
@@ -199,7 +207,7 @@ def openai_tag(tmp_path, monkeypatch):
         monkeypatch.setitem(pretrained._PRETRAINED, name, {"openai": published, "other": other})
     monkeypatch.setattr(plugin, "architectures", lambda: list(names))
     monkeypatch.setattr(hub, "fetch", lambda repo, files, name: folder / "open_clip_model.safetensors")
-    monkeypatch.setattr(blueprint, "make_tokenizer", lambda *a: open_clip.SimpleTokenizer(str(folder / "bpe.txt.gz")))
+    monkeypatch.setattr(tokens, "make_tokenizer", lambda *a: open_clip.SimpleTokenizer(str(folder / "bpe.txt.gz")))
     return folder
 
 
@@ -291,7 +299,7 @@ def test_identity_follows_the_files_and_needs_no_torch(base, tmp_path):
     assert spec_identity("open-clip:ViT-B-32/openai") != spec_identity("open-clip:ViT-B-16/openai")
     code = (
         "import sys; from robustcal.models.source import spec_identity as i; "
-        f"i({spec!r}); i('open-clip:ViT-B-32/openai'); i('checkpoint:{tmp_path}/t.safetensors:base=ViT-B-32'); "
+        f"i({spec!r}); i('checkpoint:{tmp_path}/t.safetensors:base=ViT-B-32'); "
         "print('torch' in sys.modules or 'open_clip' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
@@ -308,7 +316,7 @@ def test_export_round_trip_keeps_every_weight(base, tmp_path):
     model = models.build(f"open-clip:local-dir:{base}")
     settings = json.loads((base / "open_clip_config.json").read_text())["model_cfg"]
     vocabulary = base / "bpe.txt.gz"
-    digest = blueprint.save_local_dir(model.clip, settings, tmp_path / "copy", vocabulary=vocabulary)
+    digest = folders.save_local_dir(model.clip, settings, tmp_path / "copy", vocabulary=vocabulary)
     again = models.build(f"open-clip:local-dir:{tmp_path}/copy")
     assert digest == weights.sha256(tmp_path / "copy" / "open_clip_model.safetensors")
     assert all(torch.equal(v, again.clip.state_dict()[k]) for k, v in model.clip.state_dict().items())
@@ -367,7 +375,7 @@ def test_the_example_of_the_docs_works(base, tmp_path, images):
     from robustcal.registry import load_plugin_file
 
     page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
-    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "@register.model" in block)
+    code = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "@register.model" in block)
     (tmp_path / "ensemble.py").write_text(code)
     load_plugin_file(tmp_path / "ensemble.py")
     run = tmp_path / "run"
@@ -391,7 +399,7 @@ def test_borrowed_towers_load_through_the_same_code(tmp_path, images):
     torch.manual_seed(0)
     clip = blueprint.make_module(settings, "timm")
     folder = write_model(tmp_path / "timm")
-    blueprint.save_local_dir(clip, settings, folder, vocabulary=folder / "bpe.txt.gz")
+    folders.save_local_dir(clip, settings, folder, vocabulary=folder / "bpe.txt.gz")
     model = models.build(f"open-clip:local-dir:{folder}")
     assert (model.size, model.scores, weights.activation(model.clip)) == (160, "sigmoid", "gelu")
     assert model.classifier(CLASSES)(images).shape == (3, 3)

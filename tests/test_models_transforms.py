@@ -74,6 +74,38 @@ def test_fitted_temperature_is_the_one_the_labels_were_drawn_with():
         fit_temperature(F.one_hot(labels, 5).double(), labels)
 
 
+LOGITS = torch.randn(400, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 0.01, 100, 1e6])
+def test_temperature_follows_the_scale_of_the_logits(factor):
+    labels = torch.multinomial(F.softmax(LOGITS, -1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+    assert fit_temperature(LOGITS * factor, labels) == pytest.approx(factor * fit_temperature(LOGITS, labels), rel=1e-7)
+
+
+def nearly(labels):
+    """As often the largest logit as the smallest, and ever so slightly larger: the best temperature is some 1e5."""
+    hot = F.one_hot(labels, 5).double()
+    return torch.cat([hot[:200] * (1 + 1e-6), -hot[200:]])
+
+
+UNFITTED = {
+    "every label has the largest logit": lambda labels: F.one_hot(labels, 5).double(),
+    "no likelier than chance": lambda labels: -F.one_hot(labels, 5).double(),
+    "the same for all classes": lambda labels: torch.ones(len(labels), 5),
+    "no finite likelihood": lambda labels: torch.full((len(labels), 5), math.inf),
+    "beyond .* to .*": nearly,
+}
+
+
+@pytest.mark.parametrize("why", UNFITTED)
+def test_a_temperature_that_cannot_be_fitted_says_why_and_of_which_model(why):
+    labels = LOGITS.argmax(1)
+    with pytest.raises(UserError, match=f"no temperature fits 'ucat': .*{why}.*t=") as told:
+        fit_temperature(UNFITTED[why](labels), labels, "ucat")
+    assert "\n" not in str(told.value)
+
+
 class Toy:
     """A dataset whose labels are the model's own draws at a known temperature; counts what it is asked for."""
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from cells import cell as make
 from linear_model import Linear, noise, samples
 from scipy.stats import binomtest
 
@@ -15,11 +16,9 @@ from robustcal.types import Batch, Threat, UserError
 N = 128
 
 
-def cell(attack, eps="1/255", kind="white-box", model="m", **meta):
-    name = f"{attack}@{eps}"
-    return {"id": name, "model": model, "dataset": "d", "attack": attack, "eps": eps, "precision": "fp32", "n": N,
-            "classnames": ["a", "b", "c"], "threat": {"norm": meta.pop("norm", "linf")},
-            "attack_meta": {"kind": kind, "goal": "untargeted", "accuracy_only": False, **meta}}  # fmt: skip
+def cell(attack, eps="1/255", kind="white-box", **more):
+    usual = {"id": f"{attack}@{eps}", "kind": kind, "n": N, "model": "m", "dataset": "d", "classnames": ("a", "b", "c")}
+    return make(attack, eps, **(usual | more))
 
 
 def right(count, offset=0):
@@ -30,7 +29,7 @@ def right(count, offset=0):
 
 
 def flags(*pairs):
-    records = {c["id"]: r for c, r in pairs}
+    records = {c.id: r for c, r in pairs}
     return cross_flags([c for c, _ in pairs], records.__getitem__)
 
 
@@ -60,7 +59,7 @@ CASES = {
 @pytest.mark.parametrize("flag", CASES)
 def test_cell_flag_fires_and_stays_silent(flag):
     fires, which, silent = CASES[flag]
-    assert {name: found for name, found in flags(*fires).items() if found} == {which["id"]: [flag]}
+    assert {name: found for name, found in flags(*fires).items() if found} == {which.id: [flag]}
     assert not any(flags(*silent).values())
 
 
@@ -71,12 +70,12 @@ def test_sampling_noise_raises_no_flag(flag):
     flagged = CASES[flag][1]
     weak, strong = right(60), right(60)
     weak["correct"][60:72], weak["correct"][:7] = True, False
-    pairs = [(c, weak if c["id"] == flagged["id"] else strong) for c in (a, b)]
+    pairs = [(c, weak if c.id == flagged.id else strong) for c in (a, b)]
     assert not any(flags(*pairs).values())
 
 
 def test_comparisons_stay_within_model_samples_norm_and_goal():
-    other = {**NOISE, "id": "other", "model": "another"}
+    other = cell("noise", kind="control", id="other", model="another")
     assert not any(flags((FEW, right(90)), (other, right(10))).values())
     elsewhere = {**right(10), "id": np.arange(N, 2 * N).astype(str)}
     assert not any(flags((FEW, right(90)), (NOISE, elsewhere)).values())
@@ -91,12 +90,12 @@ def test_black_box_must_beat_every_white_box_attack():
     strong = cell("apgd")
     assert not any(flags((FEW, right(70)), (strong, right(30)), (BLIND, right(40))).values())
     found = flags((FEW, right(70)), (strong, right(65)), (BLIND, right(40)))
-    assert found[FEW["id"]] == found[strong["id"]] == ["black-box-stronger"]
+    assert found[FEW.id] == found[strong.id] == ["black-box-stronger"]
 
 
 def test_more_queries_weaker():
     longer = cell("square:queries=500", kind="black-box")
-    assert flags((BLIND, right(40)), (longer, right(70)))[longer["id"]] == ["more-steps-weaker"]
+    assert flags((BLIND, right(40)), (longer, right(70)))[longer.id] == ["more-steps-weaker"]
 
 
 @pytest.mark.parametrize("more, fewer", [(9, 0), (10, 0), (60, 40), (70, 30), (5, 9), (0, 0), (40_000, 39_000)])
@@ -171,7 +170,7 @@ def test_precision_disagreement_fires_and_stays_silent():
 def test_every_flag_is_documented_and_tested():
     from pathlib import Path
 
-    assert set(FLAGS) == {*CASES, *SAMPLE_CASES, "precision-disagreement", "unreadable-skipped"}
+    assert set(FLAGS) == {*CASES, *SAMPLE_CASES, "precision-disagreement", "unreadable-skipped", "classes-alike"}
     text = (Path(__file__).parents[1] / "docs" / "flags.md").read_text()
     for flag, (meaning, step) in FLAGS.items():
         assert f"## {flag}" in text and "\n" not in meaning + step

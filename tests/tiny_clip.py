@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from robustcal.models import blueprint
+from robustcal.models import folder as folders
 
-WORDS = "a photo of this is the red blue green circle square star cat dog zero one two".split()
+WORDS = ["a", "photo", "of", "this", "is", "the", "red", "blue", "green", "circle", "square", "star", "cat", "dog", "zero", "one", "two"]
 
 
 def config(tower="resnet", *, sigmoid=False, quick_gelu=False):
@@ -45,6 +46,6 @@ def write_model(folder: Path, seed=0, dtype=None, **options) -> Path:
     torch.manual_seed(seed)
     settings = config(**options)
     clip = blueprint.make_module(settings, "test")
-    blueprint.save_local_dir(clip, settings, folder, dtype, vocabulary=write_vocabulary(folder / "v.gz"))
+    folders.save_local_dir(clip, settings, folder, dtype, vocabulary=write_vocabulary(folder / "v.gz"))
     (folder / "v.gz").unlink()
     return folder

@@ -43,9 +43,9 @@ def _model_row(name: str, card: dict[str, Any]) -> Row:
         return row(name, False, str(error))
     variant = str(card.get("variant", ""))
     if variant.startswith("hf-hub:"):
-        from ..models import blueprint, hub
+        from ..models import folder, hub
 
-        here = hub.cached(variant.removeprefix("hf-hub:"), blueprint.WEIGHT_NAMES) is not None
+        here = hub.cached(variant.removeprefix("hf-hub:"), folder.WEIGHT_NAMES) is not None
         where = "in the hub cache" if here else "downloads itself where there is a network"
         return row(name, here, f"{variant}: {where}")
     return row(name, True, f"{card.get('title', '')} ({card.get('weights', variant)})".strip())

@@ -31,15 +31,16 @@ class ClipModel:
         fingerprint: identifies the weights (a sha256).
         scores: "softmax", or "sigmoid" where the model was trained with a sigmoid loss, so that its softmax is a
             reading of ours, not the model's own probability.
+        notes: sentences on what was filled in when the weights were read; `robustcal check` shows them.
     """
 
     def __init__(
         self, clip: nn.Module, tokenizer: Callable[[list[str]], Tensor], *, size: int, mean: Sequence[float],
-        std: Sequence[float], fingerprint: str, scores: str = "softmax", name: str = "clip",
+        std: Sequence[float], fingerprint: str, scores: str = "softmax", name: str = "clip", notes: Sequence[str] = (),
     ):  # fmt: skip
         self.clip = clip.eval().requires_grad_(False)
         self.tokenizer, self.size, self.mean, self.std = tokenizer, size, tuple(mean), tuple(std)
-        self.fingerprint, self.scores, self.name = fingerprint, scores, name
+        self.fingerprint, self.scores, self.name, self.notes = fingerprint, scores, name, tuple(notes)
         self._heads: dict[str, Tensor] = {}
 
     def classifier(self, classnames: Sequence[str], templates: Templates = DEFAULT_TEMPLATES) -> ClipClassifier:

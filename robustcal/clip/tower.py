@@ -64,7 +64,8 @@ def patches(convolution: nn.Conv2d, pixels: Tensor) -> Tensor:
     high, wide = convolution.kernel_size
     count, channels = pixels.shape[:2]
     height, width = (side // step * step for side, step in zip(pixels.shape[2:], (high, wide), strict=True))
-    cut = pixels[..., :height, :width].reshape(count, channels, height // high, high, width // wide, wide).permute(0, 2, 4, 1, 3, 5)
+    cut = pixels[..., :height, :width].reshape(count, channels, height // high, high, width // wide, wide)
+    cut = cut.permute(0, 2, 4, 1, 3, 5)
     return F.linear(cut.reshape(count, -1, channels * high * wide), convolution.weight.flatten(1))
 
 

@@ -58,17 +58,37 @@ def load_state_dict(path: str | Path, container: str | None = None) -> dict[str,
 
 def tensors_of(payload: Mapping[str, Any], path: str | Path, container: str | None = None) -> dict[str, Tensor]:
     """The state dict inside what `load_payload` returned, checked and cast; see `load_state_dict`."""
+    sets = tensor_sets(payload)
     if container is not None:
-        inner = payload.get(container)
-        if not isinstance(inner, Mapping):
-            raise UserError(f"'{path}' has no entry '{container}'; it has: {some(payload)}")
-    else:
-        present = (payload[name] for name in CONTAINERS if isinstance(payload.get(name), Mapping) and payload[name])
-        inner = next(present, payload)
-    state = {str(key): value for key, value in inner.items() if _is_tensor(value)}
-    if not state:
+        if container not in sets:
+            raise UserError(f"'{path}' has no entry '{container}' with tensors; it has: {some(sets or payload, 8) or 'none'}")
+        return {key: _checked(key, value, path) for key, value in sets[container].items()}
+    if not sets:
         raise UserError(f"'{path}' holds no weights; its entries are: {some(payload) or 'none'}")
-    return {key: _checked(key, value, path) for key, value in state.items()}
+    chosen = next((name for name in (*CONTAINERS, "") if name in sets), None)
+    if chosen is None and len(sets) == 1:
+        chosen = next(iter(sets))
+    twins = [name for name in sets if chosen is None or _twins(sets[chosen], sets[name])]
+    if chosen is None or len(twins) > 1:
+        told = f"holds several sets of weights ({some([name or 'its top level' for name in twins], 8)})"
+        raise UserError(f"'{path}' {told}, such as a model and its moving average; choose one: checkpoint:FILE:entry=NAME")
+    return {key: _checked(key, value, path) for key, value in sets[chosen].items()}
+
+
+def tensor_sets(payload: Mapping[str, Any], inside: str = "", depth: int = 3) -> dict[str, dict[str, Tensor]]:
+    """The sets of named tensors in a checkpoint, by the path of their entry: ``{"state_dict": ..., "ema.model": ...}``."""
+    own = {str(key): value for key, value in payload.items() if _is_tensor(value)}
+    found = {inside: own} if own else {}
+    for name, inner in payload.items():
+        if isinstance(inner, Mapping) and isinstance(name, str) and depth > 0:
+            found |= tensor_sets(inner, f"{inside}.{name}" if inside else name, depth - 1)
+    return found
+
+
+def _twins(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    """Whether two sets are tensors of one network: half the names of the smaller, without wrappers, are in the other."""
+    names = [{key.removeprefix("module.") for key in part} for part in (a, b)]
+    return 2 * len(names[0] & names[1]) > min(map(len, names))
 
 
 def _is_tensor(value: Any) -> bool:
@@ -88,7 +108,7 @@ def _checked(key: str, value: Tensor, path: str | Path) -> Tensor:
     if not value.is_floating_point():
         return value
     value = value.detach().float()
-    if not torch.isfinite(value).all():
+    if key.rpartition(".")[2] != "attn_mask" and not torch.isfinite(value).all():
         raise UserError(f"'{path}': tensor '{key}' has values that are not finite")
     return value
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.optimize import brentq
 
+from ..scaling import best_temperature
 from ..types import Records, UserError
 from .logits import Logits, logits_of, single_label
 from .scores import LOSS
-
-#: Range that temperatures are sought in, relative to the model's own scale (temperature 1).
-LOWEST, HIGHEST = 1e-3, 1e4
 
 
 def fit_temperature(records: Records) -> float:
     """The temperature T that minimises the mean negative log-likelihood of softmax(logits / T) (Guo et al. 2017).
 
     The loss is convex in 1 / T, so its derivative has one root. Where the loss falls up to the end of the range
-    (every label has the largest logit, or labels are no better than chance), that end is returned.
+    (every label has the largest logit, or labels are no better than chance), that end is returned; the range follows
+    the spread of the logits (`scaling.best_temperature`). Logits without any spread have temperature 1.
 
     Raises:
         UserError: no records, a multi-label task, or records without logits.
@@ -29,17 +27,9 @@ def fit_temperature(records: Records) -> float:
     if not single_label(records):
         raise UserError("a temperature is fitted to single-label records; these are multi-label")
     logits = logits_of(records)
-    target = logits.of(records["label"])
-
-    def slope(log_beta: float) -> float:
-        return float(np.mean(_expected_logit(logits, np.exp(-log_beta)) - target))
-
-    low, high = -np.log(HIGHEST), -np.log(LOWEST)
-    if slope(low) >= 0:
-        return HIGHEST
-    if slope(high) <= 0:
-        return LOWEST
-    return float(np.exp(-brentq(slope, low, high, xtol=1e-7)))
+    label, largest = float(logits.of(records["label"]).mean()), float(logits.top[:, 0].mean())
+    found, _ = best_temperature(lambda t: float(_expected_logit(logits, t).mean()), label, largest)
+    return found if np.isfinite(found) else 1.0
 
 
 def _expected_logit(logits: Logits, temperature: float) -> np.ndarray:

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from ..clip import weights
+from ..clip.untrusted import load_payload
 from ..types import UserError
-from . import checkpoint, source
+from . import run_folder, source
 from .convert import convert
 
 
@@ -27,7 +28,7 @@ def export_run(
             would replace its own; keep it as it is, or as an open_clip folder).
     """
     file, out = Path(file), Path(out)
-    payload = weights.load_payload(file)
+    payload = load_payload(file)
     found = convert(payload, weights.tensors_of(payload, file, entry), str(file))
     if found.whole:
         raise UserError(f"'{file}' holds a whole model, not a fine-tuned image tower; use it with checkpoint:{file}")
@@ -35,7 +36,7 @@ def export_run(
     weights.check_activation(activation, model.clip, str(file))
     weights.load_into(model.clip.visual, found.state, str(file))
     built_with = weights.activation(model.clip)
-    digest = weights.save_state_dict(model.clip.visual.state_dict(), out / checkpoint.TOWER)
+    digest = weights.save_state_dict(model.clip.visual.state_dict(), out / run_folder.TOWER)
     card = {
         "title": f"converted from {file.name}",
         "base": base,
@@ -43,5 +44,5 @@ def export_run(
         "sha256": digest,
         "converted_from": {"file": file.name, "sha256": weights.sha256(file), "as": found.origin},
     }
-    (out / checkpoint.CARD).write_text(json.dumps(card, indent=2) + "\n")
+    (out / run_folder.CARD).write_text(json.dumps(card, indent=2) + "\n")
     return out

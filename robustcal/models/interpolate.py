@@ -64,5 +64,5 @@ def check_same_text(a: nn.Module, b: nn.Module, where: str) -> None:
         k for k, v in rest[0].items() if v.shape != rest[1][k].shape or not v.equal(rest[1][k])
     }
     if differing:
-        first = sorted(differing)[0]
+        first = min(differing)
         raise UserError(f"'{where}': the models differ outside the image tower ({first}); no path joins them")

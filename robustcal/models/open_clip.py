@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..clip import weights
 from ..registry import register
 from ..types import UserError
-from . import blueprint, hub
+from . import blueprint, folder, hub, tokens
 from .blueprint import Blueprint
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def identity(
     source = _source(variant, card)
     changes = (activation,) if normalise is None else (activation, normalise)
     if source.startswith(LOCAL):
-        return weights.digest(blueprint.folder_identity(Path(source[len(LOCAL) :]).expanduser()), *changes)
+        return weights.digest(folder.folder_identity(Path(source[len(LOCAL) :]).expanduser()), *changes)
     if source.startswith(HUB):
         hub_name(source)
     else:
@@ -70,7 +70,7 @@ def _source(variant: str | None, card: dict | None) -> str:
 def plan(source: str) -> Blueprint:
     """The blueprint of ``ARCH/TAG``, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``; fetches published weights."""
     if source.startswith(LOCAL):
-        return blueprint.from_local_dir(source[len(LOCAL) :])
+        return folder.from_local_dir(source[len(LOCAL) :])
     if source.startswith(HUB):
         return from_hub(hub_name(source))
     return from_tag(*split_tag(source))
@@ -78,17 +78,8 @@ def plan(source: str) -> Blueprint:
 
 def from_hub(name: str) -> Blueprint:
     """The blueprint of an open_clip repository on the Hugging Face hub (or in its local cache)."""
-    folder = hub.fetch(name, [blueprint.CONFIG], HUB + name).parent
-    config = blueprint.read_config(folder)
-    model = config["model_cfg"]
-    return Blueprint(
-        name=HUB + name,
-        config=model,
-        preprocess=config.get("preprocess_cfg", {}),
-        weights=hub.fetch(name, blueprint.WEIGHT_NAMES, HUB + name),
-        activation="quickgelu" if model.get("quick_gelu") else "gelu",
-        tokenizer=partial(blueprint.make_tokenizer, model, HUB + name),
-    )
+    config = folder.read_config(hub.fetch(name, [folder.CONFIG], HUB + name).parent)
+    return folder.described(config, HUB + name, hub.fetch(name, folder.WEIGHT_NAMES, HUB + name), HUB + name)
 
 
 def hub_name(source: str) -> str:
@@ -109,7 +100,7 @@ def from_tag(arch: str, tag: str | None) -> Blueprint:
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
     config = copy.deepcopy(get_model_config(arch))
-    tokenizer = partial(blueprint.make_tokenizer, config, arch)
+    tokenizer = partial(tokens.make_tokenizer, config, arch)
     if tag is None:
         borrowed = "timm_model_name" in config["vision_cfg"]  # timm towers are GELU whatever the config says
         known = "quickgelu" if config.get("quick_gelu") else "gelu" if borrowed else None
@@ -134,7 +125,7 @@ def _published(arch: str, tag: str, published: Mapping[str, Any]) -> Path:
     where = published.get("hf_hub", "")
     if where:
         repository, _, file = where.rpartition("/")
-        return hub.fetch(repository, [file] if file else blueprint.WEIGHT_NAMES, f"{arch}/{tag}")
+        return hub.fetch(repository, [file] if file else folder.WEIGHT_NAMES, f"{arch}/{tag}")
     from open_clip.pretrained import download_pretrained
 
     try:
@@ -168,12 +159,12 @@ def _address(source: str) -> tuple[str, Sequence[str]]:
     from open_clip.pretrained import get_pretrained_cfg
 
     if source.startswith(HUB):
-        return hub_name(source), blueprint.WEIGHT_NAMES
+        return hub_name(source), folder.WEIGHT_NAMES
     arch, tag = source.partition("/")[::2]
     facts = (get_pretrained_cfg(arch, tag) if tag and arch in architectures() else None) or {}
     repository, _, file = facts.get("hf_hub", "").rpartition("/")
     if repository:
-        return repository, [file] if file else blueprint.WEIGHT_NAMES
+        return repository, [file] if file else folder.WEIGHT_NAMES
     address = str(facts.get("url", ""))
     return (address, [Path(address).name]) if address else ("", ())
 
@@ -194,6 +185,6 @@ def architectures() -> list[str]:
     found = importlib.util.find_spec("open_clip")
     if found is None or not found.submodule_search_locations:
         raise UserError("the package open_clip_torch is not installed: pip install open_clip_torch")
-    folder = Path(found.submodule_search_locations[0]) / "model_configs"
-    return sorted(path.stem for path in folder.glob("*.json"))
+    configs = Path(found.submodule_search_locations[0]) / "model_configs"
+    return sorted(path.stem for path in configs.glob("*.json"))
 

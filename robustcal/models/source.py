@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..clip.weights import digest
 from ..registry import models, normalise, parse_spec
 from ..types import Spec, UserError
-from . import blueprint
+from . import folder as folders
+from . import run_folder
 from .open_clip import FORMS, HUB, LOCAL, split_tag
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def is_checkpoint(variant: str) -> bool:
         return False
     path = Path(variant).expanduser()
     if path.is_dir():
-        return not (path / blueprint.CONFIG).is_file()
+        return not folders.is_model(path)
     if path.is_file():
         return True
     if variant.startswith(("/", ".", "~")) or variant.lower().endswith(SUFFIXES) or variant.count("/") > 1:
@@ -45,22 +46,24 @@ def as_open_clip(variant: str) -> str:
 
 def load(variant: str, *, base: str | None = None, activation: str | None = None) -> ClipModel:
     """The model a variant names, whatever card it stands on."""
-    from . import checkpoint, open_clip
-
-    if is_checkpoint(variant):
-        return checkpoint.checkpoint(variant=variant, base=base, activation=activation)
-    _no_base(variant, base)
-    return open_clip.open_clip(variant=as_open_clip(variant), activation=activation)
+    name, arguments = _plugin(variant, base, activation)
+    model: ClipModel = models.get(name).make(**arguments)
+    return model
 
 
 def identity(variant: str, *, base: str | None = None, activation: str | None = None) -> str:
     """The identity of the model a variant names, without loading it."""
-    from . import checkpoint, open_clip
+    name, arguments = _plugin(variant, base, activation)
+    return str(models.get(name).meta["identity"](**arguments))
 
+
+def _plugin(variant: str, base: str | None, activation: str | None) -> tuple[str, dict[str, str | None]]:
+    """Which plugin loads a variant, and with what. Named, not imported: both of them look up their bases here."""
     if is_checkpoint(variant):
-        return checkpoint.identity(variant=variant, base=base, activation=activation)
-    _no_base(variant, base)
-    return open_clip.identity(variant=as_open_clip(variant), activation=activation)
+        return "checkpoint", {"variant": variant, "base": base, "activation": activation}
+    if base is not None:
+        raise UserError(f"'{variant}' is a whole model, so base={base} has no use; base= goes with a checkpoint")
+    return "open-clip", {"variant": as_open_clip(variant), "activation": activation}
 
 
 #: What a card says about a training besides its seed: two models that agree in all of it differ in the seed alone.
@@ -74,13 +77,11 @@ def training(*, variant: str | None = None, card: dict | None = None, **_: objec
 
     A run folder also tells its base (the identity of its weights) and a hash of all settings; bundled cards do not.
     """
-    from . import checkpoint
-
     facts = card or {}
     if variant is not None:
         if not is_checkpoint(variant) or not Path(variant).expanduser().is_dir():
             return None
-        facts = checkpoint.read_card(Path(variant).expanduser())
+        facts = run_folder.read_card(Path(variant).expanduser())
     recipe = facts.get("recipe", {})
     if "seed" not in facts:
         return None
@@ -94,14 +95,12 @@ def training(*, variant: str | None = None, card: dict | None = None, **_: objec
 
 def pretraining(base: str) -> str | None:
     """What a chain of fine-tunes began with, as open_clip names it (``ViT-B-32/openai``); None where a file does not say."""
-    from . import checkpoint
-
     variant = parse_spec(base).variant if is_spec(base) else base
     if variant is None:
         return base
     if is_checkpoint(variant):
         folder = Path(variant).expanduser()
-        return pretraining(checkpoint.read_card(folder)["base"]) if folder.is_dir() else None
+        return pretraining(run_folder.read_card(folder)["base"]) if folder.is_dir() else None
     return None if variant.startswith(LOCAL) else variant
 
 
@@ -111,11 +110,6 @@ def inner_attack(recipe: Mapping[str, Any]) -> str | None:
         return None
     steps = recipe["attack_steps"]
     return f"{steps} step{'' if steps == 1 else 's'} of {recipe['attack_step']} within {recipe['eps']}"
-
-
-def _no_base(variant: str, base: str | None) -> None:
-    if base is not None:
-        raise UserError(f"'{variant}' is a whole model, so base={base} has no use; base= goes with a checkpoint")
 
 
 def is_spec(text: str) -> bool:

@@ -11,8 +11,9 @@ import numpy as np
 
 from ..clip import weights
 from ..registry import datasets, models, register
+from ..scaling import best_temperature
 from ..types import Dataset, UserError
-from . import checkpoint, source
+from . import run_folder, source
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +58,7 @@ def temperature(
         raise UserError(f"temperature:model={model}: only CLIP models have a logit scale to change")
     if t is None:
         dataset = datasets.build(source_data(model, fit, data))
-        t = fit_temperature(*clean_logits(scaled, dataset, samples, seed))
+        t = fit_temperature(*clean_logits(scaled, dataset, samples, seed), model)
     check_temperature(t)
     scaled.clip.logit_scale.data -= math.log(t)
     if getattr(scaled.clip, "logit_bias", None) is not None:
@@ -95,7 +96,7 @@ def _stated(model: str) -> str | None:
     if spec.variant is None:
         return (models.cards().get(spec.name) or {}).get("source_data")
     folder = Path(spec.variant).expanduser()
-    return json.loads((folder / checkpoint.CARD).read_text()).get("source_data") if folder.is_dir() else None
+    return json.loads((folder / run_folder.CARD).read_text()).get("source_data") if folder.is_dir() else None
 
 
 def clean_logits(model: Any, dataset: Dataset, samples: int, seed: int, batch: int = 64) -> tuple[Tensor, Tensor]:
@@ -113,23 +114,19 @@ def clean_logits(model: Any, dataset: Dataset, samples: int, seed: int, batch: i
     return logits, torch.cat([part.labels.cpu() for part in parts])
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+def fit_temperature(logits: Tensor, labels: Tensor, name: str = "the model") -> float:
     """The temperature that minimises the negative log-likelihood of `labels` (n,) under softmax(logits / t).
 
-    The likelihood is convex in b = 1/t, with derivative mean(E_p[z] - z_y): its one root in exp(-5) .. exp(5) is it.
-
     Raises:
-        UserError: if there is none: every image right at any temperature, or worse than chance.
+        UserError: if there is none, naming the model and saying why: see `scaling.best_temperature`.
     """
-    from scipy.optimize import brentq
-
     logits = logits.double()
-    right = logits.gather(1, labels[:, None])[:, 0]
 
-    def slope(log_b: float) -> float:
-        p = (logits * math.exp(log_b)).softmax(1)
-        return ((p * logits).sum(1) - right).mean().item()
+    def expected(t: float) -> float:
+        return float(((logits / t).softmax(1) * logits).sum(1).mean())
 
-    if not slope(-5.0) < 0 < slope(5.0):
-        raise UserError("no temperature fits: the likelihood has no best one (all images right, or chance)")
-    return math.exp(-brentq(slope, -5.0, 5.0, xtol=1e-10))
+    label, largest = logits.gather(1, labels[:, None]).mean().item(), logits.amax(1).mean().item()
+    t, why = best_temperature(expected, label, largest)
+    if why:
+        raise UserError(f"no temperature fits '{name}': {why}; give one with t=, or other data with data=")
+    return t

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..clip import weights
 from ..registry import register
 from ..types import UserError
-from . import blueprint, source
+from . import blueprint, folder, source
 
 if TYPE_CHECKING:
     from ..clip.classifier import ClipModel
@@ -23,7 +23,7 @@ def identity(
     if variant is not None:
         return source.identity(variant, base=base, activation=activation)
     tower = _tower(card)
-    return weights.digest(blueprint.folder_identity(FOLDER), weights.sha256(tower) if tower else None)
+    return weights.digest(folder.folder_identity(FOLDER), weights.sha256(tower) if tower else None)
 
 
 @register.model(identity=identity, training=source.training)
@@ -39,7 +39,7 @@ def tiny(
     if variant is not None:
         return source.load(variant, base=base, activation=activation)
     tower = _tower(card)
-    model = blueprint.build(blueprint.from_local_dir(FOLDER))
+    model = blueprint.build(folder.from_local_dir(FOLDER))
     if tower is not None:
         weights.load_into(model.clip.visual, weights.load_state_dict(tower), str(tower))
         model.fingerprint = weights.digest(model.fingerprint, weights.sha256(tower))
@@ -49,10 +49,10 @@ def tiny(
 
 def _tower(card: dict | None) -> Path | None:
     """The image tower a card names (None: the base itself), after comparing sha256 with the card."""
-    name = (card or {}).get("weights", blueprint.WEIGHTS)
+    name = (card or {}).get("weights", folder.WEIGHTS)
     file, stated = FOLDER / name, (card or {}).get("sha256")
     if not file.is_file():
         raise UserError(f"bundled weights '{file.name}' are missing; reinstall, or rebuild them: robustcal train")
     if stated and weights.sha256(file) != stated:
         raise UserError(f"bundled weights '{file.name}' differ from their card (sha256); reinstall robustcal")
-    return None if name == blueprint.WEIGHTS else file
+    return None if name == folder.WEIGHTS else file

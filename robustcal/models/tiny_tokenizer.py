@@ -15,6 +15,7 @@ import gzip
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 MERGES = Path(__file__).with_name("weights") / "tiny" / "bpe.txt.gz"
@@ -36,7 +37,7 @@ def learn_merges(texts: Iterable[str], limit: int = 4000) -> list[Pair]:
     while len(merges) < limit:
         pairs: Counter[Pair] = Counter()
         for word, pieces in words.items():
-            for pair in zip(pieces, pieces[1:]):
+            for pair in pairwise(pieces):
                 pairs[pair] += counts[word]
         if not pairs:
             break

@@ -9,15 +9,14 @@ under-confident on full class names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..clip.classifier import ClipModel
 from ..clip.prompts import tokens_of
@@ -25,12 +24,12 @@ from ..models.blueprint import OPENAI_MEAN, OPENAI_STD, make_module
 from ..models.folder import save_local_dir
 from ..models.tiny_tokenizer import MERGES, learn_merges, tiny_tokenizer, write_merges
 from ..types import UserError
+from .contrastive import ContrastiveStep
 from .heldout import fit_scale, measure
 from .inner import InnerAttack
-from .recipe import Pretrain
+from .settings import Pretrain
 from .sources import NUMBERS, Rendered, Source, counts, make_sources
 
-LARGEST_SCALE = 4.6052  # ln 100, where CLIP clamps its logit scale
 #: What a batch is: images, caption tokens, and per prompt set (its prompts' tokens, labels).
 Inputs = tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]
 
@@ -96,7 +95,7 @@ class Pretraining:
         clip, self.config = make_towers(recipe, self.tokenizer.vocab_size)
         clip = clip.to(device).to(memory_format=torch.channels_last)
         self.trained: Any = clip.train()
-        self.module = _Step(clip, recipe.contrastive, recipe.classes)
+        self.module: torch.nn.Module = ContrastiveStep(clip, recipe.contrastive, recipe.classes)
         self.families = {name: prompts for source in self.sources for name, prompts in source.prompts.items()}
         self.prompts = {name: self._prompt_tokens(prompts) for name, prompts in self.families.items()}
         self.known: dict[str, Tensor] = {}  # the tokens of captions already seen
@@ -207,88 +206,7 @@ class Pretraining:
         return accuracy
 
 
-class _Step(nn.Module):
-    """The loss as a module, so that distributed training sees one forward per backward."""
-
-    def __init__(self, clip: nn.Module, contrastive: float, classes: float):
-        super().__init__()
-        self.clip: Any = clip
-        self.contrastive, self.classes = contrastive, classes
-
-    def forward(self, images: Tensor, tokens: Tensor, families: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-        with torch.no_grad():
-            self.clip.logit_scale.clamp_(0, LARGEST_SCALE)
-        scale = self.clip.logit_scale.exp()
-        image = F.normalize(self.clip.encode_image(images), dim=-1)
-        captions = [tokens] if self.contrastive else []
-        lengths = [len(part) for part in captions] + [len(texts) for texts, _ in families.values()]
-        unique, which = torch.unique(
-            torch.cat([*captions, *(texts for texts, _ in families.values())]), dim=0, return_inverse=True
-        )  # a caption that is also a prompt is encoded once
-        text = list(F.normalize(encode_text(self.clip, unique), dim=-1)[which].split_with_sizes(lengths))
-        parts = {}
-        if self.contrastive:
-            parts["contrastive"] = self.contrastive * contrastive(image, text.pop(0), tokens, scale)
-        if self.classes and families:
-            terms = [
-                F.cross_entropy(scale * image @ head.t(), labels, ignore_index=-1, reduction="none")
-                for head, (_, labels) in zip(text, families.values(), strict=True)
-            ]
-            known = torch.stack([labels >= 0 for _, labels in families.values()]).sum(0).clamp(min=1)
-            parts["classes"] = self.classes * torch.stack(terms).sum(0) / known
-        return parts
-
-
-def encode_text(clip: Any, tokens: Tensor) -> Tensor:
-    """As open_clip's `clip.encode_text`, without the columns that are padding in all rows: (n, D).
-
-    Attention is causal and the embedding is read at the end token, so that what stands behind it changes nothing.
-    """
-    length = int((tokens != 0).any(0).sum())
-    x = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
-    x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
-    found: Tensor = x[torch.arange(len(x), device=x.device), tokens.argmax(-1)] @ clip.text_projection
-    return found
-
-
-def contrastive(image: Tensor, text: Tensor, tokens: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric contrastive loss of this process's rows against the samples of all processes: (n,).
-
-    Args:
-        image, text: unit embeddings (n, D). tokens: (n, L), equal rows are the same caption: shared positives.
-        scale: the logit scale.
-    """
-    images, texts, captions = _gather(image), _gather(text), _gather(tokens)
-    same = (tokens[:, None] == captions[None]).all(-1).to(image.dtype)
-    target = same / same.sum(1, keepdim=True)
-    one = F.cross_entropy(scale * image @ texts.t(), target, reduction="none")
-    other = F.cross_entropy(scale * text @ images.t(), target, reduction="none")
-    return (one + other) / 2
-
-
 def normalise(images: Tensor) -> Tensor:
     """Pixels in [0, 1] -> CLIP's mean and standard deviation."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (OPENAI_MEAN, OPENAI_STD))
     return (images - mean) / std
-
-
-class _Gather(torch.autograd.Function):
-    """The rows of all processes side by side; backward sums every process's gradient of this process's rows."""
-
-    @staticmethod
-    def forward(context: Any, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
-
-
-def _gather(rows: Tensor) -> Tensor:
-    """The rows of all processes, with gradients flowing back to each; every process holds as many rows."""
-    alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
-    return rows if alone else _Gather.apply(rows)
