@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from .types import Threat
+from .types import Threat, radius_text
 
 #: Samples per shard: what is claimed, written and lost at once.
 SHARD = 128
@@ -116,7 +116,7 @@ class Cell:
     @property
     def title(self) -> str:
         """The cell in words, for a line that tells about it."""
-        return f"{self.model} x {self.dataset} x {self.attack}" + ("" if self.kind == "clean" else f" {self.eps}")
+        return f"{self.model} x {self.dataset} x {self.attack}" + ("" if self.kind == "clean" else f" {radius_text(self.eps)}")
 
     @property
     def place(self) -> tuple[int, str, int, str, float]:

@@ -39,6 +39,19 @@ def parse_radius(text: str | float | int) -> Fraction:
     return near if not slash and near and abs(value - near) <= Fraction(1, 10**12) else value
 
 
+def radius_text(radius: str | float | Fraction) -> str:
+    """A radius as it is written everywhere but in identities: over 255 (``3/255``, ``0.5/255``), never ``1/85``.
+
+    One that is no multiple of 0.5/255 is a decimal; none is ``0``. `parse_radius` is the way back.
+
+    >>> [radius_text(eps) for eps in ("1/85", "1/510", "0.03", "0")]
+    ['3/255', '0.5/255', '0.03', '0']
+    """
+    value = radius if isinstance(radius, Fraction) else parse_radius(radius)
+    halves = value * 510
+    return f"{float(value):.9g}" if not halves or halves.denominator > 1 else f"{float(halves / 2):.16g}/255"
+
+
 @dataclass(frozen=True)
 class Spec:
     """One parsed spec string: ``name[:variant][:key=value]...``."""

@@ -30,7 +30,7 @@ def results(run):
 
 def test_one_row_per_cell_and_every_number_inside_its_bounds(run, results):
     frame = cells_frame(results)
-    assert list(frame.columns[:7]) == ["cell", "model", "dataset", "attack", "norm", "eps", "n"]
+    assert list(frame.columns[:8]) == ["cell", "model", "dataset", "attack", "norm", "eps", "radius", "n"]
     assert list(frame.columns[-4:]) == ["flags", "model_spec", "dataset_spec", "attack_spec"]
     # 2 models x 2 sets x (clean + 2 attacks x 2 radii + a worst case per radius)
     assert len(frame) == 2 * 2 * (1 + 4 + 2)

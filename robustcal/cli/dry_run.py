@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from .. import registry
-from ..types import Param, UserError, format_param
+from ..report.labels import written
+from ..types import UserError, format_param, radius_text
 
 if TYPE_CHECKING:
     from ..sweep.estimate import AttackCost, DatasetSize, ModelCost, Outlook
@@ -24,7 +24,7 @@ def headline(found: Outlook) -> str:
     """How many cells, and of what."""
     sizes = {axis: len(getattr(found, axis)) for axis in ("models", "attacks", "datasets")}
     axes = " x ".join(f"{count} {axis if count > 1 else axis[:-1]}" for axis, count in sizes.items())
-    return f"{found.cells} cells: {axes}" + (f", eps {' '.join(found.eps)}" if found.eps else "")
+    return f"{found.cells} cells: {axes}" + (f", eps {' '.join(map(radius_text, found.eps))}" if found.eps else "")
 
 
 def attack_lines(rows: Sequence[AttackCost]) -> str:
@@ -61,17 +61,8 @@ def brief(family: str, spec: str) -> str:
         usual = getattr(registry, family).spec(":".join(filter(None, (parsed.name, parsed.variant)))).params
     except UserError:  # a parameter without a default
         usual = {}
-    params = [f"{key}={_number(value)}" for key, value in parsed.params.items() if value != format_param(usual.get(key))]
+    params = [f"{key}={written(key, value)}" for key, value in parsed.params.items() if value != format_param(usual.get(key))]
     return ":".join(filter(None, (parsed.name, parsed.variant, *params)))
-
-
-def _number(value: Param) -> str:
-    """``0.00392156862745098`` -> ``1/255``; other values as they are."""
-    try:
-        ratio = Fraction(str(value)).limit_denominator(1000)
-        return str(ratio) if repr(float(ratio)) == value and len(str(ratio)) < len(value) else str(value)
-    except ValueError:
-        return str(value)
 
 
 def here(row: ModelCost | DatasetSize, absent: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..cell import Cell
 from ..registry import parse_spec
-from ..types import UserError
+from ..types import UserError, radius_text
 from .labels import sentence, written
 
 NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1", "l0": "ℓ0"}
@@ -42,7 +42,7 @@ def protocol(cells: Sequence[Cell], versions: Mapping[str, str] | None = None) -
 def attack_words(cells: Sequence[Cell]) -> str:
     """Threat model and attacks of attacked cells, in words."""
     threats = _unique(NORMS.get(c.threat.norm, c.threat.norm) for c in cells)
-    radii = _unique(str(c.eps) for c in sorted(cells, key=lambda c: c.threat.eps))
+    radii = _unique(radius_text(c.eps) for c in sorted(cells, key=lambda c: c.threat.eps))
     goals = _unique(GOALS.get(c.threat.goal, c.threat.goal) for c in cells)
     returns = _unique(c.threat.returns for c in cells)
     rule = sentence((RETURNS.get(r, f"return rule {r}") for r in returns), "or")

@@ -13,7 +13,7 @@ from ..cell import Cell
 from ..metrics import validity, worst
 from ..metrics.scores import with_loss
 from ..records.store import Run
-from ..types import Records, UserError
+from ..types import Records, UserError, radius_text
 from .catalogue import columns_of
 from .common import Reader, common_samples
 from .labels import short_labels
@@ -42,7 +42,7 @@ class Measured:
     model: str
     dataset: str
     attack: str
-    eps: str
+    eps: str  # over 255, see `radius_text`
     n: int
     numbers: Replicates
     flags: dict[str, int | None]  # flag -> samples that carry it; None for a flag of the whole cell
@@ -200,7 +200,7 @@ def _group(
         numbers = _small(replicates(records, _metrics_for(meta, metrics), shared[key], clean=paired))
         asked = {spec: _small(replicates(records, [spec], shared[key], clean=paired)) for spec in wanted}
         extra = details(meta, records, paired) if details else None
-        axes = (names["model"], names["dataset"], names["attack"], meta.eps)
+        axes = (names["model"], names["dataset"], names["attack"], radius_text(meta.eps))
         return Measured(meta, *axes, len(records["id"]), numbers, dict(validity.count_flags(records)), run, extra, asked)
 
     clean: Records | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..cell import Cell, to_json
 from ..records.store import Run
+from ..types import radius_text
 from .captions import NORMS, RETURNS
 from .evaluate import Measured, evaluate, not_one, worst_ids
 from .merge import Source, merge
@@ -123,7 +124,7 @@ def protocol_facts(meta: Cell) -> dict[str, str]:
     facts = {"attack": meta.attack, "kind": meta.kind}
     if not clean:
         facts |= {
-            "threat": f"{norm} ball of radius {meta.eps} in [{threat.low:g}, {threat.high:g}]",
+            "threat": f"{norm} ball of radius {radius_text(meta.eps)} in [{threat.low:g}, {threat.high:g}]",
             "goal": threat.goal,
             "return rule": f"{threat.returns}: {RETURNS.get(threat.returns, threat.returns)}",
         }  # fmt: skip

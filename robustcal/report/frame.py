@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..records.store import Run, write_atomically
+from ..types import radius_text
 from .asked import column_names
 from .evaluate import SCALAR_COLUMNS, Results, evaluate
 from .labels import short_labels
@@ -21,9 +22,10 @@ CSV_METRICS = ("accuracy", "ece", "confidence", "entropy", "nll", "brier", "au",
 
 
 def cells_frame(source: Results | Iterable[Run]) -> pd.DataFrame:
-    """One row per cell: cell, model, dataset, attack, norm, eps, n, metrics with ``_lo`` and ``_hi``, flags, specs.
+    """One row per cell: cell, model, dataset, attack, norm, eps, radius, n, metrics with ``_lo`` and ``_hi``, flags, specs.
 
     `model`, `dataset` and `attack` are the shortest labels that tell the cells apart; ``*_spec`` are the whole specs.
+    `eps` is the radius over 255 as text, `radius` the same as a number in [0, 1].
     Metrics that were asked for besides stand before the flags. Values are fractions and nats, never percentages. Ordered by model, dataset, attack and radius.
     """
     results = source if isinstance(source, Results) else evaluate(source)
@@ -31,7 +33,8 @@ def cells_frame(source: Results | Iterable[Run]) -> pd.DataFrame:
     for cell in results.cells:
         row: dict[str, Any] = {
             "cell": cell.id, **dict(zip(AXES, results.labelled(cell))),
-            "norm": cell.meta.threat.norm, "eps": cell.eps, "n": cell.n,
+            "norm": cell.meta.threat.norm, "eps": cell.eps,
+            "radius": cell.meta.threat.eps, "n": cell.n,
         }  # fmt: skip
         for name in CSV_METRICS:
             row |= dict(zip((name, f"{name}_lo", f"{name}_hi"), cell.interval(name)))
@@ -40,7 +43,7 @@ def cells_frame(source: Results | Iterable[Run]) -> pd.DataFrame:
             row |= dict(zip((title, f"{title}_lo", f"{title}_hi"), found))
         row["flags"] = ";".join(cell.flags)
         rows.append(row | {f"{axis}_spec": getattr(cell, axis) for axis in AXES})
-    names = ["cell", "model", "dataset", "attack", "norm", "eps", "n"]
+    names = ["cell", "model", "dataset", "attack", "norm", "eps", "radius", "n"]
     names += [name + end for name in CSV_METRICS for end in ("", "_lo", "_hi")]
     names += [title + end for title in asked.values() for end in ("", "_lo", "_hi")]
     names += ["flags", *(f"{axis}_spec" for axis in AXES)]
@@ -48,22 +51,17 @@ def cells_frame(source: Results | Iterable[Run]) -> pd.DataFrame:
 
 
 def samples_frame(runs: Iterable[Run], columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """One row per sample and cell: cell, model, dataset, attack, eps and the record's own columns (no logits)."""
+    """One row per sample and cell: cell, model, dataset, attack, eps, radius and the record's own columns (no logits)."""
     sources, _ = merge(list(runs))
     labels = {axis: short_labels(source.names[axis] for source in sources) for axis in AXES}
     frames = []
     for source in sources:
         records = source.run.read(source.cell.id, columns or SCALAR_COLUMNS)
         frame = pd.DataFrame(dict(records))
-        for at, name in enumerate(("cell", "model", "dataset", "attack", "eps")):
-            value = (
-                source.cell.id
-                if name == "cell"
-                else source.cell.eps
-                if name == "eps"
-                else labels[name][source.names[name]]
-            )
+        places = {"cell": source.cell.id, **{axis: labels[axis][source.names[axis]] for axis in AXES}, "eps": radius_text(source.cell.eps)}
+        for at, (name, value) in enumerate(places.items()):
             frame.insert(at, name, value)
+        frame.insert(len(places), "radius", source.cell.threat.eps)
         frames.append(frame)
     joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     names = [name for name in ("cell", "model", "dataset", "attack", "eps") if name in joined]

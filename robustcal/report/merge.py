@@ -10,6 +10,7 @@ import numpy as np
 
 from ..cell import Cell
 from ..records.store import Run
+from ..types import radius_text
 from .labels import sentence
 
 #: What, besides its spec, makes a model, dataset or attack what it is: (spec key, identity keys, words).
@@ -30,7 +31,7 @@ class Source:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        return (self.names["model"], self.names["dataset"], self.names["attack"], str(self.cell.eps))
+        return (self.names["model"], self.names["dataset"], self.names["attack"], radius_text(self.cell.eps))
 
 
 def merge(runs: Sequence[Run]) -> tuple[list[Source], list[str]]:

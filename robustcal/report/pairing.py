@@ -10,7 +10,7 @@ from typing import Any
 
 from ..cell import Cell
 from ..registry import datasets, models, parse_spec
-from ..types import Param, Spec, format_param
+from ..types import Param, Spec, format_param, radius_text
 from .labels import written
 
 #: Field -> its value in words, as a cell states it; what it does not know is left out.
@@ -70,7 +70,7 @@ def facts_of(cell: Cell) -> Facts:
         "prompts": prompt_text(cell.templates),
         "class names": dataset.params.get("prompts", "card"),
         **attack_facts(attack),
-        "radius": radius_text(Fraction(cell.eps)),
+        "radius": radius_text(cell.eps),
         "return rule": cell.threat.returns,
     }
     return {field: str(value) for field, value in stated.items() if value is not None}
@@ -122,12 +122,6 @@ def _given(spec: Spec, key: str) -> Param:
     """A parameter of a canonical spec; None for ``none``, which stands for the card's own."""
     value = spec.params.get(key)
     return None if value == "none" else value
-
-
-def radius_text(radius: Fraction) -> str:
-    """A radius over 255 where it is a multiple of half of that; 0 for a clean image."""
-    steps = radius * 255
-    return f"{float(steps):g}/255" if steps and (2 * steps).denominator == 1 else f"{float(radius):g}"
 
 
 # -- what was published ------------------------------------------------------------------------------------------------
