@@ -78,7 +78,7 @@ def wary_draws(
     high = np.maximum(middle, draws(towards(np.sign(moving) * spread), fixed, lifted))
     above = np.zeros(len(middle), dtype=bool)
     above[np.lexsort((high, middle))[(len(middle) + 1) // 2 :]] = True  # as many as below, however many draws are 0
-    return np.where(above, high, low)
+    return np.asarray(np.where(above, high, low))
 
 
 def _scale(pattern: np.ndarray, noise: np.ndarray, observed: float, norm: Norm) -> np.ndarray:

@@ -20,7 +20,8 @@ from .weighted import Means
 def uncertainty(records: Records) -> Means:
     """Means over samples. entropy: of the softmax; au: expected entropy under the Dirichlet; eu: C / (alpha_0 + C).
 
-    The normalised forms are divided by ln C. CLIP's evidence makes eu about 1e-8, so log10_eu, the mean of its
+    These are the formulas of the paper, with alpha = exp((cosine + 1) / 0.07); its released code logs others, see
+    `released_uncertainty`. The normalised forms are divided by ln C. CLIP's evidence makes eu about 1e-8, so log10_eu, the mean of its
     logarithm, is what moves.
     """
     log_eu = np.asarray(records["log_eu"], dtype=np.float64)

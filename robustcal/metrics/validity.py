@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from scipy.special import bdtrc
@@ -74,6 +75,8 @@ FLAGS: dict[str, tuple[str, str]] = {
 }
 
 LEVEL = 0.001  #: one-sided error rate at which "significantly" is said in a comparison of two cells
+#: Whether the first cell's attack breaks significantly fewer samples than the second's.
+Weaker = Callable[[Cell, Cell], bool]
 HARMFUL = ("white-box", "black-box", "transfer")
 BUDGETS = ("steps", "queries")
 
@@ -97,7 +100,7 @@ def cross_flags(cells: Sequence[Cell], read: Callable[[str], Records]) -> dict[s
         read: cell id -> records; of them `id` and `correct` are used, each cell's at most once.
     """
     found: dict[str, list[str]] = {cell.id: own_flags(cell) for cell in cells}
-    groups: dict[tuple, list[Cell]] = {}
+    groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.model, cell.dataset, cell.precision, cell.n), []).append(cell)
     for group in groups.values():
@@ -126,29 +129,29 @@ def own_flags(cell: Cell) -> list[str]:
 # -- rules: (attacks, controls, weaker) -> the cells to flag; weaker(a, b): a breaks significantly fewer samples -----
 
 
-def _weaker_than_noise(attacks, controls, weaker):
+def _weaker_than_noise(attacks: list[Cell], controls: list[Cell], weaker: Weaker) -> list[Cell]:
     return [a for a in attacks if any(_ball(a) == _ball(c) and weaker(a, c) for c in controls)]
 
 
-def _more_steps_weaker(attacks, controls, weaker):
+def _more_steps_weaker(attacks: list[Cell], controls: list[Cell], weaker: Weaker) -> Iterator[Cell]:
     for budget in BUDGETS:
         for a in attacks:
             own, size = _without(a, budget)
             for b in attacks:
                 other, smaller = _without(b, budget)
-                if own == other and _ball(a) == _ball(b) and None not in (size, smaller) and size > smaller:
-                    if weaker(a, b):
-                        yield a
+                alike = own == other and _ball(a) == _ball(b)
+                if alike and size is not None and smaller is not None and size > smaller and weaker(a, b):
+                    yield a
 
 
-def _larger_radius_weaker(attacks, controls, weaker):
+def _larger_radius_weaker(attacks: list[Cell], controls: list[Cell], weaker: Weaker) -> list[Cell]:
     def same(a: Cell, b: Cell) -> bool:
         return a.attack == b.attack and a.threat.norm == b.threat.norm
 
     return [a for a in attacks if any(same(a, b) and _eps(a) > _eps(b) and weaker(a, b) for b in attacks)]
 
 
-def _black_box_stronger(attacks, controls, weaker):
+def _black_box_stronger(attacks: list[Cell], controls: list[Cell], weaker: Weaker) -> list[Cell]:
     flagged = []
     for ball in dict.fromkeys(_ball(a) for a in attacks):
         here = [a for a in attacks if _ball(a) == ball]
@@ -159,7 +162,7 @@ def _black_box_stronger(attacks, controls, weaker):
     return flagged
 
 
-RULES = {
+RULES: dict[str, Callable[[list[Cell], list[Cell], Weaker], Iterable[Cell]]] = {
     "weaker-than-noise": _weaker_than_noise, "more-steps-weaker": _more_steps_weaker,
     "larger-radius-weaker": _larger_radius_weaker, "black-box-stronger": _black_box_stronger,
 }  # fmt: skip

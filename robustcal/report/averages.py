@@ -27,7 +27,8 @@ class Averages:
         key = (model, attack, eps)
         if key not in self._kept:
             cells = [self.results.get(model, dataset, attack, eps) for dataset in self.datasets]
-            self._kept[key] = average([cell.numbers for cell in cells]) if cells and all(cells) else None
+            numbers = [cell.numbers for cell in cells if cell is not None]
+            self._kept[key] = average(numbers) if numbers and len(numbers) == len(cells) else None
         return self._kept[key]
 
     def clean(self, model: str) -> Replicates | None:
@@ -46,8 +47,9 @@ class Averages:
 
     def mean_harmonic(self, model: str, attack: str, eps: str) -> Replicates | None:
         """Mean over datasets of the H on each; None where a dataset is missing."""
-        found = [self.harmonic_on(model, dataset, attack, eps) for dataset in self.datasets]
-        return average(found) if found and all(found) else None
+        asked = [self.harmonic_on(model, dataset, attack, eps) for dataset in self.datasets]
+        found = [h for h in asked if h is not None]
+        return average(found) if found and len(found) == len(asked) else None
 
 
 Pick = Callable[[str], "Replicates | Measured | None"]
@@ -62,7 +64,8 @@ def fill(models: Sequence[str], columns: Sequence[tuple[str, Pick]]) -> dict[str
         numbers = {m: x for m, x in numbers.items() if name in x.values}
         ranks = ranked(numbers, name)
         for model in models:
-            flags = tuple(found[model].flags) if isinstance(found[model], Measured) else ()
+            cell = found[model]
+            flags = tuple(cell.flags) if isinstance(cell, Measured) else ()
             limits = numbers[model].interval(name) if model in numbers else None
             rows[model].append(Entry(*limits, flags, ranks.get(model, "")) if limits else Entry())
     return rows
@@ -82,7 +85,7 @@ def ranked(numbers: Mapping[str, Replicates], name: str) -> dict[str, str]:
     return {model: "second" for model, value in values.items() if [value] == second} | best
 
 
-def block(results: Results, models: Sequence[str], label: Sequence[str], columns) -> list[Row]:
+def block(results: Results, models: Sequence[str], label: Sequence[str], columns: Sequence[tuple[str, Pick]]) -> list[Row]:
     """Rows of one block; models without a single number are left out."""
     filled = fill(models, columns)
     rows = [(model, entries) for model, entries in filled.items() if not all(entry.empty for entry in entries)]

@@ -82,9 +82,9 @@ def _frame(places: Sequence[Source], sources: Mapping[str, Sequence[str]], resam
     rows = []
     for place in places:
         model, dataset, attack, eps = place.key
-        known = sources.get(model, [None])
+        known = sources.get(model, ())
         half = dataset in known
-        source = dataset if half else known[0]
+        source = dataset if half else next(iter(known), "")
         records = place.run.read(place.cell.id, COLUMNS)
         target = _every_other(records, 1) if half else records
         shared = Resamples.of(target["id"], resamples)
@@ -94,7 +94,7 @@ def _frame(places: Sequence[Source], sources: Mapping[str, Sequence[str]], resam
         }  # fmt: skip
         if place.cell.kind == "clean":
             del found["attacked"]
-        names = {"cell": place.cell.id, "model": model, "dataset": dataset, "attack": attack, "eps": eps, "source": source}
+        names = {"cell": place.cell.id, "model": model, "dataset": dataset, "attack": attack, "eps": eps, "source": source or None}
         for name, temperature in found.items():
             if temperature is not None:
                 rows.append({**names, "fitted_on": name, **_judge(target, temperature, shared)})
@@ -129,9 +129,9 @@ def sources_of(places: Sequence[Source]) -> tuple[dict[str, list[str]], dict[str
     for model, cell in {place.names["model"]: place.cell for place in places}.items():
         stated = stated_source(cell)
         datasets = list(dict.fromkeys(place.names["dataset"] for place in places if place.names["model"] == model))
-        same = [dataset for dataset in datasets if stated and _same_set(dataset, stated)]
+        same = [(-_agreement(dataset, stated), dataset) for dataset in datasets if stated and _same_set(dataset, stated)]
         if same:
-            found[model] = sorted(same, key=lambda dataset: -_agreement(dataset, stated))
+            found[model] = [dataset for _, dataset in sorted(same, key=lambda pair: pair[0])]
         elif stated:
             missing[model] = f"its source {short_labels([stated])[stated]} is not in the run"
         else:
@@ -169,9 +169,12 @@ def temperature_tables(results: Results) -> list[Table]:
     sources, missing = sources_of(places)
     rows: list[Row] = []
     labels = results.labels
-    for (attack, eps), part in _frame(places, sources, 1000).groupby(["attack", "eps"], sort=False):
-        for number, ((model, dataset), cell) in enumerate(part.groupby(["model", "dataset"], sort=False)):
-            found = {row.fitted_on: Entry(row.ece, row.ece_lo, row.ece_hi) for row in cell.itertuples()}
+    blocks: dict[tuple[str, str], dict[tuple[str, str], dict[str, Entry]]] = {}
+    for row in _frame(places, sources, 1000).to_dict("records"):
+        block = blocks.setdefault((row["attack"], row["eps"]), {})
+        block.setdefault((row["model"], row["dataset"]), {})[row["fitted_on"]] = Entry(row["ece"], row["ece_lo"], row["ece_hi"])
+    for (attack, eps), block in blocks.items():
+        for number, ((model, dataset), found) in enumerate(block.items()):
             names = (labels["attack"][attack], eps, labels["model"][model], labels["dataset"][dataset])
             entries = tuple(found.get(name, Entry()) for name in FITTED)
             rows.append(Row(names, entries, rule=number == 0 and bool(rows)))

@@ -97,9 +97,9 @@ def replicates(
     pseudo = Pseudo.of(records, resamples.count, f"{resamples.seed}/{resamples.key}")
     steps = joined_names(displacements(*given, pseudo) for given in zip(found, functions, inputs, strict=True))
     steps |= {name: pseudo.of_share(values[name]) * n / len(share.hits) for name, share in shares.items()}
-    bounded = joined_names(fractions_of(metric) for metric in metrics)
+    lowest = joined_names(fractions_of(metric) for metric in metrics)
     whole = {name: x + steps.get(name, 0.0) for name, x in draws.items()}
-    whole = {name: x.clip(0, 1) if name in bounded else x for name, x in whole.items()}
+    whole = {name: x.clip(lowest[name], 1) if lowest.get(name, 2) <= values.get(name, 2) <= 1 else x for name, x in whole.items()}
     return Replicates(
         values, whole,
         limits={name: average_limits([share.hits], samples, level) for name, share in shares.items()},
@@ -116,9 +116,10 @@ def joined_names(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
     return {name: found for part in parts for name, found in part.items()}
 
 
-def fractions_of(metric: Metric) -> dict[str, bool]:
-    """The names of a metric that lie in [0, 1]: fractions of which more, or less, is better."""
-    return {name: True for name, (way, unit) in declared(metric).items() if unit == "fraction" and way in ("higher", "lower")}
+def fractions_of(metric: Metric) -> dict[str, int]:
+    """The least that a metric's fractions can be: 0 where more, or less, is better; -1 of those that have a sign."""
+    stated = declared(metric).items()
+    return {name: 0 if way in ("higher", "lower") else -1 for name, (way, unit) in stated if unit == "fraction"}
 
 
 def stretched(draws: np.ndarray, n: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .averages import Averages
 from .captions import protocol
-from .evaluate import Results
+from .evaluate import Measured, Results
 from .labels import sentence
 from .stats import Replicates, seed_spread
 from .tables import Column, Entry, Row, Table
@@ -66,7 +66,7 @@ def seed_tables(results: Results) -> list[Table]:
     names, rows = labels(groups, results), []
     single = [cell for cell in results.cells if cell.meta.task == "single"]
     attacks = [a for a in results.values("attack") if any(c.attack == a and c.kind != "clean" for c in single)]
-    for attack in attacks or [None]:
+    for attack in attacks or [""]:
         for number, group in enumerate(groups):
             picks = [
                 [averages.clean(m) if eps == "0" else averages.get(m, attack, eps) for m in group.seeds.values()]
@@ -80,9 +80,10 @@ def seed_tables(results: Results) -> list[Table]:
 
 def spread_of(found: Sequence[Replicates | None], name: str) -> Entry:
     """Mean and deviation over models; empty where one of them lacks the number."""
-    if not found or any(one is None or name not in one.values for one in found):
+    values = [one.values[name] for one in found if one is not None and name in one.values]
+    if not values or len(values) < len(found):
         return Entry()
-    spread = seed_spread([one.values[name] for one in found])
+    spread = seed_spread(values)
     return Entry(spread.mean, deviation=None if math.isnan(spread.deviation) else spread.deviation)
 
 
@@ -93,14 +94,15 @@ def labels(groups: Sequence[Group], results: Results) -> list[str]:
     return [method if method and methods.count(method) == 1 else model for method, model in zip(methods, models)]
 
 
-def caption(results: Results, averages: Averages, groups: Sequence[Group], cells) -> str:
+def caption(results: Results, averages: Averages, groups: Sequence[Group], cells: Sequence[Measured]) -> str:
     """What was averaged over, and the protocol."""
     if not groups or not cells:
         return "Spread over training seeds. No model of the run says how it was trained."
     seeds = sorted({seed for group in groups for seed in group.seeds})
     count = len(averages.datasets)
+    trained = sentence(map(str, seeds))
     text = (
-        f"Accuracy and expected calibration error (in %), mean ± standard deviation over models trained with seed {sentence(map(str, seeds))};"
+        f"Accuracy and expected calibration error (in %), mean ± standard deviation over models trained with seed {trained};"
         " without ± there is one. Models of a row differ in their training seed alone, the samples and the attack's noise are"
         f" the same for all. {f'Each value is an average over {count} data sets.' if count > 1 else 'One data set.'}"
     )

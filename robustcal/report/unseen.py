@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from ..metrics.logits import matrix
 from ..metrics.scores import LOSS, SMALLEST
@@ -49,7 +50,8 @@ class Pseudo:
             if name in records:
                 digest.update(np.ascontiguousarray(records[name]).tobytes())
         random = np.random.Generator(np.random.SFC64(list(digest.digest())))
-        z = random.standard_normal((2, count)).clip(0) ** 2
+        levels = (np.arange(count) + 0.5) / max(count, 1)  # quantiles in random order: exact, whatever their number
+        z = np.stack([random.permutation(ndtri(levels)) for _ in range(2)]).clip(0) ** 2
         right, wrong = z / (1 + z / max(n, 1))
         return cls(random.integers(0, max(n, 1), PLACES), right, wrong, n)
 
