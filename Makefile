@@ -40,12 +40,17 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
+# Without its dependencies: it asks for requests 2.25, which it never imports; the rest is here.
+TORCHATTACKS = $(BIN)/python -m pip install --quiet --no-deps 'torchattacks>=3.5'
+
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable .
+	$(TORCHATTACKS)
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(TORCHATTACKS)
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -1,17 +1,27 @@
 """Shared by all tests: one thread, so that runs beside each other are not slowed and results are repeatable."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
 torch.set_num_threads(1)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items):
+    """What a test's name or parameters say of torchattacks is skipped where that extra is absent."""
+    if find_spec("torchattacks") is None:
+        skip = pytest.mark.skip(reason="torchattacks is not installed")
+        for item in items:
+            if "torchattacks" in f"{item.name} {getattr(getattr(item, 'callspec', None), 'params', '')}":
+                item.add_marker(skip)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """A linear classifier whose nearest adversarial point is known, and every registered attack as a spec."""
 
+from contextlib import suppress
+
 import torch
 
 from robustcal import registry
@@ -49,13 +51,13 @@ def samples(count, margin=1.2, seed=1):
 
 
 def specs():
-    """A spec for each registered attack: its bare name, or what it needs besides; every class of torchattacks."""
-    import torchattacks
-
+    """A spec for each registered attack: its bare name, or what it needs besides; every class of torchattacks, if here."""
     needs = {"transfer": ["transfer:from=itself"], "torchattacks": []}
-    needs["torchattacks"] = [
-        f"torchattacks:{name}" for name in torchattacks.__all__ if name not in torchattacks.__wrapper__
-    ]
+    with suppress(ImportError):
+        import torchattacks
+
+        classes = (name for name in torchattacks.__all__ if name not in torchattacks.__wrapper__)
+        needs["torchattacks"] = [f"torchattacks:{name}" for name in classes]
     found = [spec for name in registry.attacks.names() for spec in needs.get(name, [name])]
     variants = [
         "pgd:norm=l2:steps=40", "pgd:loss=margin", "pgd:loss=dlr:return=last", "pgd:momentum=0.9:restarts=2",

@@ -54,6 +54,7 @@ def test_pgd_agrees_with_torchattacks(net):
 
 def test_disagreement_is_noticed(net):
     """The comparison has the power to tell half a radius, or one step, from the whole attack."""
+    pytest.importorskip("torchattacks")
     own = survivors(net, "pgd:steps=10:step=0.025:return=last")
     assert not agree(own, survivors(net, "torchattacks:PGD:steps=10:step=0.025", eps=EPS / 2))
     assert not agree(own, survivors(net, "torchattacks:FGSM", eps=EPS * 0.8))
@@ -226,6 +227,7 @@ def cifar_images(pack, count):
 
 def test_the_authors_cifar_network(shared):
     """A network that no one here trained: noise does nothing, PGD does, and as much as torchattacks' PGD."""
+    pytest.importorskip("torchattacks")
     import pyautoattack
     from pyautoattack.examples.resnet import ResNet18
 
