@@ -13,7 +13,7 @@ from robustcal import bench, registry
 from robustcal.cli import main
 from robustcal.sweep import estimate, local
 from robustcal.train import train
-from robustcal.train.recipe import Recipe
+from robustcal.train.settings import TASKS
 from robustcal.types import UserError
 
 PLUGIN = '''
@@ -168,7 +168,7 @@ TOML = st.one_of(
 )  # fmt: skip
 
 
-@given(key=st.sampled_from([field.name for field in fields(Recipe)]), value=TOML)
+@given(key=st.sampled_from(["task", *sorted({field.name for kind in TASKS.values() for field in fields(kind)})]), value=TOML)
 @example(key="lr", value=float("nan"))
 @example(key="lr", value=float("inf"))
 @example(key="lr", value=-1.0)

@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from robustcal.models.blueprint import make_module, save_local_dir
+from robustcal.models.blueprint import make_module
+from robustcal.models.folder import save_local_dir
 from robustcal.models.tiny_tokenizer import MERGES, tiny_tokenizer
 from robustcal.noise import Noise
 from robustcal.registry import datasets, models, objectives, register

@@ -11,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from robustcal.models.tiny_tokenizer import tiny_tokenizer
 from robustcal.registry import ROOT, datasets, models, register
 from robustcal.train import recipe, sources
 from robustcal.train import state as trainstate
 from robustcal.train.augment import DRAWS, augment, resized_crop
 from robustcal.train.cache import cached
-from robustcal.models.tiny_tokenizer import tiny_tokenizer
-from robustcal.train.pretrain import encode_text, make_towers
+from robustcal.train.contrastive import encode_text
+from robustcal.train.pretrain import make_towers
 from robustcal.train.train import scaled, train
 from robustcal.types import Batch, UserError
 

@@ -17,8 +17,8 @@ from ..registry import Plugin
 from ..types import Batch, Dataset, Templates, UserError
 from .heldout import measure
 from .inner import InnerAttack
-from .recipe import FineTune
 from .schedule import balanced_order, batch_indices, held_out_split, steps_per_epoch
+from .settings import FineTune
 
 
 class FineTuning:
@@ -37,14 +37,14 @@ class FineTuning:
         if dataset.task != "single":
             raise UserError(f"dataset '{dataset.name}' is multi-label; fine-tuning needs one class per image")
         self.recipe, self.dataset, self.parts = recipe, dataset, parts
-        self.device = base.head.device
+        self.device = next(base.buffers()).device
         student = base.replica()
         student.visual.requires_grad_(True)
         for classifier in (student, base):
             compute_in(classifier, compute)
         self.student, self.teacher = student, base
-        self.module = _Step(student, base, objective, params)
-        self.trained: nn.Module = student.visual
+        self.module: nn.Module = _Step(student, base, objective, params)
+        self.trained = student.get_submodule("visual")
         self.attack = InnerAttack.read(recipe.eps, recipe.attack_step, recipe.attack_steps)
         self.inner = _inner_loss(objective, params)
         self.train, self.held_out = _positions(dataset, recipe)

@@ -19,7 +19,7 @@ def measure(
     classifier: ClipClassifier, dataset: Dataset, rows: Sequence[int], attack: InnerAttack, batch: int, seed: int
 ) -> dict[str, float]:
     """Accuracy and ECE (15 bins) of these samples, clean and (with attack steps) under PGD on the label; shares in [0, 1]."""
-    device = classifier.head.device
+    device = next(classifier.buffers()).device
     found: dict[str, list[tuple[Tensor, Tensor]]] = {"clean": [], "robust": []}
     for start in range(0, len(rows), batch):
         part = dataset.read(list(rows[start : start + batch]))

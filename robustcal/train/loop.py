@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from ..types import UserError
 from .divergence import Diverged, check_finite, check_loss, explained
 from .log import Meter, TrainLog
-from .recipe import Recipe
 from .schedule import learning_rate
+from .settings import Recipe
 from .state import keep_checkpoint, load_checkpoint, load_optimizer, optimizer_tensors, stage_checkpoint
 
 Progress = Callable[[dict[str, Any]], None]

@@ -20,8 +20,8 @@ from ..registry import datasets
 from ..types import Dataset, UserError
 from .augment import DRAWS, augment
 from .cache import Cached, cached
-from .recipe import Pretrain
 from .schedule import held_out_split
+from .settings import Pretrain
 
 #: Uniform numbers that one sample may use: its augmentation, then its caption.
 NUMBERS = DRAWS + 2

@@ -24,7 +24,7 @@ from .finetune import FineTuning, prompts
 from .log import plot
 from .loop import Loop, Progress
 from .pretrain import Pretraining
-from .recipe import Pretrain, Recipe, Zoo
+from .settings import Pretrain, Recipe, Zoo
 from .state import checkpoints, sha256, write_json, write_tensors
 from .zoo import bundle
 
