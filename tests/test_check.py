@@ -85,6 +85,8 @@ def test_check_of_a_model_compares_with_its_card(folder, tmp_path, measured):
 def test_check_without_a_card_prints_the_facts(folder):
     rows = check([f"open-clip:local-dir:{folder}"])
     assert any("VisionTransformer" in row["text"] for row in rows)
+    context = next(row for row in rows if row["name"].endswith(" context"))
+    assert context["text"].startswith("16 tokens")
     assert "no fingerprint" in rows[-1]["text"] and all(row["ok"] for row in rows)
     with pytest.raises(UserError, match="unknown model 'nonsense'.*environment"):
         check(["nonsense"])

@@ -42,7 +42,7 @@ def fingerprint(model: Any, spec: str | None = None) -> dict[str, Any]:
     Raises:
         UserError: if the model has no CLIP towers to look at.
     """
-    clip = getattr(model, "clip", None)
+    clip: Any = getattr(model, "clip", None)
     if not isinstance(clip, nn.Module) or not hasattr(model, "size"):
         name = spec or getattr(model, "name", type(model).__name__)
         raise UserError(f"model '{name}' is no plain CLIP model; check measures and compares the towers of those only")
@@ -52,14 +52,14 @@ def fingerprint(model: Any, spec: str | None = None) -> dict[str, Any]:
     return {
         "architecture": architecture(clip, model.size),
         "activation": weights.activation(clip),
-        "logit_scale": round(clip.logit_scale.exp().mean().item(), 4),
+        "logit_scale": round(model.clip.logit_scale.exp().mean().item(), 4),
         "scores": model.scores,
         "weights": tensors_sha256(clip),
         "logits": [[round(value, 4) for value in row] for row in logits.tolist()],
     }
 
 
-def architecture(clip: nn.Module, size: int) -> str:
+def architecture(clip: Any, size: int) -> str:
     """One line: tower, input size, embedding width, parameters."""
     with torch.no_grad():
         output = clip.visual(torch.zeros(1, 3, size, size))

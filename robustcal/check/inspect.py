@@ -55,7 +55,21 @@ def check_datasets() -> list[Row]:
     """Every dataset card: whether its files are here, or what to put where."""
     from ..datasets.presence import availability
 
-    return [row(name, *availability(card)) for name, card in sorted(registry.datasets.cards().items())]
+    rows: list[Row] = []
+    for name, card in sorted(registry.datasets.cards().items()):
+        here, text = availability(card)
+        rows += [row(name, here, text), *(row(f"{name} classes", False, told) for told in alike_classes(name) if here)]
+    return rows
+
+
+def alike_classes(name: str) -> list[str]:
+    """What the class names of a dataset that is here leave undecided; none where it cannot be opened."""
+    from ..clip.alike import alike
+
+    try:
+        return [str(finding) for finding in alike(registry.datasets.build(name).classnames)]
+    except UserError:
+        return []
 
 
 def check_model(spec: str) -> list[Row]:
@@ -70,13 +84,16 @@ def check_model(spec: str) -> list[Row]:
     if not is_spec(spec):
         topics = ", ".join(TOPICS)
         raise UserError(f"{registry.models.unknown(registry.parse_spec(spec).name)}; check also takes: {topics}")
-    measured = fingerprint(registry.models.build(spec), spec)
+    model = registry.models.build(spec)
+    measured = fingerprint(model, spec)
+    reads = ("context", True, f"{model.tokenizer(['']).shape[1]} tokens; a longer prompt is refused")
+    told = _rows(spec, [reads, *(("note", True, note) for note in model.notes)])
     stated = stated_fingerprint(spec)
     if stated is None:
         facts = ((name, True, str(value)) for name, value in measured.items())
-        return [*_rows(spec, facts), row(spec, True, "no fingerprint on its card to compare with")]
+        return [*_rows(spec, facts), *told, row(spec, True, "no fingerprint on its card to compare with")]
     rest = ((name, True, str(value)) for name, value in measured.items() if name not in stated)
-    return _rows(spec, [*compare(measured, stated), *rest])
+    return [*_rows(spec, [*compare(measured, stated), *rest]), *told]
 
 
 def _rows(spec: str, facts: Iterable[tuple[str, bool, str]]) -> list[Row]:

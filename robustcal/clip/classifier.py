@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,18 @@ from .alike import alike
 from .prompts import prompts_hash, sentences, tokens_of
 
 DEFAULT_TEMPLATES = ("This is a photo of a {}",)
+
+
+if TYPE_CHECKING:
+
+    class Towers(nn.Module):
+        """What open_clip's CLIP, CustomTextCLIP and CoCa have in common, for the type checker; they have no types."""
+
+        visual: nn.Module
+        logit_scale: nn.Parameter
+        logit_bias: nn.Parameter | None
+
+        def encode_text(self, ids: Tensor) -> Tensor: ...
 
 
 class ClipModel:
@@ -35,10 +48,11 @@ class ClipModel:
     """
 
     def __init__(
-        self, clip: nn.Module, tokenizer: Callable[[list[str]], Tensor], *, size: int, mean: Sequence[float],
+        self, clip: nn.Module, tokenizer: Callable[..., Tensor], *, size: int, mean: Sequence[float],
         std: Sequence[float], fingerprint: str, scores: str = "softmax", name: str = "clip", notes: Sequence[str] = (),
     ):  # fmt: skip
-        self.clip = clip.eval().requires_grad_(False)
+        self.clip = cast("Towers", clip.eval().requires_grad_(False))
+        self.temperature = 1.0  # what a transform divided the logits by
         self.tokenizer, self.size, self.mean, self.std = tokenizer, size, tuple(mean), tuple(std)
         self.fingerprint, self.scores, self.name, self.notes = fingerprint, scores, name, tuple(notes)
         self._heads: dict[str, Tensor] = {}
@@ -73,9 +87,15 @@ class ClipClassifier(nn.Module):
     `alike`: sentences about classes that it cannot tell apart (see `alike.alike`); empty where there are none.
     """
 
+    head: Tensor
+    scale: Tensor
+    bias: Tensor
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: ClipModel, classnames: Sequence[str], head: Tensor):
         super().__init__()
-        self.visual = model.clip.visual
+        self.visual: nn.Module = model.clip.visual
         self.classnames, self.num_classes = tuple(classnames), len(classnames)
         self.alike = tuple(str(finding) for finding in alike(classnames, head))
         self.size, self.scores, self.fingerprint = model.size, model.scores, model.fingerprint
@@ -101,7 +121,8 @@ class ClipClassifier(nn.Module):
         if tower.is_plain(self.visual):
             return tower.class_embedding(self.visual, pixels)
         output = self.visual(pixels)
-        return output[0] if isinstance(output, tuple) else output
+        pooled: Tensor = output[0] if isinstance(output, tuple) else output
+        return pooled
 
     def cosines(self, images: Tensor) -> Tensor:
         """Cosine similarity with each class's text embedding: (N, C) float32 in [-1, 1]."""
@@ -123,7 +144,7 @@ class ClipClassifier(nn.Module):
         return copy.deepcopy(self)
 
 
-def spatial_tokens(visual: nn.Module, pixels: Tensor) -> Tensor:
+def spatial_tokens(visual: Any, pixels: Tensor) -> Tensor:
     """Patch tokens of a ViT, or projected spatial features of a ModifiedResNet: (N, T, D).
 
     For a ResNet each position goes through the attention pool's value and output projections, which is what the
@@ -132,33 +153,37 @@ def spatial_tokens(visual: nn.Module, pixels: Tensor) -> Tensor:
     if hasattr(visual, "attnpool"):
         x = _last_stage(visual.layer4, visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
         flat = x.flatten(2).transpose(1, 2)
-        return visual.attnpool.c_proj(visual.attnpool.v_proj(flat))
+        pooled: Tensor = visual.attnpool.c_proj(visual.attnpool.v_proj(flat))
+        return pooled
     if hasattr(visual, "transformer"):
         before, visual.output_tokens = visual.output_tokens, True
         try:
             _, tokens = visual(pixels)
         finally:
             visual.output_tokens = before
-        return tokens if visual.proj is None else tokens @ visual.proj
+        projected: Tensor = tokens if visual.proj is None else tokens @ visual.proj
+        return projected
     raise UserError(f"image tower {type(visual).__name__} has no spatial tokens; use a ViT or ModifiedResNet")
 
 
-def _last_stage(stage: nn.Sequential, x: Tensor) -> Tensor:
+def _last_stage(stage: Any, x: Tensor) -> Tensor:
     """The last stage of a ModifiedResNet; where it would pool a 2x2 map to one position, without that pooling.
 
     Its first block pools between linear maps, so the map left unpooled is the one whose average goes on.
     """
+    out: Tensor
     if min(x.shape[-2:]) > 2:
-        return stage(x)
+        out = stage(x)
+        return out
     first, *others = stage
     inside = first.act2(first.bn2(first.conv2(first.act1(first.bn1(first.conv1(x))))))
     around = x
     for layer in first.downsample if first.downsample is not None else ():
         around = around if isinstance(layer, nn.AvgPool2d) else layer(around)
-    x = first.act3(first.bn3(first.conv3(inside)) + around)
+    out = first.act3(first.bn3(first.conv3(inside)) + around)
     for block in others:
-        x = block(x)
-    return x
+        out = block(out)
+    return out
 
 
 class LogitClassifier(nn.Module):
@@ -172,4 +197,5 @@ class LogitClassifier(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.module(images).float()
+        logits: Tensor = self.module(images)
+        return logits.float()

@@ -7,12 +7,14 @@ last block computes the class token only, the one that is read.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def is_plain(visual: nn.Module) -> bool:
+def is_plain(visual: Any) -> bool:
     """Whether `class_embedding` computes what `visual(pixels)` would: an open_clip ViT without special options."""
     if type(visual).__name__ != "VisionTransformer" or not hasattr(visual, "transformer"):
         return False
@@ -33,7 +35,7 @@ def is_plain(visual: nn.Module) -> bool:
     )
 
 
-def _plain_block(block: nn.Module) -> bool:
+def _plain_block(block: Any) -> bool:
     attention = getattr(block, "attn", None)
     return (
         type(block).__name__ == "ResidualAttentionBlock"
@@ -47,7 +49,7 @@ def _plain_block(block: nn.Module) -> bool:
     )
 
 
-def class_embedding(visual: nn.Module, pixels: Tensor) -> Tensor:
+def class_embedding(visual: Any, pixels: Tensor) -> Tensor:
     """Projected class token: (N, 3, S, S) normalised pixels -> (N, D)."""
     cut = patches(visual.conv1, pixels)
     x = torch.cat([visual.class_embedding.to(cut.dtype).expand(len(cut), 1, -1), cut], 1)
@@ -56,7 +58,8 @@ def class_embedding(visual: nn.Module, pixels: Tensor) -> Tensor:
     for block in blocks:
         x = _after_attention(block, x, attend(block.attn, block.ln_1(x)))
     x = _after_attention(last, x[:, :1], attend(last.attn, last.ln_1(x), queries=1))
-    return visual.ln_post(x)[:, 0] @ visual.proj
+    embedding: Tensor = visual.ln_post(x)[:, 0] @ visual.proj
+    return embedding
 
 
 def patches(convolution: nn.Conv2d, pixels: Tensor) -> Tensor:
@@ -80,9 +83,11 @@ def attend(attention: nn.MultiheadAttention, x: Tensor, queries: int | None = No
         kv = F.linear(x, weight[width:], bias[width:]).view(count, tokens, 2, heads, -1)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
     mixed = F.scaled_dot_product_attention(q, k, v)
-    return attention.out_proj(mixed.transpose(1, 2).reshape(count, -1, width))
+    out: Tensor = attention.out_proj(mixed.transpose(1, 2).reshape(count, -1, width))
+    return out
 
 
-def _after_attention(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
+def _after_attention(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     x = x + block.ls_1(attended)
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    out: Tensor = x + block.ls_2(block.mlp(block.ln_2(x)))
+    return out

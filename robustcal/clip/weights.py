@@ -142,7 +142,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], where: str = "chec
 def activation(module: nn.Module) -> str:
     """The activation of a tower's MLPs: "quickgelu" (x * sigmoid(1.702 x), OpenAI), "gelu", "relu" or "none"."""
     kinds = {type(part).__name__.lower() for part in module.modules()}
-    found = [kind for kind in ("quickgelu", "gelu", "relu") if kind in kinds]
+    found: list[str] = [kind for kind in ("quickgelu", "gelu", "relu") if kind in kinds]
     return "+".join(found) if len(found) > 1 and "relu" not in found else (found or ["none"])[0]
 
 

@@ -88,7 +88,7 @@ def build(
     return ClipModel(
         clip.float(),
         fitting(blueprint.tokenizer(), config, blueprint.name),
-        size=image_side(clip.visual, blueprint.name),
+        size=image_side(clip.get_submodule("visual"), blueprint.name),
         mean=preprocess.get("mean") or OPENAI_MEAN,
         std=preprocess.get("std") or OPENAI_STD,
         fingerprint=fingerprint or weights.digest(blueprint.name, trained_with),
@@ -132,7 +132,8 @@ def make_module(config: dict[str, Any], name: str) -> nn.Module:
     custom = config.pop("custom_text", False) or borrowed_text
     kind = (CoCa if "multimodal_cfg" in config else CustomTextCLIP) if custom else CLIP
     try:
-        return kind(**config)
+        module: nn.Module = kind(**config)
+        return module
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"'{name}' describes a model that cannot be built ({reason[:160]})") from None

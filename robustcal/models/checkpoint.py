@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..clip import weights
 from ..clip.untrusted import load_payload
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..clip.classifier import ClipModel
 
 def identity(
-    *, variant: str | None = None, card: dict | None = None, base: str | None = None, activation: str | None = None,
+    *, variant: str | None = None, card: dict[str, Any] | None = None, base: str | None = None, activation: str | None = None,
     normalise: str | None = None, entry: str | None = None, prefix: str | None = None,
 ) -> str:  # fmt: skip
     """Hash of the weights file and of the model it goes on, without loading either."""
@@ -34,7 +34,7 @@ def identity(
 
 @register.model(identity=identity, training=source.training)
 def checkpoint(
-    *, variant: str | None = None, card: dict | None = None, base: str | None = None, activation: str | None = None,
+    *, variant: str | None = None, card: dict[str, Any] | None = None, base: str | None = None, activation: str | None = None,
     normalise: str | None = None, entry: str | None = None, prefix: str | None = None,
 ) -> ClipModel:  # fmt: skip
     """Load a fine-tuned model safely and strictly. Nothing in the file is ever executed.

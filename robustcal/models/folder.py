@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..clip import weights
+from ..clip.untrusted import some
 from ..types import UserError
 from . import huggingface
 from .blueprint import OPENAI_MEAN, OPENAI_STD, Blueprint
@@ -80,7 +81,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"model folder '{folder}' does not exist")
     try:
-        config = json.loads(file.read_text())
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"model folder '{folder}' has no {CONFIG}; it is not an open_clip folder") from None
     except (OSError, ValueError) as error:
@@ -106,7 +107,7 @@ def find_weights(folder: Path) -> Path:
     if len(others) == 1:
         return others[0]
     if others:
-        told = weights.some([file.name for file in others])
+        told = some([file.name for file in others])
         raise UserError(f"model folder '{folder}' has several weights files ({told}); name the one that counts {WEIGHTS}")
     raise UserError(f"model folder '{folder}' has no weights; expected {WEIGHTS}")
 

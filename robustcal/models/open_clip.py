@@ -24,7 +24,7 @@ FORMS = "ARCH/TAG such as ViT-B-32/openai, hf-hub:ORG/NAME, or local-dir:PATH"
 
 
 def identity(
-    *, variant: str | None = None, card: dict | None = None, activation: str | None = None, normalise: str | None = None
+    *, variant: str | None = None, card: dict[str, Any] | None = None, activation: str | None = None, normalise: str | None = None
 ) -> str:
     """What the model is, without loading it: the hash of a folder; or the name of published weights, and the hash of their
     bytes once they are here."""
@@ -42,7 +42,7 @@ def identity(
 
 @register.model(identity=identity)
 def open_clip(
-    *, variant: str | None = None, card: dict | None = None, activation: str | None = None, normalise: str | None = None
+    *, variant: str | None = None, card: dict[str, Any] | None = None, activation: str | None = None, normalise: str | None = None
 ) -> ClipModel:
     """Load an open_clip model strictly, with image size, normalisation, context and logit scale from the model.
 
@@ -60,7 +60,7 @@ def open_clip(
     return model
 
 
-def _source(variant: str | None, card: dict | None) -> str:
+def _source(variant: str | None, card: dict[str, Any] | None) -> str:
     source = variant or (card or {}).get("variant")
     if not source:
         raise UserError(f"model 'open-clip' needs to know which: {FORMS}")

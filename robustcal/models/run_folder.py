@@ -13,7 +13,7 @@ from ..types import UserError
 CARD, TOWER = "card.json", "model.safetensors"
 
 
-def locate(variant: str | None, card: dict | None = None) -> tuple[Path, dict[str, Any]]:
+def locate(variant: str | None, card: dict[str, Any] | None = None) -> tuple[Path, dict[str, Any]]:
     """The weights file a variant or card names, and what is known about it (`base`, `activation`, `sha256`).
 
     Raises:
@@ -44,7 +44,7 @@ def card_weights(card: dict[str, Any]) -> Path:
     kept = Path(os.environ.get("ROBUSTCAL_DATA") or "~/.cache/robustcal").expanduser() / "models" / card["weights"]
     for path in (here, kept):
         if path.exists():
-            return path
+            return Path(path)
     name = Path(card.get("path", card["weights"])).stem
     get = f"fetch {card['url']} and put it" if "url" in card else "put the file"
     raise UserError(f"the weights of model '{name}' are not here: {get} at {kept}")

@@ -72,7 +72,7 @@ TRAINING = ("method", "objective", "steps", "source_data")
 NO_SETTING = {"name", "title", "model", "seed", "recipes", "results_only"}
 
 
-def training(*, variant: str | None = None, card: dict | None = None, **_: object) -> dict | None:
+def training(*, variant: str | None = None, card: dict[str, Any] | None = None, **_: object) -> dict[str, Any] | None:
     """How a model was trained: its seed, and what must be equal in a model of another seed. None where no card says.
 
     A run folder also tells its base (the identity of its weights) and a hash of all settings; bundled cards do not.

@@ -61,8 +61,9 @@ def temperature(
         t = fit_temperature(*clean_logits(scaled, dataset, samples, seed), model)
     check_temperature(t)
     scaled.clip.logit_scale.data -= math.log(t)
-    if getattr(scaled.clip, "logit_bias", None) is not None:
-        scaled.clip.logit_bias.data /= t
+    bias = getattr(scaled.clip, "logit_bias", None)
+    if bias is not None:
+        bias.data /= t
     scaled.fingerprint = weights.digest(scaled.fingerprint, "temperature", t)
     scaled.name, scaled.temperature = f"{scaled.name} at temperature {t:.4g}", t
     return scaled

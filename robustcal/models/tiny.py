@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..clip import weights
 from ..registry import register
@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent / "weights" / "tiny"
 
 
 def identity(
-    *, variant: str | None = None, card: dict | None = None, base: str | None = None, activation: str | None = None
+    *, variant: str | None = None, card: dict[str, Any] | None = None, base: str | None = None, activation: str | None = None
 ) -> str:
     """Hash of the bundled files the card names, or the identity of the variant that stands in for them."""
     if variant is not None:
@@ -28,7 +28,7 @@ def identity(
 
 @register.model(identity=identity, training=source.training)
 def tiny(
-    *, variant: str | None = None, card: dict | None = None, base: str | None = None, activation: str | None = None
+    *, variant: str | None = None, card: dict[str, Any] | None = None, base: str | None = None, activation: str | None = None
 ) -> ClipModel:
     """Load the bundled tiny CLIP with a card's image tower, or whatever the variant names instead.
 
@@ -47,7 +47,7 @@ def tiny(
     return model
 
 
-def _tower(card: dict | None) -> Path | None:
+def _tower(card: dict[str, Any] | None) -> Path | None:
     """The image tower a card names (None: the base itself), after comparing sha256 with the card."""
     name = (card or {}).get("weights", folder.WEIGHTS)
     file, stated = FOLDER / name, (card or {}).get("sha256")

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MERGES = Path(__file__).with_name("weights") / "tiny" / "bpe.txt.gz"
 CONTEXT = 24
@@ -66,14 +70,14 @@ def write_merges(path: Path, merges: Sequence[Pair]) -> None:
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
-def tiny_tokenizer(path: Path = MERGES, context_length: int = CONTEXT):
+def tiny_tokenizer(path: Path = MERGES, context_length: int = CONTEXT) -> Any:
     """The open_clip tokenizer over these merges: texts -> (n, context_length) int64, zero after the end token."""
     from open_clip.tokenizer import SimpleTokenizer
 
     return SimpleTokenizer(bpe_path=str(path), context_length=context_length)
 
 
-def caption_tokens(tokenizer, captions: Sequence[str]):
+def caption_tokens(tokenizer: Any, captions: Sequence[str]) -> Tensor:
     """Tokens of plain captions, the same as ``tokenizer(captions)`` and some twenty times faster: (n, context) int64.
 
     Captions must be ASCII words between blanks, without ``&``: then each word is encoded once and remembered, and the
@@ -90,5 +94,5 @@ def caption_tokens(tokenizer, captions: Sequence[str]):
 
 
 @lru_cache(maxsize=8)
-def _word_tokens(tokenizer):
+def _word_tokens(tokenizer: Any) -> Callable[[str], list[int]]:
     return lru_cache(maxsize=4096)(tokenizer.encode)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..clip import weights
-from ..clip.classifier import DEFAULT_TEMPLATES, ClipModel
+from ..clip.classifier import DEFAULT_TEMPLATES, ClipClassifier, ClipModel
 from ..noise import Noise
 from ..registry import register
 from ..types import Templates, UserError
@@ -50,7 +50,7 @@ def ttc(
     return CounterattackModel(deployed, source.load_base(reference) if reference else None, settings)
 
 
-def check_settings(*, eps: float = 4 / 255, step: float = 1 / 255, steps: int = 2, **_: float) -> None:
+def check_settings(*, eps: float = 4 / 255, step: float = 1 / 255, steps: float = 2, **_: float) -> None:
     """Raise `UserError` for a counterattack that goes nowhere."""
     if not (eps > 0 and step > 0 and steps >= 1):
         given = f"eps={eps} step={step} steps={steps}"
@@ -95,15 +95,16 @@ class CounterattackClassifier(nn.Module):
     randomised = True
 
     def __init__(
-        self, deployed: nn.Module, judge: nn.Module | None, *, eps: float, step: float, steps: int, beta: float,
+        self, deployed: ClipClassifier, judge: ClipClassifier | None, *, eps: float, step: float, steps: int, beta: float,
         threshold: float, seed: int,
     ):  # fmt: skip
         super().__init__()
-        self.deployed, self.judge = deployed, judge
+        self.deployed: ClipClassifier = deployed
+        self.judge: ClipClassifier | None = judge
         self.eps, self.step, self.steps, self.beta = eps, step, steps, beta
         self.threshold, self.seed, self.draw = threshold, seed, 0
         self.classnames, self.num_classes = deployed.classnames, deployed.num_classes
-        self.scores = deployed.scores
+        self.scores, self.alike = deployed.scores, deployed.alike
         self.fingerprint = weights.digest("ttc", deployed.fingerprint, eps, step, steps, beta, threshold, seed)
 
     @property
@@ -119,7 +120,8 @@ class CounterattackClassifier(nn.Module):
         return self.deployed.head
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.deployed(images + self.counterattack(images))
+        logits: Tensor = self.deployed(images + self.counterattack(images))
+        return logits
 
     def cosines(self, images: Tensor) -> Tensor:
         """Cosine similarities of the counterattacked images with each class: (N, C)."""
@@ -158,7 +160,8 @@ class CounterattackClassifier(nn.Module):
         """|phi(x + delta) - phi(x)| / |phi(x)| of each image: (N,). A small one is the sign of an attack."""
         tower = self.judge or self.deployed
         clean = tower.embed(images)
-        return (tower.embed(images + delta) - clean).norm(dim=1) / clean.norm(dim=1)
+        change: Tensor = (tower.embed(images + delta) - clean).norm(dim=1) / clean.norm(dim=1)
+        return change
 
     def keys(self, images: Tensor) -> list[str]:
         """What each image's randomness is keyed by: its own bytes and the draw."""
