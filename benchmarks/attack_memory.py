@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-SHARD, SIDE = 128, 64
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+SIDE = 64
 
 
 def peak_memory(samples: int) -> int:
@@ -23,25 +24,26 @@ def peak_memory(samples: int) -> int:
 def fill(samples: int) -> int:
     """Attack, judge and store; peak resident bytes of this process."""
     import torch
+    from cells import cell
 
     from robustcal import registry
+    from robustcal.cell import SHARD
     from robustcal.clip.classifier import LogitClassifier
     from robustcal.records.store import Run
     from robustcal.sweep.run import run_shard
-    from robustcal.types import Batch, Threat
+    from robustcal.types import Batch
 
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIDE**2, 100))
     classifier = LogitClassifier(network, [str(i) for i in range(100)])
-    cell = {"id": "0" * 16, "dataset": "", "model": "", "seed": 0, "precision": "fp32",
-            "threat": Threat(1 / 255).__dict__, "attack_meta": {"keeps_label": False}}  # fmt: skip
+    made = cell("pgd", "1/255", n=samples)
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder) / "run", {"command": "attack_memory"})
         for shard in range(samples // SHARD):
             ids = tuple(f"{shard}/{i}" for i in range(SHARD))
             batch = Batch(ids, torch.rand(SHARD, 3, SIDE, SIDE), torch.randint(100, (SHARD,)))
-            records = run_shard(cell, batch, classifier, registry.attacks.get("pgd").make, 32)
-            run.write_shard(cell["id"], shard, records)
+            records = run_shard(made, batch, classifier, registry.attacks.get("pgd").make, 32)
+            run.write_shard(made.id, shard, records)
     return own_peak()
 
 

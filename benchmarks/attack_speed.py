@@ -28,14 +28,15 @@ import torch
 import torch.nn.functional as F
 from attack_contenders import build, own, plain_forward, published, torchattacks_pgd
 from attack_memory import peak_memory
+from cells import cell as make_cell
 from torch import Tensor
 
 from robustcal import registry
 from robustcal.clip.classifier import ClipModel, LogitClassifier
 from robustcal.records.store import Run
 from robustcal.sweep import verify
+from robustcal.sweep.declared import threat_of
 from robustcal.sweep.meter import Meter
-from robustcal.sweep.plan import attack_meta, threat_of
 from robustcal.sweep.run import SEARCH_DTYPES, run_shard
 from robustcal.types import Batch, parse_radius
 
@@ -115,9 +116,7 @@ def harness_overhead(args, model: ClipModel, classnames: list[str], templates: l
     classifier = model.classifier(classnames, templates)
     plugin, arguments = registry.attacks.arguments(registry.attacks.spec("pgd:steps=20:step=1/255:return=last"))
     threat = threat_of(plugin, arguments, parse_radius("1/255"), None)
-    meta = {"keeps_label": False, **attack_meta(plugin, arguments)}
-    cell = {"id": "0" * 16, "dataset": "digits", "model": "random", "seed": 0, "precision": args.search,
-            "threat": threat.__dict__, "attack_meta": meta}  # fmt: skip
+    cell = make_cell("pgd:steps=20", "1/255", threat=threat, dataset="digits", model="random", precision=args.search)
     count = min(args.batch, 2) if args.quick else args.batch
     inside: list[float] = []
 
@@ -135,7 +134,7 @@ def harness_overhead(args, model: ClipModel, classnames: list[str], templates: l
             images = F.interpolate(batch.images, (224, 224)).to(args.device)
             batch = Batch(batch.ids, images, batch.labels.to(args.device))
             records = run_shard(cell, batch, classifier, attack, count)
-            run.write_shard(cell["id"], 0, records)
+            run.write_shard(cell.id, 0, records)
 
         total, _ = seconds(everything, args)
     return (total - sum(inside) + 20 * meter_cost(args, count)) / sum(inside)

@@ -9,7 +9,7 @@ grows with the number of shards is the same, and what grows with the samples (by
 
     plan      make_plan: specs -> cells with their content hashes
     add       Run.add_cell: cell.json of every cell, flushed to disk
-    look      engine.local.missing_shards: what is left to do, one look at each folder
+    look      sweep.engine.missing_shards: what is left to do, one look at each folder
     claim     Run.claim and release of missing shards, in one process
     write     Run.write_shard, flushed to disk
     resume    Run.discard_damaged: the footer of every shard checked
@@ -31,16 +31,19 @@ from pathlib import Path
 
 import numpy as np
 
+from robustcal import cell as nouns
+from robustcal.records import store
 from robustcal.records.shardfile import seal
-from robustcal.records.store import Run
+from robustcal.records.store import Run, claim_name
 from robustcal.registry import register
 from robustcal.report.frame import SCALAR_COLUMNS, write_cells_csv
-from robustcal.sweep import plan as planning
 from robustcal.sweep import samples
-from robustcal.sweep.local import missing_shards
-from robustcal.sweep.plan import make_plan
+from robustcal.sweep.engine import missing_shards
+from robustcal.sweep.plan import Plan, Request, Sweep, make_plan
 
 SHARDS, CLASSES = 168, 10
+#: Modules that know how many samples a shard has.
+SIZED = (nouns, samples, store)
 #: Shards of a run -> how many data sets and models; six attacks each.
 SHAPES = {1_000: (1, 1), 10_000: (2, 5), 100_000: (10, 10), 1_000_000: (16, 62)}
 ATTACKS = ["clean", "noise", "pgd", "cw", "apgd", "square"]
@@ -54,7 +57,7 @@ class Invented:
 
     def __init__(self, number: int):
         self.name = self.identity = f"invented-{number}"
-        size = SHARDS * samples.SHARD
+        size = SHARDS * nouns.SHARD
         self.labels = np.arange(size) % CLASSES
         self.ids = [f"{self.name}/test/{index:05d}" for index in range(size)]
 
@@ -103,24 +106,24 @@ def stamped(data: bytes, origin: tuple[str, int], cell: str, shard: int) -> byte
     return seal(data)
 
 
-def fill(run: Run, plan) -> float:
+def fill(run: Run, plan: Plan) -> float:
     """Give every cell all its shards; returns seconds per shard of the store's own writing, measured on some."""
-    first, rows = plan.cells[0]["id"], samples.SHARD
+    cell, rows = plan.cells[0], nouns.SHARD
+    first, ids = cell.id, plan.sources[cell.dataset].first(cell.n)
     start = time.perf_counter()
     for shard in range(SHARDS):
-        run.write_shard(first, shard, columns(plan.sources[first].ids[shard * rows : (shard + 1) * rows], shard))
+        run.write_shard(first, shard, columns(ids[shard * rows : (shard + 1) * rows], shard))
     own = (time.perf_counter() - start) / SHARDS
-    whole = [run.shard_path(first, shard).read_bytes() for shard in range(SHARDS)]
+    whole = [run.shard_path(first, shard, rows).read_bytes() for shard in range(SHARDS)]
     for cell in plan.cells[1:]:
         for shard in range(SHARDS):
-            path = run.shard_path(cell["id"], shard)
-            path.write_bytes(stamped(whole[shard], (first, shard), cell["id"], shard))
+            run.shard_path(cell.id, shard, rows).write_bytes(stamped(whole[shard], (first, shard), cell.id, shard))
     return own
 
 
 def measure(size: int, folder: Path, read: bool, frame: bool) -> dict[str, float]:
     """All phases at one size: seconds and peak memory in MB after each."""
-    found: dict[str, float] = {"shards": 0, "rows": samples.SHARD}
+    found: dict[str, float] = {"shards": 0, "rows": nouns.SHARD}
 
     def timed(name, work):
         start = time.perf_counter()
@@ -131,27 +134,25 @@ def measure(size: int, folder: Path, read: bool, frame: bool) -> dict[str, float
         return value
 
     sets, models = SHAPES[size]
-    sweep = {
-        "models": [f"nothing:number={i}" for i in range(models)], "attacks": ATTACKS, "eps": ["1/255"],
-        "datasets": [f"invented:number={i}" for i in range(sets)],
-    }  # fmt: skip
+    names = [[f"{kind}:number={i}" for i in range(count)] for kind, count in (("nothing", models), ("invented", sets))]
+    request = Request((Sweep.of(names[0], ATTACKS, names[1], "1/255"),))
     found["base_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    plan = timed("plan", lambda: make_plan([sweep]))
-    found["cells"], found["shards"] = len(plan.cells), sum(cell["shards"] for cell in plan.cells)
+    plan = timed("plan", lambda: make_plan(request))
+    found["cells"], found["shards"] = len(plan.cells), plan.shards
     shutil.rmtree(folder, ignore_errors=True)
     run = Run.create(folder, {"command": "simulation"})
     timed("add", lambda: [run.add_cell(cell) for cell in plan.cells])
     assert timed("look_empty", lambda: missing_shards(plan, run)) == found["shards"]
-    names = [(cell["id"], shard) for cell in plan.cells for shard in range(SHARDS)][:SAMPLE]
-    timed("claim", lambda: [run.claim(*name) and run.claims.release(f"{name[0]}-{name[1]:05d}") for name in names])
-    found["claim_ms_each"] = found.pop("claim_s") / len(names) * 1e3
+    some = [(cell, shard) for cell in plan.cells for shard in range(SHARDS)][:SAMPLE]
+    timed("claim", lambda: [run.claim(cell, shard) and run.claims.release(claim_name(cell.id, shard)) for cell, shard in some])
+    found["claim_ms_each"] = found.pop("claim_s") / len(some) * 1e3
     found["write_ms_each"] = fill(run, plan) * 1e3
     assert timed("look_full", lambda: missing_shards(plan, run)) == 0
-    assert timed("resume", lambda: sum(len(run.discard_damaged(cell)) for cell in plan.cells)) == 0
-    found["bytes"] = sum(run.shard_path(plan.cells[0]["id"], shard).stat().st_size for shard in range(SHARDS)) / SHARDS
+    assert timed("resume", lambda: sum(len(run.discard_damaged(cell.id)) for cell in plan.cells)) == 0
+    found["bytes"] = sum(run.shard_path(plan.cells[0].id, shard, nouns.SHARD).stat().st_size for shard in range(SHARDS)) / SHARDS
     if read:
-        rows = timed("read", lambda: sum(len(run.read(cell["id"], SCALAR_COLUMNS)["id"]) for cell in plan.cells))
-        assert rows == found["shards"] * samples.SHARD
+        rows = timed("read", lambda: sum(len(run.read(cell.id, SCALAR_COLUMNS)["id"]) for cell in plan.cells))
+        assert rows == found["shards"] * nouns.SHARD
     if frame:
         timed("frame", lambda: write_cells_csv(run))
     shutil.rmtree(folder)
@@ -163,12 +164,13 @@ def main() -> None:
     arguments.add_argument("sizes", nargs="+", type=int, choices=sorted(SHAPES))
     arguments.add_argument("--folder", type=Path, default=Path("/tmp/robustcal-scale"))
     arguments.add_argument("--out", type=Path)
-    arguments.add_argument("--rows", type=int, default=samples.SHARD, help="samples of a shard (default: a sweep's)")
+    arguments.add_argument("--rows", type=int, default=nouns.SHARD, help="samples of a shard (default: a sweep's)")
     arguments.add_argument("--read-up-to", type=int, default=10**6, help="sizes at which every cell is read, too")
     arguments.add_argument("--frame-up-to", type=int, default=10**6, help="sizes at which cells.csv is made, too")
     arguments.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = arguments.parse_args()
-    samples.SHARD = planning.SHARD = options.rows
+    for module in SIZED:
+        module.SHARD = options.rows
     if options.one:
         size = options.sizes[0]
         print(json.dumps(measure(size, options.folder, size <= options.read_up_to, size <= options.frame_up_to)))

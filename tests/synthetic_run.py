@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from cells import cell
 
+from robustcal.cell import SHARD
 from robustcal.records.store import Run
 
 MODELS = {"clip": 0.0, "tecoa": 0.55, "ucat": 0.7}  # how much of the attack's pull a model withstands
@@ -69,7 +70,7 @@ def make_run(
     datasets=("digits", "letters"), radii=("1/255", "2/255"), n=96, classes=10, classnames=None, seed=0, weights=0, time=0.0, precision="fp32",
     multi=False, size=None,
 ) -> Run:  # fmt: skip
-    """Write a complete run directory at `path`. n: at most 128, one shard; `size` of the data set: default n."""
+    """Write a complete run directory at `path`. `size` of the data set: default n."""
     versions = {"robustcal": "0.1.0", "torch": "2.15.0"}
     command = shlex.join(
         ["robustcal", "bench", "--models", *models, "--attacks", *attacks, "--datasets", *datasets, "--eps", *radii]
@@ -96,5 +97,7 @@ def make_run(
                     if multi:  # the label and the class after it are true of an image
                         columns["labels"] = [[int(k), int(k + 1) % len(names)] for k in columns["label"]]
                         columns["label"] = np.full(n, -1)
-                    run.write_shard(made.id, 0, columns)
+                    for shard in range(made.shards):
+                        rows = slice(shard * SHARD, (shard + 1) * SHARD)
+                        run.write_shard(made.id, shard, {name: column[rows] for name, column in columns.items()})
     return run

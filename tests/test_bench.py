@@ -81,7 +81,7 @@ def test_a_sweep_makes_records_cells_and_a_worst_row(plugin, tmp_path):
         assert row.accuracy <= same.accuracy.min() + 1e-12
     header = json.loads((out / "run.json").read_text())
     assert header["versions"]["torch"] and header["invocations"][0]["request"]["seed"] == 0
-    records = run.read(run.cells()[0]["id"])
+    records = run.read(run.cells()[0].id)
     for column in robustcal.types.RECORD_COLUMNS:
         assert column in records, column
 
@@ -153,7 +153,7 @@ def test_a_truncated_or_foreign_shard_is_named_and_recomputed(plugin, tmp_path, 
     cells = (out / "cells.csv").read_bytes()
     one, other = sorted(out.rglob("00000.parquet"))[:2]
     one.write_bytes(one.read_bytes()[:-100])
-    other.write_bytes(sorted(out.rglob("00001.parquet"))[-1].read_bytes())
+    other.write_bytes(max(out.rglob("00001-22.parquet")).read_bytes())
     capsys.readouterr()
     assert main(arguments(plugin, out, "--workers", "1")) == 0
     captured = capsys.readouterr()
@@ -238,13 +238,13 @@ def test_bad_input_is_exit_2_and_one_line(case, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("classes, hint", [(1, "one class, '0'"), (2, "torchattacks:APGDT needs 4 classes")])
+@pytest.mark.parametrize("classes, hint", [(1, "one class, 'cat'"), (2, "torchattacks:APGDT needs 4 classes")])
 def test_too_few_classes_are_refused_before_anything_is_computed(classes, hint, tmp_path, capsys):
     from PIL import Image
 
-    for name in range(classes):
-        (tmp_path / "pictures" / str(name)).mkdir(parents=True)
-        Image.new("RGB", (20, 20)).save(tmp_path / "pictures" / str(name) / "a.png")
+    for name in ("cat", "dog")[:classes]:
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "pictures" / name / "a.png")
     args = ["bench", "--models", "clip", "--attacks", "torchattacks:APGDT", "--datasets", f"folder:{tmp_path / 'pictures'}"]
     assert main([*args, "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
@@ -261,8 +261,9 @@ def test_an_unreadable_image_is_named_before_anything_is_computed(plugin, tmp_pa
     args = arguments(plugin, tmp_path / "run")
     args[args.index("digits") : args.index("digits") + 2] = [f"folder:{tmp_path / 'pets'}"]
     assert main(args) == 2
-    error = capsys.readouterr().err
-    assert "two.png" in error and error.count("\n") == 1
+    *failed, after = capsys.readouterr().err.splitlines()
+    assert failed and all(line.startswith("robustcal: failed: ") and "two.png" in line for line in failed)
+    assert "1 of 3 images" in failed[-1] and "tries what failed again" in after
     assert not list((tmp_path / "run").rglob("*.parquet"))
 
 
@@ -319,6 +320,6 @@ def test_many_labels_go_all_the_way_to_a_table(tmp_path, monkeypatch, capsys):
                  "--datasets", "coco-2017:check=false:resolution=48", "--device", "cpu", "--workers", "1", "--out", str(out)]) == 0  # fmt: skip
     assert "mAP" in capsys.readouterr().out
     run = Run.open(out)
-    records = run.read(run.cells()[0]["id"])
+    records = run.read(run.cells()[0].id)
     assert [sorted(row.tolist()) for row in records["labels"]] == [[0, 2], [], [1], [0]]
     assert (out / "report" / "index.html").is_file()

@@ -11,6 +11,8 @@ from robustcal.cli.progress import Progress
 from robustcal.models import hub, open_clip
 from robustcal.records.store import Run
 from robustcal.sweep import estimate
+from robustcal.sweep.events import Planned, ShardDone
+from robustcal.sweep.plan import Plan, Request, Sweep
 
 torch.set_num_threads(1)
 PLUGIN = '''
@@ -59,10 +61,10 @@ def test_the_published_comparison_is_planned_without_data_and_weights(bare, caps
     images = 344_128  # of the sixteen sets, as their cards say
     assert f"{6 * 4 * images:,} in 64,728 shards" in text
     # Two classes (pcam) leave the paper's AutoAttack its first part alone.
-    passes = {row: tuple(map(int, numbers)) for row, *numbers in re.findall(r"^(\w+)\S* +(\d+) +(\d+)$", text, flags=re.M)}
+    passes = {row: tuple(map(int, numbers)) for row, *numbers in re.findall(r"^(\w+)\S* +(\d+) +(\d+)$", text, flags=re.MULTILINE)}
     assert passes["clean"] == (1, 0) and passes["pgd"] == passes["cw"] == (101, 100)
     assert "863,073,024 forward passes, 830,036,736 input gradients" in text
-    assert re.search(r"^time +about [\d,]+ h on \d+ cpu worker", text, flags=re.M)
+    assert re.search(r"^time +about [\d,]+ h on \d+ cpu worker", text, flags=re.MULTILINE)
     assert "6 of 6 models and 16 of 16 datasets" in text and len(re.findall(r"  no: ", text)) == 22
     assert "robustcal train tecoa" in text and "cifar-10-python.tar.gz" in text and str(bare.parent / "data") in text
     assert re.search(r"clip:ViT-B-32/openai .* ms +\S+ ms +ViT-B-32 +no: fetch timm/vit_base_patch32_clip_224.openai", text)
@@ -71,8 +73,8 @@ def test_the_published_comparison_is_planned_without_data_and_weights(bare, caps
 
 def test_what_is_here_is_timed_itself_and_the_rest_is_named(bare, capsys):
     text = said(capsys, "--models", "dry-linear", "--attacks", "clean", "--datasets", "digits", "cifar10", "--workers", "3")
-    assert re.search(r"^digits +1,797 +10 +32 +yes$", text, flags=re.M) and re.search(r"^cifar10 .* no: ", text, flags=re.M)
-    assert re.search(r"^dry-linear .* itself +yes$", text, flags=re.M)
+    assert re.search(r"^digits +1,797 +10 +32 +yes$", text, flags=re.MULTILINE) and re.search(r"^cifar10 .* no: ", text, flags=re.MULTILINE)
+    assert re.search(r"^dry-linear .* itself +yes$", text, flags=re.MULTILINE)
     assert "on 3 cpu workers" in text and "1 of 2 datasets" in text and "models and" not in text
 
 
@@ -80,21 +82,21 @@ def test_data_that_is_fetched_by_itself_says_so_where_there_is_a_network(bare, c
     monkeypatch.delenv("ROBUSTCAL_OFFLINE")
     monkeypatch.setattr("robustcal.sweep.outline.reachable", lambda: True)
     text = said(capsys, "--models", "dry-linear", "--attacks", "clean", "--datasets", "cifar10", "imagenet")
-    assert re.search(r"^cifar10 .* no: fetched on first use$", text, flags=re.M)
-    assert re.search(r"^imagenet .* no: put the validation images", text, flags=re.M)
+    assert re.search(r"^cifar10 .* no: fetched on first use$", text, flags=re.MULTILINE)
+    assert re.search(r"^imagenet .* no: put the validation images", text, flags=re.MULTILINE)
 
 
 def test_time_is_the_sum_of_passes_divided_among_the_workers(bare, monkeypatch):
     monkeypatch.setattr(estimate, "seconds_per_image", lambda *_: (0.001, 0.003))
-    request = {"sweeps": [{"models": ["dry-linear"], "attacks": ["clean", "pgd:steps=7:return=last", "square:queries=30"],
-                           "datasets": ["digits"], "eps": ["1/255", "2/255"], "limit": 300}]}  # fmt: skip
+    attacks = ["clean", "pgd:steps=7:return=last", "square:queries=30"]
+    request = Request((Sweep.of("dry-linear", attacks, "digits", "1/255,2/255", 300),))
     found = estimate.outlook(request, device="cpu", precision="fp32", workers=2)
-    forwards = {row["spec"].partition(":")[0]: row["forwards"] for row in found["attacks"]}
+    forwards = {row.spec.partition(":")[0]: row.forwards for row in found.attacks}
     assert forwards["clean"] == 1 and forwards["pgd"] == 8 and 30 <= forwards["square"] <= 33
     alone = 1 + 2 * (1 + forwards["square"])  # passes without a gradient: of clean, the judge of PGD, Square
-    assert found["forwards"] == 300 * (1 + 2 * (8 + forwards["square"])) and found["backwards"] == 300 * 2 * 7
-    assert found["seconds"] == pytest.approx(300 * (alone * 0.001 + 2 * 7 * 0.003) / 2)
-    assert (found["cells"], found["samples"], found["shards"], found["workers"]) == (5, 1500, 15, 2)
+    assert found.forwards == 300 * (1 + 2 * (8 + forwards["square"])) and found.backwards == 300 * 2 * 7
+    assert found.seconds == pytest.approx(300 * (alone * 0.001 + 2 * 7 * 0.003) / 2)
+    assert (found.cells, found.samples, found.shards, found.workers) == (5, 1500, 15, 2)
 
 
 def test_the_size_of_the_records_is_nearly_what_a_run_takes(bare):
@@ -102,8 +104,7 @@ def test_the_size_of_the_records_is_nearly_what_a_run_takes(bare):
     assert main(["bench", *arguments, "--device", "cpu", "--workers", "1", "--no-report", "--out", "run"]) == 0
     cells = Run.open("run").cells()
     taken = sum(path.stat().st_size for path in bare.glob("run/records/*/*.parquet"))
-    plan = type("Plan", (), {"cells": cells})
-    assert abs(estimate.bytes_of(plan) / taken - 1) < 0.15
+    assert abs(estimate.bytes_of(Plan(tuple(cells), {})) / taken - 1) < 0.15
 
 
 @pytest.mark.parametrize("spec, arch", [("clip:ViT-L-14/openai", "ViT-L-14"), ("fare2-vit-l-14", "ViT-L-14"), ("ucat:runs/x", "ViT-B-32")])
@@ -128,12 +129,12 @@ def test_the_time_left_does_not_count_the_loading_of_models(capsys, monkeypatch)
     monkeypatch.setattr("robustcal.cli.progress.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
     with Progress() as progress:
-        progress({"event": "plan", "cells": 1, "samples": 12800, "pending": 100, "shards": 100, "warnings": []})
+        progress(Planned(cells=1, samples=12800, shards=100, pending=100))
         clock[0] = 102.0  # a hundred seconds of loading, two of the first shard
-        progress({"event": "shard", "cell": "a", "shard": 0, "n": 128, "skipped": 0, "seconds": 2.0})
-        progress({"event": "shard", "cell": "a", "shard": 1, "n": 128, "skipped": 0, "seconds": 2.0})
+        progress(ShardDone("a", 0, n=128, skipped=0, seconds=2.0))
+        progress(ShardDone("a", 1, n=128, skipped=0, seconds=2.0))
         clock[0] = 120.0
-        progress({"event": "shard", "cell": "a", "shard": 2, "n": 128, "skipped": 0, "seconds": 2.0})
+        progress(ShardDone("a", 2, n=128, skipped=0, seconds=2.0))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "1/100 shards, about 3 min 18 s left"
     assert lines[2] == f"3/100 shards, about {dry_run.hours(20 / 3 * 97)} left"

@@ -1,15 +1,21 @@
 """The engine without any real model: the judge, the meter, run_shard, planning."""
 
+import hashlib
+import json
+from dataclasses import asdict, fields, replace
+
 import numpy as np
 import pytest
 import torch
+from cells import cell
 
 from robustcal.clip.classifier import LogitClassifier
 from robustcal.exact import switches
 from robustcal.noise import Noise
-from robustcal.sweep import plan, verify
+from robustcal.sweep import verify
 from robustcal.sweep.meter import Meter
 from robustcal.sweep.run import attack_and_judge, make_attack, run_shard
+from robustcal.sweep.samples import sample_order
 from robustcal.types import Batch, Threat, UserError
 
 
@@ -29,17 +35,10 @@ def batch():
     return Batch(tuple(f"s/{i}" for i in range(70)), torch.rand(70, 3, 16, 16), torch.randint(0, 7, (70,)))
 
 
-def cell(attack, eps=8 / 255, **threat):
-    return {
-        "attack": attack, "model": "m", "dataset": "d", "seed": 3, "precision": "fp32",
-        "threat": Threat(eps, **threat).__dict__, "attack_meta": {"keeps_label": False},
-    }  # fmt: skip
-
-
 def test_eps_zero_equals_clean_exactly(network, batch):
     clean = run_shard(cell("clean"), batch, network, make_attack("clean"), 70)
     for spec in ("pgd:steps=5", "cw:steps=5", "fgsm", "noise"):
-        attacked = run_shard(cell(spec, eps=0.0), batch, network, make_attack(spec), 70)
+        attacked = run_shard(cell(spec, eps="0"), batch, network, make_attack(spec), 70)
         for column in ("prediction", "confidence", "entropy", "top_logits"):
             assert np.array_equal(clean[column], attacked[column]), (spec, column)
         assert attacked["linf"].max() == 0
@@ -192,16 +191,24 @@ def test_many_classes_keep_the_rest_as_one_number():
     np.testing.assert_allclose(total, logits.logsumexp(1).numpy(), rtol=1e-6)
 
 
-def test_a_balanced_subset_is_balanced_nested_and_seeded():
+def test_a_beginning_of_the_order_is_balanced_and_seeded():
     labels = np.repeat(np.arange(10), [100, 50, 30, 20, 100, 100, 5, 100, 100, 100])
-    chosen = plan.balanced_subset(labels, 50, 0)
-    assert len(set(chosen)) == 50 and np.bincount(labels[chosen]).max() <= 6 and np.bincount(labels[chosen]).min() == 5
-    assert set(chosen) <= set(plan.balanced_subset(labels, 100, 0))
-    assert not np.array_equal(chosen, plan.balanced_subset(labels, 50, 1))
-    assert np.array_equal(plan.balanced_subset(labels, None, 0), np.arange(len(labels)))
+    order = sample_order(labels, 0)
+    assert np.array_equal(np.sort(order), np.arange(len(labels)))
+    assert np.bincount(labels[order[:50]]).tolist() == [5] * 10
+    assert np.bincount(labels[order[:95]]).tolist() == [10] * 6 + [5] + [10] * 3
+    assert not np.array_equal(order[:50], sample_order(labels, 1)[:50])
+
+
+CHANGED = {"threat": Threat(0.5), "attack_version": 2, "seed": 1, "skip_unreadable": True, "record_version": 99}
 
 
 def test_the_cell_id_is_a_hash_of_its_identity_alone():
-    identity = {"model": "a", "eps": "1/255"}
-    assert plan.cell_id(identity) == plan.cell_id(dict(reversed(identity.items())))
-    assert plan.cell_id(identity) != plan.cell_id({**identity, "eps": "2/255"})
+    """Of all of it: each field changes it. And of nothing else of the cell."""
+    one = cell()
+    for field in fields(one.identity):
+        other = replace(one.identity, **{field.name: CHANGED.get(field.name, "another")})
+        assert other.digest() != one.id, field.name
+    assert one.id == replace(one, n=5, kind="control", training={"seed": 3}).identity.digest()
+    text = json.dumps(asdict(one.identity), sort_keys=True, separators=(",", ":"))
+    assert one.id == hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,30 +3,34 @@
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cells import cell as make_cell
 from PIL import Image
 
 import robustcal
 from robustcal import registry
 from robustcal.cli import main
-from robustcal.records.store import Run
+from robustcal.records.store import Run, claim_name
 from robustcal.sweep import worker as worker_module
+from robustcal.sweep.events import CellFailed, Restarted, ShardDone
 from robustcal.sweep.local import execute
-from robustcal.sweep.plan import make_plan
+from robustcal.sweep.plan import Request, Sweep, make_plan
 from robustcal.sweep.run import make_attack, run_shard
 from robustcal.sweep.worker import Worker
-from robustcal.types import Batch, Threat, UserError
+from robustcal.types import Batch, UserError
 
 PLUGIN = '''
 """A linear model without weights."""
@@ -75,8 +79,12 @@ def table(out):
     return (Path(out) / "cells.csv").read_bytes()
 
 
+def request_of(attacks="clean", dataset="digits", limit=None, **more):
+    return Request((Sweep.of("fault-linear", attacks, [dataset], "8/255", limit),), **more)
+
+
 def tiny_plan():
-    return make_plan([{"models": ["fault-linear"], "attacks": ["clean", "pgd:steps=2"], "datasets": ["digits"], "eps": ["8/255"], "limit": 200}])
+    return make_plan(request_of("clean,pgd:steps=2", limit=200))
 
 
 def started(plan, path, **more):
@@ -162,7 +170,7 @@ def test_a_worker_that_is_killed_is_started_again(plugin, whole, tmp_path):
         workers=2, plugins=[plugin], out=tmp_path / "run", progress=events.append,
     )  # fmt: skip
     hunter.join()
-    assert victims and {"restart", "shard"} <= {event["event"] for event in events}
+    assert victims and {Restarted, ShardDone} <= {type(event) for event in events}
     assert table(run.path) == table(whole)
 
 
@@ -186,28 +194,27 @@ def test_the_shard_of_a_worker_that_hangs_is_taken_over(plugin, tmp_path, monkey
     run = started(plan, tmp_path / "run", claim_seconds=0.5)
     hanging, let_go = threading.Event(), threading.Event()
 
-    def hang(*_):
+    first = Worker(plan)
+    compute = first.compute
+
+    def hang(*given):
         hanging.set()
         let_go.wait(60)
+        return compute(*given)
 
-    first = Worker(plan, run)
     monkeypatch.setattr(first, "compute", hang)
-    thread = threading.Thread(target=lambda: list(_until_error(first.work())), daemon=True)
+    thread = threading.Thread(target=lambda: list(first.work(run)), daemon=True)
     thread.start()
     assert hanging.wait(20)
     other = Run.open(tmp_path / "run", claim_seconds=0.5)
-    done = list(Worker(plan, other).work())
-    assert len(done) == sum(cell["shards"] for cell in plan.cells)
+    done = list(Worker(plan).work(other))
+    assert len(done) == plan.shards
     assert not any(other.missing(cell) for cell in plan.cells)
+    before = {cell.id: other.read(cell.id)["top_logits"] for cell in plan.cells}
     let_go.set()
     thread.join(20)
-
-
-def _until_error(events):
-    try:
-        yield from events
-    except TypeError:  # the hanging stand-in returns nothing that could be stored
-        return
+    assert not thread.is_alive() and not other.failures()  # what it writes late is the same
+    assert all(np.array_equal(other.read(name)["top_logits"], kept) for name, kept in before.items())
 
 
 def test_a_driver_waits_for_the_shards_that_others_hold(plugin, tmp_path, monkeypatch):
@@ -215,19 +222,19 @@ def test_a_driver_waits_for_the_shards_that_others_hold(plugin, tmp_path, monkey
     plan = tiny_plan()
     run, other = started(plan, tmp_path / "run"), Run.open(tmp_path / "run")
     cell = plan.cells[0]
-    assert other.claim(cell["id"], 0)
-    records, skipped = Worker(plan, other).compute(cell, 0)
+    assert other.claim(cell, 0)
+    computed = Worker(plan).compute(cell, 0)
 
     def finish():
         time.sleep(0.5)
-        other.write_shard(cell["id"], 0, records, skipped)
-        other.claims.release(f"{cell['id']}-00000")
+        other.write_shard(cell.id, 0, computed.records, computed.skipped)
+        other.claims.release(claim_name(cell.id, 0))
 
     thread = threading.Thread(target=finish)
     thread.start()
-    computed = {(event["cell"], event["shard"]) for event in Worker(plan, run).work()}
+    own = {(event.cell, event.shard) for event in Worker(plan).work(run)}
     thread.join()
-    assert (cell["id"], 0) not in computed and not any(run.missing(c) for c in plan.cells)
+    assert (cell.id, 0) not in own and not any(run.missing(c) for c in plan.cells)
 
 
 # -- disk and memory -------------------------------------------------------------------------------------------------
@@ -293,8 +300,7 @@ def test_host_memory_that_runs_out_halves_the_batch():
     torch.manual_seed(0)
     body = robustcal.clip.classifier.LogitClassifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5)), "abcde")
     batch = Batch(tuple(map(str, range(16))), torch.rand(16, 3, 8, 8), torch.zeros(16, dtype=torch.long))
-    cell = {"attack": "pgd", "model": "m", "dataset": "d", "seed": 0, "precision": "fp32",
-            "threat": Threat(8 / 255).__dict__, "attack_meta": {"keeps_label": False}}  # fmt: skip
+    cell = make_cell("pgd", "8/255", model="m", dataset="d")
     honest, sizes = make_attack("pgd:steps=2"), []
 
     def greedy(classifier, images, labels, threat, noise):
@@ -334,7 +340,11 @@ def test_unreadable_images_fail_their_cells_are_named_and_counted_and_others_fin
     args = arguments(plugin, tmp_path / "run")
     args.insert(args.index("digits"), pets)
     assert main(args) == 2
-    one_line(capsys, "007.png", "2 of 160 images", "--skip-unreadable")
+    at_once, at_the_end, after = capsys.readouterr().err.splitlines()
+    assert at_once.startswith("robustcal: failed: ") and re.search(r"007\.png|079\.png", at_once)
+    assert at_the_end.startswith("robustcal: failed: dataset 'folder:") and "007.png" in at_the_end
+    assert "2 of 160 images" in at_the_end and "--skip-unreadable" in at_the_end and "everything else is computed" in after
+    assert len(Run.open(tmp_path / "run").failures()) == 2  # both attacks on it; one is enough to tell
     cells = pd.read_csv(tmp_path / "run" / "cells.csv")
     assert len(cells) == 2 and cells.dataset.str.startswith("digits").all()
 
@@ -346,19 +356,20 @@ def test_unreadable_images_are_skipped_when_asked_and_that_is_recorded_and_flagg
     assert set(cells.n) == {158} and cells["flags"].str.contains("unreadable-skipped").all()
     run = Run.open(out)
     for cell in run.cells():
-        assert cell["identity"]["skip_unreadable"] is True
-        assert sorted(name.rsplit("/", 1)[1] for name in run.skipped(cell["id"])) == ["007.png", "079.png"]
+        assert cell.identity.skip_unreadable is True and cell.n == 160 and cell.skipped == 2
+        assert sorted(name.rsplit("/", 1)[1] for name in run.skipped(cell.id)) == ["007.png", "079.png"]
     assert run.header["invocations"][0]["request"]["skip_unreadable"] is True
 
 
 def test_skipping_is_part_of_a_cells_identity_and_nothing_else_changes_ids(plugin):
-    sweep = [{"models": ["fault-linear"], "attacks": ["clean"], "datasets": ["digits"], "limit": 20}]
-    strict, lenient = (make_plan(sweep, skip_unreadable=skip).cells[0] for skip in (False, True))
-    assert strict["id"] != lenient["id"] and "skip_unreadable" not in strict["identity"]
+    strict, lenient = (make_plan(request_of(limit=20, skip_unreadable=skip)).cells[0] for skip in (False, True))
+    assert strict.id != lenient.id and strict.identity == replace(lenient.identity, skip_unreadable=False)
 
 
 def test_an_engine_that_ends_with_unfinished_datasets_does_not_claim_success(plugin, pets, tmp_path):
-    sweep = [{"models": ["fault-linear"], "attacks": ["clean"], "datasets": [pets]}]
-    plan = make_plan(sweep)
-    events = list(execute(plan, started(plan, tmp_path / "run"), {"sweeps": sweep}, device="cpu", workers=1))
-    assert [event["event"] for event in events] == ["unreadable"] and "007.png" in events[0]["message"]
+    request = request_of(dataset=pets)
+    plan = make_plan(request)
+    run = started(plan, tmp_path / "run")
+    (event,) = execute(plan, run, request, device="cpu", workers=1)
+    assert isinstance(event, CellFailed) and (event.cell, event.dataset) == (plan.cells[0].id, plan.cells[0].dataset)
+    assert re.search(r"007\.png|079\.png", event.reason) and run.failures() == {event.cell: event.reason}

@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cells import cell as make_cell
 
 import robustcal
 from robustcal import registry
 from robustcal.cli import main
 from robustcal.clip.classifier import LogitClassifier
+from robustcal.sweep.declared import threat_of
 from robustcal.sweep.meter import Meter
-from robustcal.sweep.plan import threat_of
 from robustcal.sweep.reading import checked
 from robustcal.sweep.run import attack_and_judge, run_shard
 from robustcal.sweep.samples import make_source
@@ -42,14 +43,14 @@ def labelled():
 
 @pytest.mark.parametrize("spec, said", [("last=3", "from 0 to 3"), ("last=-1", "from -1 to 2"), ("count=3", "3 labels")])
 def test_labels_that_are_no_classes_are_refused(labelled, spec, said):
-    assert len(make_source(registry.datasets.spec("labelled"), None, 0).indices) == 4
+    assert len(make_source(registry.datasets.spec("labelled"), 0).order) == 4
     with pytest.raises(UserError, match=f"{said}.* for 4 samples of 3 classes"):
-        make_source(registry.datasets.spec(f"labelled:{spec}"), None, 0)
+        make_source(registry.datasets.spec(f"labelled:{spec}"), 0)
 
 
 @pytest.mark.parametrize("change, said", [
     ({"task": "singel"}, "task 'singel'"), ({"templates": "a photo of a {}"}, "list of texts"),
-    ({"templates": ["a photo"]}, "each with {} for the class"), ({"ids": ["same"] * 4}, "one id to several samples"),
+    ({"templates": ["a photo"]}, "'a photo' has no {} for the class name"), ({"ids": ["same"] * 4}, "one id to several samples"),
     ({"read": None}, None),
 ])  # fmt: skip
 def test_a_dataset_keeps_the_protocol(labelled, change, said, monkeypatch):
@@ -59,7 +60,7 @@ def test_a_dataset_keeps_the_protocol(labelled, change, said, monkeypatch):
         else:
             monkeypatch.setattr(Labelled, name, property(lambda self, value=value: value, lambda self, new: None), raising=False)
     with pytest.raises(UserError, match=said or "is a Labelled without read"):
-        make_source(registry.datasets.spec("labelled"), None, 0)
+        make_source(registry.datasets.spec("labelled"), 0)
 
 
 @pytest.mark.parametrize("change, said", [
@@ -82,7 +83,7 @@ def test_a_dataset_of_a_users_file_is_told_apart_by_the_file(labelled, monkeypat
     found = set()
     for digest in ("one", "two"):
         registry.datasets.plugins["labelled"] = replace(plugin, source_sha256=digest)
-        found.add(make_source(spec, None, 0).identity)
+        found.add(make_source(spec, 0).identity)
     assert found == {"one", "two"}
 
 
@@ -158,8 +159,7 @@ def test_an_error_names_the_cell():
     def fragile(classifier, images, labels, threat, noise):
         raise KeyError("oops")
 
-    cell = {"attack": "fragile", "model": "m", "dataset": "d", "seed": 0, "precision": "fp32",
-            "threat": Threat(0.1).__dict__, "attack_meta": {"keeps_label": False}}  # fmt: skip
+    cell = make_cell("fragile", "1/10", model="m", dataset="d")
     batch = Batch(tuple("ab"), torch.rand(2, 3, 1, 1), torch.tensor([0, 1]))
     with pytest.raises(UserError, match=r"attack 'fragile' on model 'm', dataset 'd': KeyError: 'oops' \(.*py:\d+\)"):
         run_shard(cell, batch, LogitClassifier(torch.nn.Flatten(), ["a", "b", "c"]), fragile, 2)

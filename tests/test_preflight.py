@@ -2,6 +2,7 @@
 
 import os
 import re
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from tiny_clip import write_model
 
 from robustcal import registry
 from robustcal.cli import main
+from robustcal.records.store import Run
 from robustcal.sweep import preflight as module
-from robustcal.sweep.plan import make_plan
+from robustcal.sweep.plan import Request, Sweep, make_plan
 from robustcal.sweep.preflight import leaves, preflight
-from robustcal.types import UserError
 
 torch.set_num_threads(1)
 
@@ -30,17 +31,18 @@ class Evil:
 
 def test_a_bad_model_anywhere_in_the_sweep_is_found(tmp_path):
     good = f"clip:local-dir:{write_model(tmp_path / 'good', tower='vit')}"
-    preflight([good, good])
+    assert preflight([good, good]) == {}
     torch.save({"w": Evil(tmp_path / "ran")}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match="refused"):
-        preflight([good, f"checkpoint:{tmp_path}/evil.pt:base={good}"])
+    evil = f"checkpoint:{tmp_path}/evil.pt:base={good}"
+    found = preflight([good, evil, good])
+    assert list(found) == [evil] and "refused" in found[evil]
     (tmp_path / "cut").mkdir()
     for file in (tmp_path / "good").iterdir():
         (tmp_path / "cut" / file.name).write_bytes(file.read_bytes()[: -10 if file.suffix == ".safetensors" else None])
     cut = f"clip:{tmp_path}/cut"
     for spec in (cut, f"ttc:model={cut}", f"temperature:model={cut}:t=2", f"interpolate:a={good}:b={cut}"):
-        with pytest.raises(UserError, match="truncated"):
-            preflight([good, spec])
+        found = preflight([good, spec])
+        assert list(found) == [spec] and "truncated" in found[spec]
     assert not (tmp_path / "ran").exists()
 
 
@@ -68,13 +70,23 @@ OUT_OF_RANGE = [
 
 @pytest.mark.parametrize("spec", OUT_OF_RANGE)
 def test_a_parameter_out_of_range_is_refused_before_anything_is_written(spec, tmp_path, capsys):
+    """Where it is all there is, or where nothing may fail."""
     out = tmp_path / "run"
     where = ["--datasets", "digits", "--limit", "8", "--device", "cpu", "--out", str(out)]
-    assert main(["bench", "--models", "clip", "--attacks", "clean", spec, *where]) == 2
-    error = capsys.readouterr().err
-    name, _, rest = spec.partition(":")
-    assert error.startswith("robustcal: ") and error.count("\n") == 1 and (name in error or rest in error)
-    assert not out.exists() and not re.search(r"'[^' ]*'[^', ;:]*'[^' ]*'", error), error
+    for attacks in ([spec], ["clean", spec, "--strict"]):
+        assert main(["bench", "--models", "clip", "--attacks", *attacks, *where]) == 2
+        error = capsys.readouterr().err
+        name, _, rest = spec.partition(":")
+        assert error.startswith("robustcal: ") and error.count("\n") == 1 and (name in error or rest in error)
+        assert not out.exists() and not re.search(r"'[^' ]*'[^', ;:]*'[^' ]*'", error), error
+
+
+def test_a_parameter_out_of_range_costs_no_other_attack_its_cells(tmp_path, capsys):
+    where = ["--datasets", "digits", "--limit", "8", "--eps", "1/255", "--device", "cpu", "--no-report", "--out", str(tmp_path / "run")]
+    assert main(["bench", "--models", "clip", "--attacks", "clean", "pgd:steps=0", *where]) == 2
+    failed, after = capsys.readouterr().err.splitlines()
+    assert failed.startswith("robustcal: failed: ") and "steps" in failed and "everything else is computed" in after
+    assert {cell.attack for cell in Run.open(tmp_path / "run").cells() if not Run.open(tmp_path / "run").missing(cell)} == {"clean"}
 
 
 @pytest.mark.parametrize("spec", ["temperature:model=clip:t=0", "temperature:model=clip:samples=0", "ttc:steps=0", "ttc:eps=-1",
@@ -86,20 +98,25 @@ def test_a_model_setting_out_of_range_is_refused_before_anything_is_written(spec
     assert capsys.readouterr().err.count("\n") == 1 and not out.exists()
 
 
+def plan_of(*attacks, **stand_ins):
+    return make_plan(Request((Sweep.of("clip", attacks, "digits", limit=8),)), **stand_ins)
+
+
 def test_an_attack_that_the_labels_do_not_suit_is_refused_before_anything_is_written(monkeypatch):
-    plan = make_plan([{"models": ["clip"], "attacks": ["apgd:loss=targeted", "clean"], "datasets": ["digits"], "limit": 8}])
-    module.try_attacks(plan)
-    source = plan.sources[plan.cells[0]["id"]]
+    plan = plan_of("apgd:loss=targeted", "clean")
+    assert module.try_attacks(plan) == {}
+    source = plan.sources[plan.cells[0].dataset]
     monkeypatch.setattr(source.dataset, "labels", np.eye(10)[source.dataset.labels], raising=False)
-    multi = make_plan([{"models": ["clip"], "attacks": ["autoattack"], "datasets": ["digits"], "limit": 8}],
-                      open_source=lambda *_: source)  # fmt: skip
-    with pytest.raises(UserError, match="'autoattack' on 'digits.*one label per image"):
-        module.try_attacks(multi)
+    multi = plan_of("autoattack", "clean", open_source=lambda *_: source)
+    found = module.try_attacks(multi)
+    assert set(found) == {cell.id for cell in multi.cells if cell.attack != "clean"}
+    assert all(re.search("'autoattack' on 'digits.*one label per image", reason) for reason in found.values())
 
 
 def test_the_trial_of_an_attack_asks_no_model(monkeypatch):
     monkeypatch.setattr(module.registry.models, "build", lambda spec: pytest.fail(f"built {spec}"))
     attacks = ["clean", "pgd", "cw", "apgd", "square", "autoattack", "eot", "a3", "confidence", "composite", "fgsm", "noise",
                "radii", "transfer:from=ucat", "torchattacks:DIFGSM"]  # fmt: skip
-    known = [name for name in attacks if name.partition(":")[0] in registry.attacks.names()]
-    module.try_attacks(make_plan([{"models": ["clip"], "attacks": known, "datasets": ["digits"], "limit": 8}]))
+    here = {name for name in registry.attacks.names() if name != "torchattacks" or find_spec(name)}
+    known = [name for name in attacks if name.partition(":")[0] in here]
+    assert module.try_attacks(plan_of(*known)) == {}

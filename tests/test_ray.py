@@ -10,6 +10,7 @@ ray = pytest.importorskip("ray")
 
 import robustcal  # noqa: E402
 from robustcal.cli import main  # noqa: E402
+from robustcal.sweep.events import Restarted, ShardDone  # noqa: E402
 
 PLUGIN = '''
 """A linear model without weights, an attack that says where it is and hangs on a doomed node, and one that fails."""
@@ -134,7 +135,7 @@ def test_a_node_that_dies_in_mid_shard_changes_nothing(cluster, plugin, tmp_path
     finally:
         over.set()
         killer.join()
-    assert (tmp_path / "begun").exists() and "restart" in {event["event"] for event in events}
+    assert (tmp_path / "begun").exists() and Restarted in {type(event) for event in events}
     assert (run.path / "cells.csv").read_bytes() == (local.path / "cells.csv").read_bytes()
     assert not [path for path in (run.path / "claims").iterdir() if not path.name.startswith(".")]
 
@@ -148,8 +149,8 @@ def test_a_worker_that_hangs_is_replaced(cluster, plugin, tmp_path, monkeypatch)
     how = {"models": ["ray-linear"], "datasets": ["digits"], "eps": ["4/255"], "limit": 200, "plugins": [plugin], "device": "cpu"}
     how["attacks"] = [f"ray-hangs:folder={tmp_path}"]
     run = robustcal.bench(**how, out=tmp_path / "ray", engine="ray", workers=1, progress=events.append)
-    assert (tmp_path / "hung").exists() and "hung for 5 s" in {event.get("exitcode") for event in events}
-    assert sorted(event["shard"] for event in events if event["event"] == "shard") == [0, 1]
+    assert (tmp_path / "hung").exists() and "hung for 5 s" in {event.reason for event in events if isinstance(event, Restarted)}
+    assert sorted(event.shard for event in events if isinstance(event, ShardDone)) == [0, 1]
     local = robustcal.bench(**how, out=tmp_path / "local", workers=1)  # the file is there: nobody hangs
     assert (run.path / "cells.csv").read_bytes() == (local.path / "cells.csv").read_bytes()
     assert not [path for path in (run.path / "claims").iterdir() if not path.name.startswith(".")]
@@ -160,18 +161,18 @@ def test_a_dry_run_counts_the_workers_of_the_cluster(cluster, plugin, capsys):
             "--datasets", "digits", "cifar10", "--device", "cpu"]  # fmt: skip
     assert main(args) == 0
     text = capsys.readouterr().out
-    found = re.search(r"^time .* on (\d+) cpu workers? \(Ray, cpu", text, flags=re.M)
+    found = re.search(r"^time .* on (\d+) cpu workers? \(Ray, cpu", text, flags=re.MULTILINE)
     assert found and int(found[1]) in (1, 2), text  # one node of one CPU, and for a while the one that died
-    assert re.search(r"^ray-linear .* itself +yes$", text, flags=re.M) and re.search(r"^cifar10 .* no: ", text, flags=re.M)
+    assert re.search(r"^ray-linear .* itself +yes$", text, flags=re.MULTILINE) and re.search(r"^cifar10 .* no: ", text, flags=re.MULTILINE)
 
 
-def test_a_bad_worker_is_one_line_at_the_driver(cluster, plugin, tmp_path, capsys):
-    """One line, although the cluster has just lost a node and Ray's loggers hear of it at some moment."""
+def test_what_fails_at_a_worker_is_one_line_at_the_driver(cluster, plugin, tmp_path, capsys):
+    """One line at once and the same at the end, although the cluster has just lost a node and Ray's loggers hear of it at some moment."""
     args = ["bench", "--engine", "ray", "--plugin", plugin, "--models", "ray-linear", "--attacks", "ray-bad", "--datasets", "digits",
-            "--limit", "20", "--device", "cpu", "--workers", "1", "--out", str(tmp_path / "run")]  # fmt: skip
+            "--eps", "4/255", "--limit", "20", "--device", "cpu", "--workers", "1", "--no-report", "--out", str(tmp_path / "run")]  # fmt: skip
     assert main(args) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("robustcal: ") and error.count("\n") == 1 and "ValueError: nobody expected this" in error
+    at_once, at_the_end, after = capsys.readouterr().err.splitlines()
+    assert at_once == at_the_end and "ValueError: nobody expected this" in at_once and after.startswith("robustcal: everything else")
 
 
 def test_a_gpu_that_the_cluster_lacks_is_one_line(cluster, plugin, tmp_path, capsys):

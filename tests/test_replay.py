@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,13 +33,13 @@ def run(tmp_path_factory):
 
 
 def cell_of(run, piece):
-    return next(cell for cell in run.cells() if piece in cell["attack"])
+    return next(cell for cell in run.cells() if piece in cell.attack)
 
 
 @pytest.mark.parametrize("piece", ["norm=linf", "norm=l2", "clean"])
 def test_a_replay_gives_the_numbers_of_the_record(run, piece):
     cell = cell_of(run, piece)
-    records = run.read(cell["id"])
+    records = run.read(cell.id)
     chosen = [7, 2, 9, 4]  # another order and another batch than the sweep's
     found = replay(cell, [records["id"][i] for i in chosen], "cpu")
     assert found.predictions.tolist() == records["prediction"][chosen].tolist()
@@ -48,22 +49,24 @@ def test_a_replay_gives_the_numbers_of_the_record(run, piece):
     assert np.sqrt((change**2).sum((1, 2, 3))) == pytest.approx(records["l2"][chosen], rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("key, message", [("weights", "weights are others"), ("data", "dataset"), ("attack_version", "version 99")])
-def test_what_has_changed_since_is_refused(run, key, message):
+@pytest.mark.parametrize("key, value, message", [
+    ("weights", "99", "weights are others"), ("data", "99", "dataset"), ("attack_version", 99, "version 99"),
+])  # fmt: skip
+def test_what_has_changed_since_is_refused(run, key, value, message):
     cell = cell_of(run, "norm=linf")
-    changed = {**cell, "identity": {**cell["identity"], key: 99}}
+    changed = replace(cell, identity=replace(cell.identity, **{key: value}))
     with pytest.raises(UserError, match=message):
-        replay(changed, [run.read(cell["id"])["id"][0]], "cpu")
+        replay(changed, [run.read(cell.id)["id"][0]], "cpu")
 
 
 def test_the_command_draws_the_worst_and_the_page_shows_them(run, tmp_path, capsys):
     cell = cell_of(run, "norm=linf")
-    assert main(["report", str(run.path), "--images", cell["id"][:9], "--top", "5", "--out", str(tmp_path)]) == 0
+    assert main(["report", str(run.path), "--images", cell.id[:9], "--top", "5", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert "all predictions are those of the record" in said.out and said.err == ""
-    assert (tmp_path / "images" / f"{cell['id']}.pdf").is_file()
-    strips = json.loads((tmp_path / "images" / f"{cell['id']}.json").read_text())
-    records = run.read(cell["id"])
+    assert (tmp_path / "images" / f"{cell.id}.pdf").is_file()
+    strips = json.loads((tmp_path / "images" / f"{cell.id}.json").read_text())
+    records = run.read(cell.id)
     order = np.argsort(np.where(records["correct"], 1 + records["confidence"], -records["confidence"]), kind="stable")
     assert list(strips) == records["id"][order[:5]].tolist()
     picture = np.asarray(Image.open(tmp_path / "images" / strips[records["id"][order[0]]]).convert("RGB"))
@@ -73,7 +76,7 @@ def test_the_command_draws_the_worst_and_the_page_shows_them(run, tmp_path, caps
     shown = [name for name in strips.values() if f"images/{name}" in page]
     assert shown == list(strips.values())
     (tmp_path / "images" / shown[0]).unlink()
-    assert (cell["id"], next(iter(strips))) not in images_beside(tmp_path)
+    assert (cell.id, next(iter(strips))) not in images_beside(tmp_path)
 
 
 def test_another_prediction_is_said(run, tmp_path, capsys, monkeypatch):
@@ -86,7 +89,7 @@ def test_another_prediction_is_said(run, tmp_path, capsys, monkeypatch):
         return images, columns | {"prediction": (columns["prediction"] + 1) % 10}
 
     monkeypatch.setattr(module, "attack_and_judge", other)
-    assert main(["report", str(run.path), "--images", cell_of(run, "norm=linf")["id"], "--top", "3", "--out", str(tmp_path)]) == 0
+    assert main(["report", str(run.path), "--images", cell_of(run, "norm=linf").id, "--top", "3", "--out", str(tmp_path)]) == 0
     assert "3 of 3 predictions are not those of the record" in capsys.readouterr().err
 
 

@@ -39,7 +39,7 @@ def test_every_cell_has_its_temperatures(frame):
 
 
 def test_temperatures_come_from_the_source_dataset(run, frame):
-    cells = {(c["model"], c["dataset"], c["attack"]): c["id"] for c in run.cells()}
+    cells = {(c.model, c.dataset, c.attack): c.id for c in run.cells()}
     row = only(frame, "clip", "letters", "pgd")
     for name, attack in (("clean", "clean"), ("attacked", "pgd")):
         assert row.temperature[name] == pytest.approx(fit_temperature(run.read(cells["clip", "digits", attack])))
@@ -48,15 +48,15 @@ def test_temperatures_come_from_the_source_dataset(run, frame):
 
 def test_on_its_own_source_a_temperature_is_judged_on_the_other_half(run, frame):
     assert set(frame[frame.dataset == "digits"].n) == {48} and set(frame[frame.dataset == "letters"].n) == {96}
-    cell = next(c for c in run.cells() if (c["model"], c["dataset"], c["attack"]) == ("clip", "digits", "clean"))
-    half = {name: np.asarray(column)[::2] for name, column in run.read(cell["id"]).items()}
+    cell = next(c for c in run.cells() if (c.model, c.dataset, c.attack) == ("clip", "digits", "clean"))
+    half = {name: np.asarray(column)[::2] for name, column in run.read(cell.id).items()}
     row = only(frame, "clip", "digits", "clean")
     assert row.temperature["clean"] == pytest.approx(fit_temperature(half))
 
 
 def test_the_oracle_bounds_the_likelihood_and_accuracy_does_not_move(frame):
-    for _, cell in frame.groupby(["model", "dataset", "attack", "eps"]):
-        cell = cell.set_index("fitted_on")
+    for _, rows in frame.groupby(["model", "dataset", "attack", "eps"]):
+        cell = rows.set_index("fitted_on")
         assert cell.nll["oracle"] <= cell.nll.min() + 1e-9
         assert cell.accuracy.nunique() == 1
 
@@ -80,8 +80,8 @@ def trained(run, path, **sources):
     shutil.copytree(run.path, path)
     for file in (path / "records").glob("*/cell.json"):
         cell = json.loads(file.read_text())
-        if cell["model"] in sources:
-            file.write_text(json.dumps(cell | {"training": {"seed": 0, "source_data": sources[cell["model"]]}}))
+        if (model := cell["identity"]["model"]) in sources:
+            file.write_text(json.dumps(cell | {"training": {"seed": 0, "source_data": sources[model]}}))
     return Run.open(path)
 
 
@@ -110,7 +110,7 @@ def test_an_unknown_source_leaves_the_columns_empty_and_the_caption_says_why(tmp
 
 def test_rows_are_told_apart_as_in_every_table(tmp_path):
     runs = [make_run(tmp_path / str(seed), models=("clip",), attacks=("clean", "pgd:steps=3", "pgd:steps=5"), datasets=("digits",),
-                     radii=("1/255",), n=24, seed=seed) for seed in (0, 1)]  # fmt: skip
+                     radii=("1/255",), n=24, size=48, seed=seed) for seed in (0, 1)]  # fmt: skip
     (table,) = temperature_tables(evaluate(runs, resamples=5))
     assert len({row.labels for row in table.rows}) == len(table.rows) == 6
     assert {"pgd:steps=3 #seed=0", "pgd:steps=5 #seed=1"} <= {row.labels[0] for row in table.rows}

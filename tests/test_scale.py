@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from robustcal import registry
-from robustcal.records.store import Run
+from robustcal.records.store import Run, claim_name
 from robustcal.sweep import samples
-from robustcal.sweep.local import missing_shards
-from robustcal.sweep.plan import make_plan
+from robustcal.sweep.engine import missing_shards
+from robustcal.sweep.plan import Request, Sweep, make_plan
 
 FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "scale_simulation.py"
 
@@ -27,9 +27,8 @@ def simulation():
 
 
 def plan_of(simulation, models):
-    sweep = {"models": [f"nothing:number={i}" for i in range(models)], "attacks": simulation.ATTACKS, "eps": ["1/255"],
-             "datasets": ["invented:number=0"]}  # fmt: skip
-    return make_plan([sweep])
+    names = [f"nothing:number={i}" for i in range(models)]
+    return make_plan(Request((Sweep.of(names, simulation.ATTACKS, "invented:number=0", "1/255"),)))
 
 
 def counting(monkeypatch, owner, name):
@@ -40,8 +39,8 @@ def counting(monkeypatch, owner, name):
 
 
 def test_the_simulation_runs_every_phase_and_finds_what_it_wrote(simulation, tmp_path, monkeypatch):
-    monkeypatch.setattr(samples, "SHARD", 4)
-    monkeypatch.setattr(simulation.planning, "SHARD", 4)
+    for module in simulation.SIZED:
+        monkeypatch.setattr(module, "SHARD", 4)
     found = simulation.measure(1000, tmp_path / "run", read=True, frame=True)  # checks its own counts
     assert found["cells"] == 6 and found["shards"] == 6 * 168 and found["rows"] == 4
     assert {f"{phase}_s" for phase in ("plan", "add", "look_empty", "look_full", "resume", "read", "frame")} <= set(found)
@@ -65,20 +64,20 @@ def test_looking_for_what_is_missing_opens_each_cell_once_and_no_shard(simulatio
             run.add_cell(cell)
         looks, questions = counting(monkeypatch, os, "listdir"), counting(monkeypatch, os, "stat")
         assert missing_shards(plan, run) == len(plan.cells) * simulation.SHARDS
-        assert len(looks) == len(plan.cells) and not questions
+        assert len(looks) == len(plan.cells) and len(questions) <= 1  # whether anything has failed
         monkeypatch.undo()
 
 
 def test_a_claim_costs_the_same_however_many_shards_there_are(simulation, tmp_path, monkeypatch):
     plan, run = plan_of(simulation, 1), Run.create(tmp_path / "run", {})
-    cell, costs = plan.cells[0]["id"], []
-    (tmp_path / "run" / "records" / cell).mkdir(parents=True)
+    cell, costs = plan.cells[0], []
+    (tmp_path / "run" / "records" / cell.id).mkdir(parents=True)
     for present in (0, 150):
         for shard in range(present):
-            run.shard_path(cell, shard).touch()
+            run.shard_path(cell.id, shard).touch()
         calls = [counting(monkeypatch, os, name) for name in ("stat", "open", "listdir", "scandir", "unlink")]
         assert run.claim(cell, 160)
-        run.claims.release(f"{cell}-00160")
+        run.claims.release(claim_name(cell.id, 160))
         costs.append([len(each) for each in calls])
         monkeypatch.undo()
     assert costs[0] == costs[1] and costs[0][2:4] == [0, 0] and sum(costs[0]) < 10
@@ -86,10 +85,10 @@ def test_a_claim_costs_the_same_however_many_shards_there_are(simulation, tmp_pa
 
 def test_resuming_looks_at_the_end_of_each_shard_alone(simulation, tmp_path, monkeypatch):
     plan, run = plan_of(simulation, 1), Run.create(tmp_path / "run", {})
-    cell = plan.cells[0]
+    cell = plan.cells[0].id
     columns = simulation.columns([f"{i}" for i in range(128)], 0)
     for shard in range(3):
-        run.write_shard(cell["id"], shard, columns)
-    size = run.shard_path(cell["id"], 0).stat().st_size
+        run.write_shard(cell, shard, columns)
+    size = run.shard_path(cell, 0).stat().st_size
     monkeypatch.setattr("robustcal.records.shardfile.read", lambda *_: pytest.fail("a whole shard was read"))
     assert run.discard_damaged(cell) == [] and size > 15_000

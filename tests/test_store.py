@@ -4,13 +4,16 @@ import json
 import os
 import threading
 import time
+from itertools import cycle, islice
 
 import numpy as np
 import pytest
+from cells import cell as make_cell
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic_run import records
 
+from robustcal.cell import SHARD
 from robustcal.records import claims, shardfile
 from robustcal.records.store import DamagedShard, Run, claim_name
 from robustcal.types import UserError
@@ -19,7 +22,7 @@ CELL = "0123456789abcdef"
 
 
 def cell(shards=4, **more):
-    return {"id": CELL, "n": 10 * shards, "shards": shards, "order": [0], **more}
+    return make_cell(**{"id": CELL, "n": SHARD * shards, **more})
 
 
 @pytest.fixture
@@ -31,22 +34,23 @@ def run(tmp_path):
 
 @pytest.fixture(scope="module")
 def rows():
-    return records(10, 5, 1.0, 60, 0)
+    return records(SHARD, 5, 1.0, 60, 0)
 
 
 @given(
     shards=st.sets(st.integers(0, 40), min_size=1, max_size=6), names=st.lists(st.text(max_size=20), min_size=3, max_size=3),
     values=st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=3, max_size=3),
-    lists=st.lists(st.lists(st.integers(0, 99), max_size=4), min_size=3, max_size=3),
+    lists=st.lists(st.lists(st.integers(0, 99), max_size=4), min_size=3, max_size=3), count=st.sampled_from([3, SHARD]),
 )  # fmt: skip
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_is_written_is_what_is_read(tmp_path_factory, shards, names, values, lists):
+def test_what_is_written_is_what_is_read(tmp_path_factory, shards, names, values, lists, count):
     run = Run.create(tmp_path_factory.mktemp("store") / "run", {})
+    names, values, lists = (list(islice(cycle(column), count)) for column in (names, values, lists))
     for shard in shards:
         run.write_shard(CELL, shard, {"id": names, "confidence": np.array(values), "labels": lists})
-    assert run.present(CELL) == shards
-    assert run.missing(cell(41)) == [shard for shard in range(41) if shard not in shards]
-    assert run.discard_damaged(cell(41)) == []
+    assert run.present(CELL) == dict.fromkeys(sorted(shards), count)
+    assert run.missing(cell(41)) == [shard for shard in range(41) if shard not in shards or count < SHARD]
+    assert run.discard_damaged(CELL) == []
     found = run.read(CELL)
     assert list(found["id"]) == names * len(shards)
     np.testing.assert_array_equal(found["confidence"], values * len(shards))
@@ -67,7 +71,7 @@ def test_no_damage_to_a_shard_is_ever_read(run, rows, data):
         damaged = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255), label="xor")]) + whole[at + 1 :]
     path.write_bytes(damaged)
     try:
-        if run.discard_damaged(cell()):
+        if run.discard_damaged(CELL):
             assert run.missing(cell()) == [0, 1, 2, 3]
             return
         found = run.read(CELL)
@@ -79,14 +83,15 @@ def test_no_damage_to_a_shard_is_ever_read(run, rows, data):
 
 
 def test_the_footer_check_sees_truncation_and_foreign_shards(run, rows):
-    for shard in range(3):
+    for shard in range(4):
         run.write_shard(CELL, shard, rows)
-    paths = [run.shard_path(CELL, shard) for shard in range(3)]
+    paths = [run.shard_path(CELL, shard) for shard in (0, 1, 3, 2)]
     paths[0].write_bytes(paths[0].read_bytes()[:-1])
-    paths[1].write_bytes(paths[2].read_bytes())
-    lines = run.discard_damaged(cell())
-    assert len(lines) == 2 and all(str(path) in line for path, line in zip(paths, lines))
-    assert run.present(CELL) == {2} and paths[0].with_suffix(".damaged").exists()
+    paths[1].write_bytes(paths[3].read_bytes())
+    paths[2] = paths[2].rename(run.shard_path(CELL, 3, SHARD - 1))  # its name says that it holds fewer
+    lines = run.discard_damaged(CELL)
+    assert len(lines) == 3 and all(str(path) in line for path, line in zip(paths, lines))
+    assert run.present(CELL) == {2: SHARD} and paths[0].with_suffix(".damaged").exists()
 
 
 def test_a_shard_that_the_system_does_not_give_out_is_not_called_damaged(run, rows, monkeypatch):
@@ -98,7 +103,7 @@ def test_a_shard_that_the_system_does_not_give_out_is_not_called_damaged(run, ro
     monkeypatch.setattr(shardfile.Path, "read_bytes", refuse)
     with pytest.raises(UserError, match="Permission denied") as error:
         run.read(CELL)
-    assert not isinstance(error.value, DamagedShard) and run.present(CELL) == {0}
+    assert not isinstance(error.value, DamagedShard) and run.present(CELL) == {0: SHARD}
 
 
 @pytest.mark.parametrize("text", ["", '{"id": "0123', "[]", "{}", "null"])
@@ -114,11 +119,12 @@ def test_a_damaged_cell_is_one_line_that_names_its_file_and_the_way_out(run, tex
 
 def test_skipped_samples_are_counted_out(tmp_path, rows):
     run = Run.create(tmp_path / "run", {})
-    run.add_cell(cell(shards=1, skip_unreadable=True, n=12))
-    run.write_shard(CELL, 0, rows, skipped=["set/a", "set/b"])
+    run.add_cell(cell(skip_unreadable=True, n=SHARD))
+    run.write_shard(CELL, 0, {name: column[:-2] for name, column in rows.items()}, skipped=["set/a", "set/b"])
     assert run.skipped(CELL) == ["set/a", "set/b"]
     (stored,) = run.cells()
-    assert stored["n"] == 12 and stored["skipped"] == 2 and len(run.read(CELL)["id"]) == 10
+    assert stored.n == SHARD and stored.skipped == 2 and len(run.read(CELL)["id"]) == SHARD - 2
+    assert run.missing(stored) == []
 
 
 def test_leftovers_of_killed_writers_go_once_they_are_old(run):
@@ -127,7 +133,7 @@ def test_leftovers_of_killed_writers_go_once_they_are_old(run):
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 1e4,) * 2)
-    run.discard_damaged(cell())
+    run.discard_damaged(CELL)
     assert not old.exists() and young.exists()
 
 
@@ -172,12 +178,12 @@ def test_a_claim_of_a_dead_process_here_is_free_at_once_and_one_elsewhere_after_
     import socket
 
     other(run, host=socket.gethostname(), pid=2**22 + 1)
-    assert run.claim(CELL, 0)
+    assert run.claim(cell(), 0)
     run.claims.release(claim_name(CELL, 0))
     path = other(run)
-    assert not run.claim(CELL, 0)
+    assert not run.claim(cell(), 0)
     os.utime(path, (time.time() - 2 * claims.SECONDS,) * 2)
-    assert run.claim(CELL, 0)
+    assert run.claim(cell(), 0)
 
 
 @pytest.mark.parametrize("skew", [-86400, 86400])
@@ -186,26 +192,26 @@ def test_clock_skew_between_hosts_does_not_matter(run, skew, monkeypatch):
     path = other(run)
     true_time = time.time
     monkeypatch.setattr(time, "time", lambda: true_time() + skew)
-    assert not run.claim(CELL, 0)
+    assert not run.claim(cell(), 0)
     assert path.exists()
 
 
 def test_a_claim_from_the_future_is_not_eternal(run):
     """Left over from before the file server's clock was set back."""
     os.utime(other(run), (time.time() + 1e6,) * 2)
-    assert run.claim(CELL, 0)
+    assert run.claim(cell(), 0)
 
 
 def test_a_claim_without_owner_runs_out_soon(run):
     path = other(run)
     path.write_text("")
-    assert not run.claim(CELL, 0)
+    assert not run.claim(cell(), 0)
     os.utime(path, (time.time() - 60,) * 2)
-    assert run.claim(CELL, 0)
+    assert run.claim(cell(), 0)
 
 
 def test_nobody_renews_or_releases_a_claim_that_was_taken_over(run):
-    assert run.claim(CELL, 0)
+    assert run.claim(cell(), 0)
     path = other(run)
     before = path.stat().st_mtime_ns
     run.claims.renew(path.name)
@@ -217,7 +223,7 @@ def test_a_silent_worker_loses_its_claim_and_a_lively_one_keeps_it(run):
     run.claims.seconds = 0.3
     thief = claims.Claims(run.path / "claims", 0.3)
     name = claim_name(CELL, 0)
-    assert run.claim(CELL, 0)
+    assert run.claim(cell(), 0)
     with run.claims.renewing(name) as sign_of_life:
         for _ in range(12):
             time.sleep(0.1)
@@ -233,7 +239,7 @@ def test_a_silent_worker_loses_its_claim_and_a_lively_one_keeps_it(run):
 def test_claims_on_finished_shards_are_swept(run, rows):
     path = other(run)
     run.write_shard(CELL, 0, rows)
-    run.drop_claims()
+    run.drop_claims([cell()])
     assert not path.exists()
 
 

@@ -31,13 +31,13 @@ def test_the_precision_of_a_suite_holds_unless_another_is_given(tmp_path, given,
     path = write(tmp_path, 'precision = "fp16"\n')
     command = ["bench", "--suite", str(path), "--out", str(tmp_path / "run"), "--no-report", "--workers", "1"]
     assert main([*command, "--precision", given, "--device", "cpu"]) == 0
-    assert {cell["precision"] for cell in Run.open(tmp_path / "run").cells()} == {used}
+    assert {cell.precision for cell in Run.open(tmp_path / "run").cells()} == {used}
 
 
 def test_the_seed_of_a_suite_holds_unless_another_is_given(tmp_path):
     path = write(tmp_path, "seed = 5\n")
-    assert plan_request(None, None, None, None, path, None, None, ())[0]["seed"] == 5
-    assert plan_request(None, None, None, None, path, None, 7, ())[0]["seed"] == 7
+    assert plan_request(None, None, None, None, path, None, None, ())[0].seed == 5
+    assert plan_request(None, None, None, None, path, None, 7, ())[0].seed == 7
 
 
 @pytest.mark.parametrize("text, hint", [
