@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,15 +73,6 @@ def format_param(value: Param) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "none" if value is None else repr(value) if isinstance(value, float) else str(value)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One labelled image. `image`: float32 (3, H, W) in [0, 1]; `label`: class index, or multi-hot (C,)."""
-
-    id: str
-    image: torch.Tensor
-    label: int | torch.Tensor
 
 
 @dataclass(frozen=True)

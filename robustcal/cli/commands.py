@@ -155,39 +155,16 @@ def pieces(words: list[str]) -> list[str]:
 
 def ls(options: argparse.Namespace) -> int:
     """``robustcal ls``."""
+    from . import listing
+
     for path in options.plugin:
         registry.load_plugin_file(path)
-    families = [*registry.FAMILIES, *registry.SUITE_FOLDERS]
-    if options.family and options.family not in families:
-        raise UserError(f"unknown family '{options.family}'; there are: {', '.join(families)}")
-    rows = []
-    for family in [options.family] if options.family else families:
-        entries = getattr(registry, family).entries() if family in registry.FAMILIES else registry.folder_entries(family)
-        rows += [{**entry.__dict__, **details(entry)} for entry in entries]
+    rows = listing.rows_of(options.family)
     if options.json:
         print_json(rows)
-        return 0
-    width = max((len(row["name"]) for row in rows), default=0)
-    current = None
-    for row in rows:
-        if row["family"] != current:
-            current = row["family"]
-            print(f"{current}:")
-        facts = "  ".join(f"{key}={row[key]}" for key in row if key not in ("family", "name", "kind", "origin", "summary"))
-        print(f"  {row['name']:<{width}}  {row['summary']}  {('[' + facts + ']  ') if facts else ''}({row['kind']}: {row['origin']})")
+    else:
+        print(listing.tables(rows, options.verbose))
     return 0
-
-
-def details(entry: registry.Entry) -> dict[str, Any]:
-    """Facts of a dataset card: source, classes, size, resolution, and whether it is present here."""
-    if entry.family != "datasets" or entry.kind != "card":
-        return {}
-    from ..datasets.presence import availability
-
-    card = registry.datasets.cards()[entry.name]
-    present, hint = availability(card)
-    facts: dict[str, Any] = {key: card[key] for key in ("source", "split", "classes", "size", "resolution") if key in card}
-    return {**facts, "present": "yes" if present else f"no ({hint})"}
 
 
 def check(options: argparse.Namespace) -> int:
@@ -214,7 +191,8 @@ def train(options: argparse.Namespace) -> int:
         registry.load_plugin_file(path)
     keys = ("model", "dataset", "objective", "epochs", "steps", "out", "seed", "device", "precision")
     given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
-    path = run_training(options.recipe, **given, progress=training.print_json if options.log == "json" else training.TrainingProgress())
+    progress = training.print_json if options.log == "json" else training.TrainingProgress()
+    path = run_training(options.recipe, **given, progress=progress)
     use = f"   use it as a model: robustcal bench --models {name}:{path}" if (name := model_name(path)) else ""
     print(f"trained: {path}{use}")
     return 0

@@ -16,6 +16,13 @@ EPILOG = """examples:
 """
 
 
+FORMATS = "text, md, tex, csv, html, diagrams, figures, cells (default: text)"
+LAYOUTS = (
+    "main, calibration, temperature, ablation, harmonic, coco, by-eps, transfer, seeds, metrics, all"
+    " (default: those that have cells)"
+)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but an error is one line."""
 
@@ -34,22 +41,27 @@ def parser() -> argparse.ArgumentParser:
     _bench_options(commands.add_parser("bench", help="sweep models x attacks x datasets into records, tables and diagrams"))
     report = commands.add_parser("report", help="tables, figures and page from records; recomputes no attack")
     report.add_argument("runs", nargs="+", metavar="RUN", help="run directories; several are merged")
-    report.add_argument("--format", nargs="+", action="extend", help="text, md, tex, csv, html, diagrams, figures, cells (default: text)")
-    report.add_argument("--layout", metavar="NAME", help="main, calibration, temperature, ablation, harmonic, coco, by-eps, transfer, seeds, metrics, all (default: those that have cells)")
+    report.add_argument("--format", nargs="+", action="extend", help=FORMATS)
+    report.add_argument("--layout", metavar="NAME", help=LAYOUTS)
     report.add_argument("--compare", metavar="paper", help="published numbers beside the measured ones")
-    report.add_argument("--metrics", nargs="+", action="extend", default=[], metavar="SPEC", help="further metrics, your own or of: robustcal ls metrics")
+    report.add_argument("--metrics", nargs="+", action="extend", default=[], metavar="SPEC",
+                        help="further metrics, of: robustcal ls metrics")  # fmt: skip
     report.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a metric of your own; the file is run")
     report.add_argument("--explain", metavar="CELL", help="print everything that made one number")
-    report.add_argument("--images", metavar="CELL", help="draw a cell's worst images with their perturbation; attacks them again")
+    report.add_argument("--images", metavar="CELL", help="draw a cell's worst images, attacked again")
     report.add_argument("--top", type=int, default=12, metavar="K", help="how many of them (default 12)")
     report.add_argument("--out", metavar="DIR", help="where files go (default: RUN/report)")
     listing = commands.add_parser("ls", help="what there is, and where each name comes from")
-    listing.add_argument("family", nargs="?", metavar="FAMILY", help="models, attacks, datasets, metrics, objectives, suites, recipes")
+    listing.add_argument("family", nargs="?", metavar="FAMILY",
+                         help="models, attacks, datasets, metrics, objectives, suites, recipes")  # fmt: skip
+    listing.add_argument("--verbose", action="store_true", help="also where each name comes from")
     listing.add_argument("--json", action="store_true", help="a list of objects with name, family, origin ...")
+    listing.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
     listing.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a plugin file of your own; it is run")
     check = commands.add_parser("check", help="what works here, what is missing, and how to get it")
     check.add_argument("what", nargs="*", metavar="SPEC", help="models, datasets, environment, or a model spec (default: all)")
     check.add_argument("--json", action="store_true")
+    check.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
     check.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a plugin file of your own; it is run")
     _train_options(commands.add_parser("train", help="fine-tune (or pre-train) a model from a recipe"))
     return top
@@ -63,8 +75,9 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     many("--attacks", "attack specs, such as: clean pgd:steps=100 torchattacks:DIFGSM")
     many("--datasets", "dataset specs, such as: digits cifar10 folder:PATH webdataset:PATH")
     many("--eps", "radii in [0, 1] pixel units, such as: 1/255 4/255")
-    bench.add_argument("--limit", type=int, metavar="N", help="the first N samples of each dataset's seeded, class-balanced order")
-    bench.add_argument("--until", metavar="METRIC=WIDTH", help="more samples until the 95 %% half-widths are reached: ece=0.02,accuracy=0.03")
+    bench.add_argument("--limit", type=int, metavar="N", help="the first N samples of each dataset's one seeded order")
+    bench.add_argument("--until", metavar="METRIC=WIDTH",
+                       help="more samples until 95 %% intervals are this narrow, like ece=0.02")  # fmt: skip
     bench.add_argument("--strict", action="store_true", help="stop at the first model, dataset or cell that fails")
     bench.add_argument("--seed", type=int, help="seed of attack noise and subsets (default 0)")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (auto: all GPUs, else the CPU)")
@@ -76,9 +89,9 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--plugin", action="append", default=[], metavar="FILE.py",
                        help="a model, attack, dataset ... of your own: the file is run, with your rights")  # fmt: skip
     bench.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
-    bench.add_argument("--out", default="runs/bench", metavar="RUN", help="run directory; the same one continues (default runs/bench)")
+    bench.add_argument("--out", default="runs/bench", metavar="RUN", help="run directory; the same one continues")
     bench.add_argument("--engine", default="local", choices=["local", "ray"], help="this machine, or a Ray cluster")
-    bench.add_argument("--skip-unreadable", action="store_true", help="leave out images that do not decode (recorded and flagged)")
+    bench.add_argument("--skip-unreadable", action="store_true", help="leave out images that do not decode (flagged)")
     bench.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of time, compute nothing")
     bench.add_argument("--no-report", action="store_true", help="write records and cells.csv only")
 
@@ -95,5 +108,6 @@ def _train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--device", default="auto")
     train.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     train.add_argument("--log", default="text", choices=["text", "json"], help="a bar and tables, or one JSON object per event")
-    train.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="an objective or dataset of your own; the file is run")
+    train.add_argument("--plugin", action="append", default=[], metavar="FILE.py",
+                       help="an objective or dataset of your own; it is run")  # fmt: skip
     train.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")

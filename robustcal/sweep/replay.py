@@ -63,6 +63,7 @@ def unchanged(cell: Cell) -> None:
     plugin, arguments = registry.attacks.arguments(registry.attacks.spec(cell.attack))
     version = attack_meta(plugin, arguments).get("version", 1)
     if (version, plugin.source_sha256) != (kept.attack_version, kept.attack_file):
-        raise UserError(f"attack '{plugin.name}' has changed since the record was made (version {kept.attack_version}, now {version})")
+        versions = f"version {kept.attack_version}, now {version}"
+        raise UserError(f"attack '{plugin.name}' has changed since the record was made ({versions})")
     if model_identity(registry.models.spec(cell.model)) != kept.weights:
         raise UserError(f"model '{cell.model}' has changed since the record was made: its weights are others")
