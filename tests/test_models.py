@@ -244,6 +244,20 @@ def test_normalisation_can_be_the_one_of_the_release(base, tmp_path):
         models.build(f"{spec}:normalise=zero")
 
 
+def test_a_spec_inside_a_spec_is_one_line_that_says_what_to_do(base, tmp_path):
+    weights.save_state_dict(fine_tuned(base), tmp_path / "t.safetensors")
+    spec = f"checkpoint:{tmp_path}/t.safetensors:base="
+    for inner, told in (
+        ("temperature:model=clip", "no parameter 'model'.*takes no parameters of its own: give it a card or a run folder"),
+        (f"checkpoint:{tmp_path}/t.safetensors:base=clip", "gives 'base' twice"),
+        (f"checkpoint:{tmp_path}/t.safetensors", "say what it was fine-tuned from with base=SPEC"),
+        ("ttc", "no plain CLIP model"),
+    ):
+        with pytest.raises(UserError, match=told) as error:
+            models.build(spec + inner)
+        assert "\n" not in str(error.value)
+
+
 BAD = {
     "open-clip": "needs to know which",
     "open-clip:ViT-B-33/openai": "did you mean ViT-B-32",

@@ -62,6 +62,8 @@ def checkpoint(
         model = _whole(file, found, base, activation)
     else:
         model = source.load_base(base)
+        if not hasattr(model, "notes"):  # not the class, which would import torch before it is needed
+            raise UserError(f"'{file}' cannot go on base={base}: that is no plain CLIP model")
         weights.check_activation(activation, model.clip, str(file))
         _fill(model, found, str(file))
     if normalise is not None:

@@ -177,6 +177,8 @@ class Family:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
                 hint = f"did you mean '{near[0]}'?" if near else f"it takes: {', '.join(known) or 'none'}"
+                if any(isinstance(v, str) and normalise(parse_spec(v).name) in self.names() for v in spec.params.values()):
+                    hint += "; a spec inside a spec takes no parameters of its own: give it a card or a run folder"
                 raise UserError(f"{self.singular} '{spec.name}' has no parameter '{key}' (in '{text}'); {hint}")
         defaults = {**{k: p.default for k, p in known.items()}, **(card or {}).get("params", {})}
         params: dict[str, Param] = {}
