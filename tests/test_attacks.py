@@ -29,6 +29,14 @@ def run(spec, net, eps=EPS, **fields):
     return make_attack(spec)(classifier, images, labels, Threat(eps, **fields), noise(len(images)))
 
 
+def test_a_step_is_written_like_a_radius():
+    steps = {text: registry.attacks.spec(f"pgd:step={text}").params["step"] for text in ("0.5/255", "1/510", "0.1/255", "1/255")}
+    assert steps == {"0.5/255": 0.5 / 255, "1/510": 1 / 510, "0.1/255": pytest.approx(0.1 / 255), "1/255": 1 / 255}
+    for text in ("1/0", "1/", "/255", "1/2/3", "a/255", "1/inf"):
+        with pytest.raises(UserError, match=f"step={text}"):
+            registry.attacks.spec(f"pgd:step={text}")
+
+
 # -- reference loops -----------------------------------------------------------------------------------------------
 
 
@@ -244,7 +252,8 @@ def test_attacks_for_one_label_say_so(net, spec):
         ("pgd:norm=l7", "linf, l2"), ("confidence:goal=side", "down, up, max, random"), ("noise:draw=x", "corners"),
         ("composite:components=hue+tilt", "rotation"), ("square:return=last", "best, success-else-clean"),
         ("autoattack:standart", "standard"), ("torchattacks:DIFGMS", "DIFGSM"), ("torchattacks:LGV", "one by one"),
-        ("torchattacks:FGSM:steps=3", "has no parameter 'steps'"), ("fgsm:start=here", "clean, uniform"),
+        ("torchattacks:FGSM:steps=3", "has no parameter 'steps'"),
+        ("torchattacks:APGD:loss=foo:steps=1", "does not take steps=1 loss=foo"), ("torchattacks:FAB:norm=l1", "does not take norm=l1"), ("fgsm:start=here", "clean, uniform"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line_with_the_alternative(net, spec, hint):

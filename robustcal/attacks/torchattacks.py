@@ -84,7 +84,7 @@ def torchattacks(
             attack.set_mode_targeted_by_function(lambda x, y: (y + 1) % classifier.num_classes, quiet=True)
         try:
             found: Tensor = attack(images.detach().clone(), labels).detach()
-        except AssertionError as error:  # how the library refuses a norm or a loss
+        except (AssertionError, ValueError) as error:  # how the library refuses a norm or a loss
             refused = " ".join(f"{key}={value}" for key, value in asked.items() if value is not None)
             raise UserError(f"torchattacks:{name} does not take {refused or 'these images'} {error}".rstrip()) from None
     ball = NORMS.get(name, "linf")

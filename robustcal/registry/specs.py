@@ -69,7 +69,8 @@ def convert(text: Param, parameter: inspect.Parameter, where: str) -> Param:
             if kind == "int":
                 return int(text)
             if kind == "float":
-                return _finite(float(Fraction(text)) if "/" in text else float(text))
+                above, slash, below = text.partition("/")  # 1/255, and 0.5/255 as radii may be written
+                return _finite(float(Fraction(above) / int(below)) if slash else float(text))
             return text
         except (KeyError, ValueError, ZeroDivisionError, OverflowError):
             continue
