@@ -26,7 +26,7 @@ from robustcal.train import state as trainstate
 from robustcal.train.finetune import FineTuning
 from robustcal.train.inner import InnerAttack
 from robustcal.train.train import scaled, train
-from robustcal.train.zoo import CLAIMS, clean_accuracy
+from robustcal.train.zoo import clean_accuracy
 from robustcal.types import UserError
 
 torch.set_num_threads(1)
@@ -204,7 +204,7 @@ RUN = """
 import os, signal, sys, json, torch
 torch.set_num_threads(1)
 from robustcal.train.train import train
-from robustcal.train.zoo import CLAIMS, clean_accuracy
+from robustcal.train.zoo import clean_accuracy
 name, out, kill, settings = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 def progress(event):
     if event["kind"] == "step" and event["step"] == kill:
@@ -379,7 +379,7 @@ def test_bundled_file_card_and_accuracy_agree(name):
     file = Path(card["path"]).parent.parent / "weights" / "tiny" / card["weights"]
     assert trainstate.sha256(file) == card["sha256"] and card["command"].endswith(f"--seed {card['seed']}")
     assert all(value.dtype in (torch.float16, torch.int64) for value in load_file(file).values())
-    assert set(CLAIMS) == set(card["claims"])
+    assert set(recipe.load("tiny/zoo").claims) == set(card["claims"])
     for dataset, claim in card["claims"].items():
         # the last digits of a convolution differ between machines; one sample in 500 is 0.002
         assert clean_accuracy(name, dataset) == pytest.approx(claim["clean_accuracy"], abs=0.0041)

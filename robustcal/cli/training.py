@@ -89,11 +89,11 @@ def held_out_table(values: Mapping[str, Any]) -> str:
             rows.setdefault(found["source"] or "source", {})[f"{found['images']}_{found['what']}"] = value
         elif key.endswith("_accuracy"):
             rows.setdefault(key.removesuffix("_accuracy"), {})["clean_accuracy"] = value
-    columns = [key for key in COLUMNS if any(key in row for row in rows.values())]
+    columns = {key: max(len(title), 5) for key, title in COLUMNS.items() if any(key in row for row in rows.values())}
     width = max((len(name) for name in rows), default=0)
-    lines = ["  " + " " * width + "".join(f"  {COLUMNS[key]}" for key in columns)]
+    lines = ["  " + " " * width + "".join(f"  {COLUMNS[key]:>{wide}}" for key, wide in columns.items())]
     for name, row in rows.items():
         cells = (f"{row[key]:.3f}" if key in row else "" for key in columns)
-        aligned = "".join(f"  {cell:>{len(COLUMNS[key])}}" for key, cell in zip(columns, cells, strict=True))
+        aligned = "".join(f"  {cell:>{wide}}" for wide, cell in zip(columns.values(), cells, strict=True))
         lines.append(f"  {name:<{width}}{aligned}".rstrip())
     return "\n".join(lines)

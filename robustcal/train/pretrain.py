@@ -9,6 +9,7 @@ under-confident on full class names.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ..clip.prompts import tokens_of
 from ..models.blueprint import OPENAI_MEAN, OPENAI_STD, make_module
 from ..models.folder import save_local_dir
 from ..models.tiny_tokenizer import MERGES, learn_merges, tiny_tokenizer, write_merges
+from ..models.tokens import VOCABULARY
 from ..types import UserError
 from .contrastive import ContrastiveStep
 from .heldout import fit_scale, measure
@@ -73,8 +75,10 @@ def learned_vocabulary(recipe: Pretrain, sources: Sequence[Source], run: Path) -
     if not recipe.vocabulary:
         return MERGES
     texts = (text for source in sources for text in source.texts())
-    write_merges(run / "bpe.txt.gz", learn_merges((t for t in texts if t.isascii()), recipe.vocabulary))
-    return run / "bpe.txt.gz"
+    fresh, file = run / f".{VOCABULARY}.{os.getpid()}", run / VOCABULARY
+    write_merges(fresh, learn_merges((text for text in texts if text.isascii()), recipe.vocabulary))
+    os.replace(fresh, file)  # every process writes the same, and none reads half a file
+    return file
 
 
 class Pretraining:

@@ -117,7 +117,7 @@ def _zoo(settings: Zoo, run: Path, report: Progress, shared: dict[str, Any]) -> 
         elif name not in settings.results_only:
             towers[Path(name).name] = path
     if int(os.environ.get("RANK", "0")) == 0:
-        bundle(base, towers, run / "bundle")
+        bundle(base, towers, settings.claims, run / "bundle")
         report({"kind": "bundle", "path": str(run / "bundle")})
     return run
 

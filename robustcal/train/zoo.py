@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,14 @@ from ..models.tokens import VOCABULARY
 from ..registry import datasets, models
 from ..types import UserError
 
-#: Test samples (never trained on, never used to choose anything) on which a card's claims are measured.
-CLAIMS = ("world-source:split=test:size=500", "world-shapes:split=test:size=500")
 
-
-def bundle(base: Path, towers: Mapping[str, Path], out: Path) -> None:
+def bundle(base: Path, towers: Mapping[str, Path], claims: Sequence[str], out: Path) -> None:
     """Write ``out/weights`` and ``out/cards``, ready to be copied into the package.
 
     Args:
         base: a finished pre-training run (an open_clip folder with a `card.json`).
         towers: model name -> finished fine-tuning run.
+        claims: dataset specs on which a card states the clean accuracy.
 
     Raises:
         UserError: if a run is not finished.
@@ -42,9 +40,9 @@ def bundle(base: Path, towers: Mapping[str, Path], out: Path) -> None:
         if name != "clip":
             file, spec = folder / f"{name}.safetensors", f"checkpoint:{folder / name}.safetensors:base={spec}"
             weights.save_state_dict(weights.load_state_dict(towers[name] / "model.safetensors"), file, torch.float16)
-        claims = {dataset: clean_accuracy(spec, dataset) for dataset in CLAIMS}
+        measured = {dataset: clean_accuracy(spec, dataset) for dataset in claims}
         table = as_toml(fingerprint(models.build(spec)))
-        (cards / f"{name}.toml").write_text(card_text(card, file.name, weights.sha256(file), claims) + "\n" + table)
+        (cards / f"{name}.toml").write_text(card_text(card, file.name, weights.sha256(file), measured) + "\n" + table)
 
 
 @torch.no_grad()
@@ -64,7 +62,8 @@ def card_text(card: Mapping[str, Any], file: str, digest: str, claims: Mapping[s
     recipe, processes = card["recipe"], card.get("processes", 1)
     launch = "robustcal" if processes == 1 else f"torchrun --nproc_per_node={processes} -m robustcal.cli"
     facts = {
-        "title": card["title"], "source": "tiny", "weights": file, "sha256": digest, "method": card["method"],
+        "title": card["title"], "source": recipe["name"].partition("/")[0],
+        "weights": file, "sha256": digest, "method": card["method"],
         "objective": recipe["objective"] if recipe["task"] == "finetune" else "", "seed": card["seed"],
         "steps": card["steps"], "command": f"{launch} train {recipe['name']} --seed {card['seed']}",
         "source_data": card["source_data"], "activation": "gelu",
