@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,10 +26,10 @@ from robustcal.types import Batch, UserError
 
 torch.set_num_threads(1)
 NAMES = {"pets": ("cat", "dog"), "farm": ("cow", "dog", "sheep")}
-TINY = dict(
-    batch=12, held_out=6, calibrate=6, width=8, embed=16, text_width=16, text_layers=1, vocabulary=20, context=32, warmup=1, lr=1e-3,
-    save_every=3, log_every=1, eval_every=3, device="cpu", accumulate=1,
-)  # fmt: skip
+TINY = {
+    "batch": 12, "held_out": 6, "calibrate": 6, "width": 8, "embed": 16, "text_width": 16, "text_layers": 1, "vocabulary": 20,
+    "context": 32, "warmup": 1, "lr": 1e-3, "save_every": 3, "log_every": 1, "eval_every": 3, "device": "cpu", "accumulate": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,8 @@ def folders(tmp_path_factory) -> dict[str, str]:
             for index in range(30):
                 pixels = generator.integers(0, 60, (16, 16, 3)) + np.eye(3, dtype=int)[(label + number) % 3] * 180
                 Image.fromarray(pixels.astype(np.uint8)).save(root / title / f"{index:02d}.png")
-        specs[name] = f"folder:{root}:resolution=32:split=none"
-    return {name: spec.replace(":split=none", "") for name, spec in specs.items()}
+        specs[name] = f"folder:{root}:resolution=32"
+    return specs
 
 
 def settings(folders, **more) -> recipe.Pretrain:
@@ -255,6 +257,33 @@ def test_small_recipes_run(name, small_base, folders, tmp_path):
     run = train(f"small/{name}", model=f"clip:{small_base}", out=tmp_path, **how)
     card = json.loads((run / "card.json").read_text())
     assert card["steps"] == 2 and 0 <= card["held_out"]["robust_accuracy"] <= 1
+
+
+def test_the_trainer_knows_no_rendered_world():
+    """It is a source like any other, found through the registry."""
+    for path in (ROOT / "train").glob("*.py"):
+        imports = [line for line in path.read_text().splitlines() if line.lstrip().startswith(("import ", "from "))]
+        assert not [line for line in imports if "world" in line], path
+
+
+DENORMALS = """
+import sys, torch
+torch.set_num_threads(2)
+import robustcal.train.train as trainer
+def spy(*_):
+    tiny = torch.full((4_000_000,), 1e-30) * torch.full((4_000_000,), 1e-10)  # 1e-40, below the smallest normal float
+    print("kept", (tiny.view(torch.int32) != 0).sum().item())
+trainer._run = spy
+trainer.train("tiny/clip", steps=1, out=sys.argv[1], device="cpu")
+"""
+
+
+def test_denormals_are_flushed_in_every_thread_of_a_training_run(tmp_path):
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush denormals")
+    torch.set_flush_denormal(False)
+    done = subprocess.run([sys.executable, "-c", DENORMALS, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["kept", "0"]
 
 
 def test_scaled_tau_keeps_the_published_product():

@@ -142,7 +142,10 @@ def _accelerator(device: str) -> Accelerator:
 
 @contextmanager
 def _denormals_flushed(device: torch.device) -> Iterator[None]:
-    """Small convolutional towers slow down severalfold late in training on a CPU, unless tiny numbers become zero."""
+    """Small convolutional towers slow down severalfold late in training on a CPU, unless tiny numbers become zero.
+
+    The flag is a thread's own, inherited by those it starts: it must be set before torch starts its pool.
+    """
     torch.set_flush_denormal(device.type == "cpu")
     try:
         yield
