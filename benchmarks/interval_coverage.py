@@ -1,12 +1,12 @@
 """How often 95 % intervals hold the truth, on invented worlds where it is known: what is far from 95 % is a fault.
 
-    python benchmarks/interval_coverage.py --runs 150 --out results/interval_coverage.csv
+    python benchmarks/interval_coverage.py --runs 100 --out results/interval_coverage.csv
 
 A line for each value, world and number of samples: the true value, how often its interval holds it, the mean width; for a
 calibration error, how often plain bootstrap percentiles hold it and the mean absolute errors of `ece` and `ece_debiased`.
 Cells, averages over five data sets, H, differences of two models on the same samples, and a ratio.
 
-    python benchmarks/interval_coverage.py --compare --runs 150 --out results/comparison_level.csv
+    python benchmarks/interval_coverage.py --compare --runs 100 --out results/comparison_level.csv
 
 Models on the same samples instead: how often "their ECE differs" has p < 0.05, and how often one of three is marked best,
 where they do not differ and where they do.
@@ -37,8 +37,8 @@ Row = dict[str, str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=150, help="simulated runs of each world")
-    parser.add_argument("--resamples", type=int, default=250)
+    parser.add_argument("--runs", type=int, default=100, help="simulated runs of each world")
+    parser.add_argument("--resamples", type=int, default=200)
     parser.add_argument("--compare", action="store_true", help="models on the same samples")
     parser.add_argument("--only", default="", help="worlds and kinds with this text")
     parser.add_argument("--out", type=Path, help="a CSV file for the same table")

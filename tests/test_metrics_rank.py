@@ -264,3 +264,27 @@ def test_a_classifier_without_cosines_has_the_metrics_of_its_softmax():
     value = uncertainty(data)
     assert math.isfinite(value["entropy"]) and math.isnan(value["au"]) and math.isnan(value["entropy_normalised"])
     assert classwise(data)["classwise_ece"] > 0
+
+
+def test_the_released_uncertainties_are_those_of_the_released_evidence():
+    """Against the formulas in plain loops; where the evidence is large they are the entropy of the softmax, and nothing."""
+    from scipy.special import digamma, logsumexp, softmax
+
+    from robustcal.metrics.released_uncertainty import released_uncertainty
+
+    draw = np.random.default_rng(0)
+    for scale, offset in ((3.0, 0.0), (4.0, 24.0)):
+        logits = np.sort(draw.normal(offset, scale, (40, 7)))[:, ::-1]
+        records = {"top_logits": logits, "top_classes": np.tile(np.arange(7), (40, 1)), "rest_logit": np.full(40, -np.inf)}
+        records |= {"label": np.zeros(40, int), "log_eu": np.full(40, np.nan), "log_alpha0": np.full(40, np.nan)}
+        found = released_uncertainty(records)
+        au, eu = [], []
+        for row in logits:
+            alpha = 1e-6 + np.exp(np.log1p(np.exp(row)))
+            total = alpha.sum()
+            au.append(-sum(a / total * (digamma(a + 1) - digamma(total + 1)) for a in alpha) / np.log(7))
+            eu.append(7 / logsumexp(alpha + 1) / np.log(7))
+        assert found["au_released"] == pytest.approx(np.mean(au), rel=1e-6)
+        assert found["eu_released"] == pytest.approx(np.mean(eu), rel=1e-6)
+    entropy = -(softmax(logits, 1) * np.log(softmax(logits, 1))).sum(1).mean() / np.log(7)
+    assert found["au_released"] == pytest.approx(entropy, abs=1e-4) and found["eu_released"] < 1e-6

@@ -22,8 +22,9 @@ def trained(run, facts):
     """Write how models were trained into the cells of a run."""
     for path in (run.path / "records").glob("*/cell.json"):
         cell = json.loads(path.read_text())
-        if cell["model"] in facts:
-            path.write_text(json.dumps(cell | {"training": facts[cell["model"]]}))
+        model = cell["identity"]["model"]
+        if model in facts:
+            path.write_text(json.dumps(cell | {"training": facts[model]}))
     return gather([run.path], resamples=20)
 
 

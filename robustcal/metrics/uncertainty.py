@@ -21,8 +21,8 @@ def uncertainty(records: Records) -> Means:
     """Means over samples. entropy: of the softmax; au: expected entropy under the Dirichlet; eu: C / (alpha_0 + C).
 
     These are the formulas of the paper, with alpha = exp((cosine + 1) / 0.07); its released code logs others, see
-    `released_uncertainty`. The normalised forms are divided by ln C. CLIP's evidence makes eu about 1e-8, so log10_eu, the mean of its
-    logarithm, is what moves.
+    `released_uncertainty`. The normalised forms are divided by ln C. CLIP's evidence makes eu about 1e-8, so log10_eu,
+    the mean of its logarithm, is what moves.
     """
     log_eu = np.asarray(records["log_eu"], dtype=np.float64)
     columns = np.stack([np.asarray(records["entropy"], np.float64), np.asarray(records["au"], np.float64)], axis=1)

@@ -10,6 +10,7 @@ from ..cell import Cell, to_json
 from ..records.store import Run
 from ..types import radius_text
 from .captions import NORMS, RETURNS
+from .catalogue import BINS
 from .evaluate import Measured, evaluate, not_one, worst_ids
 from .merge import Source, merge
 from .words import flag_meanings, word
@@ -17,19 +18,20 @@ from .words import flag_meanings, word
 Section = tuple[str, list[tuple[str, str]]]
 #: How an interval was made, by the names of `Replicates.method`.
 METHODS = {
-    "score": "Wilson's score interval of a proportion: of positive width at 0 % and 100 % too",
-    "percentiles": "2.5 and 97.5 % of the values of bootstrap resamples of the samples",
+    "score": "Wilson's score interval of a share of samples: of positive width at 0 % and 100 % too",
+    "percentiles": "2.5 and 97.5 % of the values of bootstrap resamples of the samples, with noise of outcomes not seen",
     "inverted test": "the true errors under which a number like this one is neither too rare nor too common; the number itself is"
     " too large on average, since noise in the bins adds to it, so it can lie above its own interval",
 }  # fmt: skip
 SHARED = "ece and ece_debiased are two estimates of the same true error; the interval is that error's, and so the same"
 
 
-def explain(runs: Sequence[Run], name: str, wanted: Sequence[str] = ()) -> str:
+def explain(runs: Sequence[Run], name: str, wanted: Sequence[str] = (), bins: int | None = None) -> str:
     """Everything that made the cell whose id starts with `name`, as text; only its model and dataset are read.
 
     Args:
         wanted: specs of further metrics.
+        bins: of every calibration number.
 
     Raises:
         UserError: no such cell, or several; said before any record is read.
@@ -37,8 +39,8 @@ def explain(runs: Sequence[Run], name: str, wanted: Sequence[str] = ()) -> str:
     sources, _ = merge(runs)
     source = the_source(sources, name)
     pair = source.names["model"], source.names["dataset"]
-    results = evaluate(runs, only=lambda s: (s.names["model"], s.names["dataset"]) == pair, wanted=wanted)
-    return text(sections_of(results.find(name)))
+    results = evaluate(runs, only=lambda s: (s.names["model"], s.names["dataset"]) == pair, wanted=wanted, bins=bins)
+    return text(sections_of(results.find(name), results.bins))
 
 
 def the_source(sources: Sequence[Source], name: str) -> Source:
@@ -55,11 +57,11 @@ def the_source(sources: Sequence[Source], name: str) -> Source:
     return known[found[0]]
 
 
-def sections_of(cell: Measured) -> list[Section]:
+def sections_of(cell: Measured, bins: int = BINS) -> list[Section]:
     """Sections of (name, value) pairs: the number, its protocol, its identity, its flags and its commands."""
     sections = [
         ("Cell", what(cell)),
-        ("Numbers [95 % interval]", numbers(cell)),
+        ("Numbers [95 % interval]", [*numbers(cell), ("bins of calibration errors", str(bins))]),
         ("How intervals were made", intervals(cell)),
         ("Protocol", list(protocol_facts(cell.meta).items())),
     ]

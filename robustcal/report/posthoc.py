@@ -94,7 +94,8 @@ def _frame(places: Sequence[Source], sources: Mapping[str, Sequence[str]], resam
         }  # fmt: skip
         if place.cell.kind == "clean":
             del found["attacked"]
-        names = {"cell": place.cell.id, "model": model, "dataset": dataset, "attack": attack, "eps": eps, "source": source or None}
+        names = {"cell": place.cell.id, "model": model, "dataset": dataset, "attack": attack, "eps": eps}
+        names |= {"source": source or None}
         for name, temperature in found.items():
             if temperature is not None:
                 rows.append({**names, "fitted_on": name, **_judge(target, temperature, shared)})
