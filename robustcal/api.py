@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import registry
-from .registry.suites import LISTS, read_suite, sweeps_of, whole
+from .registry.suites import LISTS, read_suite, sweeps_of, take_labels, whole
 from .types import UserError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def bench(
     workers: int | None = None,
     plugins: Sequence[str | Path] = (),
     out: str | Path = "runs/bench",
-    progress: Callable[[Event], None] | None = None,
+    progress: Callable[[Event], None] | bool = True,
 ) -> Bench:
     """Sweep models x attacks x datasets x radii, keep one record per sample, and return the run.
 
@@ -96,18 +97,20 @@ def bench(
         skip_unreadable: leave out images that do not decode; without it their datasets' cells stay unfinished.
         strict: stop at the first thing that cannot be done.
         engine: "local", or "ray" for the Ray cluster this process can reach.
-        progress: called with an event of `robustcal.sweep.events` when the plan is made and after every finished shard.
+        progress: True shows bars, or plain lines where there is no terminal; False shows nothing (the logger `robustcal` is
+            told all the same); a function is called with every event of `robustcal.sweep.events`.
 
     Raises:
         UserError: anything the caller can mend, before anything is computed where possible; or nothing could be done.
     """
+    from .progress import Display
     from .records.store import DamagedShard, Run
     from .report.frame import CSV_METRICS, write_cells_csv
     from .sweep.conduct import compute, prepare, take_up
     from .sweep.engine import pick_engine
     from .sweep.until import FIRST, parse_targets
 
-    chosen, tell = pick_engine(engine), progress or (lambda event: None)
+    chosen = pick_engine(engine)
     targets = parse_targets(until, dict.fromkeys(CSV_METRICS)) if until is not None else {}
     limit = FIRST if targets and limit is None else limit
     request, notes = plan_request(models, attacks, datasets, eps, suite, limit, seed, plugins)
@@ -115,23 +118,29 @@ def bench(
     request = replace(request, precision=hardware.precision, skip_unreadable=skip_unreadable)
     how = {"device": hardware.device, "batch_size": batch_size, "workers": workers}
     asked = request
-    while True:
-        prepared = prepare(request, Path(out), strict)
-        run = Run.create(out, invocation(asked, prepared.plan, hardware.name))
-        notes += take_up(prepared, run)
-        failures = compute(prepared, run, request, chosen, tell, notes, strict, **how)
-        finished = Bench(run.path, notes, failures)
-        try:
-            write_cells_csv(run, None if failures else finished.results)
-        except DamagedShard as damage:  # found by its checksums; it is missing now
-            notes.append(str(damage))
-            continue
-        more, lacking = _extension(finished, prepared.cells(), targets)
-        if not more:
-            finished.notes += lacking
-            _warn(failures)
-            return finished
-        request = request.limited(more)
+    told = progress if callable(progress) else None if progress else _silent
+    with nullcontext(told) if told else Display(stream=sys.stderr) as tell:
+        while True:
+            prepared = prepare(request, Path(out), strict)
+            run = Run.create(out, invocation(asked, prepared.plan, hardware.name))
+            notes += take_up(prepared, run)
+            failures = compute(prepared, run, request, chosen, tell, notes, strict, **how)
+            finished = Bench(run.path, notes, failures)
+            try:
+                write_cells_csv(run, None if failures else finished.results)
+            except DamagedShard as damage:  # found by its checksums; it is missing now
+                notes.append(str(damage))
+                continue
+            more, lacking = _extension(finished, prepared.cells(), targets)
+            if not more:
+                finished.notes += lacking
+                _warn(failures)
+                return finished
+            request = request.limited(more)
+
+
+def _silent(event: Event) -> None:
+    """Shows nothing."""
 
 
 def _extension(finished: Bench, cells: Iterable[Cell], targets: Mapping[str, float]) -> tuple[dict[str, int], list[str]]:
@@ -196,9 +205,10 @@ def plan_request(
     seed = whole(chosen.get("seed", 0) if seed is None else seed, "seed")
     if not 0 <= seed < 2**63:
         raise UserError(f"seed {seed} cannot be used; a seed is a whole number from 0 to 2**63 - 1")
-    sweeps = tuple(Sweep.of(**sweep) for sweep in sweeps_of(chosen, given))
+    blocks, labels = take_labels(sweeps_of(chosen, given))
+    sweeps = tuple(Sweep.of(**block) for block in blocks)
     note = [f"not given, so taken from the default: {'; '.join(filled)}"] if filled else []
-    return Request(sweeps, seed, chosen.get("precision", "auto"), plugins=tuple(map(str, paths))), note
+    return Request(sweeps, seed, chosen.get("precision", "auto"), plugins=tuple(map(str, paths)), labels=labels), note
 
 
 def _texts(values: Any) -> list[str]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from .. import registry
 from ..types import UserError
-from .progress import Progress
 
 if TYPE_CHECKING:
     from ..sweep.conduct import Failure
@@ -30,8 +29,9 @@ def bench(options: argparse.Namespace) -> int:
     if options.dry_run:
         return dry_run(options, chosen, batch_size)
     from .. import api
+    from ..progress import Display
 
-    with Progress() as progress, warnings.catch_warnings():
+    with Display(verbose=options.verbose, quiet=options.quiet) as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # failures are printed
         run = api.bench(
             **chosen, until=options.until, device=options.device, precision=options.precision, batch_size=batch_size,
@@ -101,12 +101,14 @@ def report(options: argparse.Namespace) -> int:
     wanted, layout, compare = pieces(options.metrics), options.layout, options.compare
     formats = pieces(options.format or ([] if options.images else ["text"]))
     out = Path(options.out) if options.out else Path(options.runs[0]) / "report"
-    reporting.check_request(formats, layout, compare, wanted, out)
+    bins = positive(options.bins, "--bins")
+    layout = "versus" if layout is None and options.versus is not None else layout
+    reporting.check_request(formats, layout, compare, wanted, out, options.versus, options.caption, bins)
     runs = [Run.open(path) for path in options.runs]
     if options.explain is not None:
         from ..report.explain import explain
 
-        print(explain(runs, options.explain, wanted))
+        print(explain(runs, options.explain, wanted, bins))
         return 0
     if options.images is not None:
         draw_images(runs, options.images, positive(options.top, "--top") or 1, out)
@@ -116,11 +118,22 @@ def report(options: argparse.Namespace) -> int:
         layout = "metrics"
     shown = layout or ("main" if formats == ["text"] else None)
     files = [name for name in formats if name != "text"]
-    results = reporting.gather(runs, metrics=reporting.metrics_for(shown), details=bool(files), wanted=wanted)
+    how = {"wanted": wanted, "bins": bins, "rename": options.rename, "versus": options.versus}
+    results = reporting.gather(runs, metrics=reporting.metrics_for(shown), details=bool(files), **how)
     if "text" in formats:
-        print(reporting.text_report(results, layout=layout or "main", compare=compare))
-    for path in reporting.write_report(results, files, out, layout=layout, compare=compare) if files else []:
+        print(reporting.text_report(results, layout=layout or "main", compare=compare, caption=options.caption))
+    shape = {"layout": layout, "compare": compare, "caption": options.caption}
+    for path in reporting.write_report(results, files, out, **shape) if files else []:
         print(path)
+    return 0
+
+
+def cite(options: argparse.Namespace) -> int:
+    """``robustcal cite``."""
+    from ..records.store import Run
+    from ..report.cite import bibtex
+
+    print(bibtex([Run.open(path) for path in options.runs]), end="")
     return 0
 
 

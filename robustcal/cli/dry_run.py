@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .. import registry
+from ..progress.display import hours
 from ..report.labels import written
 from ..types import UserError, format_param, radius_text
 
@@ -104,12 +105,3 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
-
-
-def hours(seconds: float) -> str:
-    """``75`` -> ``1 min 15 s``; ``5e7`` -> ``13,888 h``."""
-    minutes, rest = divmod(round(seconds), 60)
-    whole, minutes = divmod(minutes, 60)
-    if whole >= 100:
-        return f"{whole:,} h"
-    return f"{whole} h {minutes} min" if whole else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -16,9 +16,9 @@ EPILOG = """examples:
 """
 
 
-FORMATS = "text, md, tex, csv, html, diagrams, figures, cells (default: text)"
+FORMATS = "text, md, tex, csv, json, html, diagrams, figures, cells (default: text)"
 LAYOUTS = (
-    "main, calibration, temperature, ablation, harmonic, coco, by-eps, transfer, seeds, metrics, all"
+    "main, calibration, temperature, ablation, harmonic, coco, by-eps, transfer, seeds, metrics, versus, all"
     " (default: those that have cells)"
 )
 
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     top.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = top.add_subparsers(dest="command", metavar="bench | report | train | ls | check", parser_class=Parser)
+    commands = top.add_subparsers(dest="command", metavar="bench | report | cite | train | ls | check", parser_class=Parser)
     _bench_options(commands.add_parser("bench", help="sweep models x attacks x datasets into records, tables and diagrams"))
     report = commands.add_parser("report", help="tables, figures and page from records; recomputes no attack")
     report.add_argument("runs", nargs="+", metavar="RUN", help="run directories; several are merged")
@@ -51,6 +51,12 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--images", metavar="CELL", help="draw a cell's worst images, attacked again")
     report.add_argument("--top", type=int, default=12, metavar="K", help="how many of them (default 12)")
     report.add_argument("--out", metavar="DIR", help="where files go (default: RUN/report)")
+    report.add_argument("--versus", metavar="MODEL", help="all other models against this one: differences, tests, ratios")
+    report.add_argument("--bins", metavar="N", help="of every calibration number and diagram (default 15)")
+    report.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="another label, for this report")
+    report.add_argument("--caption", default="full", metavar="full|short", help="with the whole protocol, or in a line")
+    cite = commands.add_parser("cite", help="BibTeX of every model, attack and data set of a run")
+    cite.add_argument("runs", nargs="+", metavar="RUN")
     listing = commands.add_parser("ls", help="what there is, and where each name comes from")
     listing.add_argument("family", nargs="?", metavar="FAMILY",
                          help="models, attacks, datasets, metrics, objectives, suites, recipes")  # fmt: skip
@@ -71,7 +77,7 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     def many(name: str, text: str) -> None:
         bench.add_argument(name, nargs="+", action="extend", metavar="SPEC", help=text)
 
-    many("--models", "model specs, such as: clip ucat clip:ViT-B-32/openai ucat:runs/my-run")
+    many("--models", "model specs, such as: clip ucat clip:ViT-B-32/openai \"Our model=ucat:runs/my-run\"")
     many("--attacks", "attack specs, such as: clean pgd:steps=100 torchattacks:DIFGSM")
     many("--datasets", "dataset specs, such as: digits cifar10 folder:PATH webdataset:PATH")
     many("--eps", "radii in [0, 1] pixel units, such as: 1/255 4/255")
@@ -93,6 +99,8 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--engine", default="local", choices=["local", "ray"], help="this machine, or a Ray cluster")
     bench.add_argument("--skip-unreadable", action="store_true", help="leave out images that do not decode (flagged)")
     bench.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of time, compute nothing")
+    bench.add_argument("--quiet", action="store_true", help="print the tables, failures and warnings only")
+    bench.add_argument("--verbose", action="store_true", help="print a line for every shard")
     bench.add_argument("--no-report", action="store_true", help="write records and cells.csv only")
 
 

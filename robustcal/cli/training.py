@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from .dry_run import hours
+from ..progress.display import hours
 
 EVERY = 10  #: seconds between two plain lines
 #: A measurement of the classifier: source (absent where there is one), clean or attacked images, accuracy or ECE.

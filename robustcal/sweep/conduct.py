@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,15 @@ from ..cell import Cell
 from ..records.store import Run
 from ..types import UserError
 from .engine import Engine, missing_shards
+from .estimate import passes_of_cell
 from .events import CellFailed, Event, Planned
+from .hardware import workers_for
 from .plan import Plan, Request, make_plan, model_identity
 from .preflight import preflight, try_attacks
 from .reading import explain
+
+LOG = logging.getLogger("robustcal")
+LOG.addHandler(logging.NullHandler())  # who wants to see it says so; the command line has its own display
 
 
 @dataclass(frozen=True)
@@ -110,21 +116,51 @@ def compute(
         how: device, batch_size and workers of `Engine.execute`.
 
     Raises:
-        UserError: what ends the sweep; with `strict`, the first cell that fails.
+        UserError: what ends the sweep; with `strict`, the first cell that fails; else that there is no record of any.
     """
     plan = prepared.plan
-    tell(Planned(len(plan.cells), plan.samples, plan.shards, missing_shards(plan, run), tuple(notes)))
+    tell(outset(prepared, run, notes, how.get("device", "cpu"), how.get("workers")))
     failed: dict[str, CellFailed] = {}
-    for event in engine.execute(plan, run, request, **how):
+    for event in engine.execute(plan, run, request, live=tell, **how):
         if isinstance(event, CellFailed):
-            if event.cell in failed:
+            if any(event.cell == known.cell or (event.dataset and event.dataset == known.dataset) for known in failed.values()):
                 continue  # several workers met it
             failed[event.cell] = event
+            LOG.warning("failed: %s", event)
             if strict:
                 raise UserError(_explained(event, plan).reason)
+        else:
+            LOG.info("%s", event)
         tell(event)
     found = [_explained(event, plan) for event in failed.values()]
+    if found and not any(run.present(cell.id) for cell in plan.cells):
+        raise UserError("; ".join(dict.fromkeys(event.reason for event in found)))
     return [*(Failure(f"{a.axis} '{a.spec}'", a.reason) for a in plan.absent), *_grouped(prepared), *_unlike(found)]
+
+
+def outset(prepared: Prepared, run: Run, notes: Sequence[str], device: str, workers: int | None) -> Planned:
+    """What there is to do, and what every cell's passes are, so that time can be told."""
+    plan, pending = prepared.plan, missing_shards(prepared.plan, run)
+    todo = {cell.id: missing for cell in prepared.cells() if (missing := run.missing(cell))}
+    costs = {cell.id: _cost(cell) for cell in plan.cells if cell.id in todo}
+    each = {name: forwards + 2 * gradients for name, (forwards, gradients) in costs.items()}
+    cells = [cell for cell in plan.cells if cell.id in todo]
+    return Planned(
+        len(plan.cells), plan.samples, plan.shards, pending, tuple(notes), len(workers_for(device, pending, workers)),
+        passes={cell.id: each[cell.id] * sum(cell.rows(shard) for shard in todo[cell.id]) for cell in cells},
+        passes_each=each,
+        forwards={name: forwards for name, (forwards, _) in costs.items()},
+        kinds={cell.id: f"{cell.model} at {cell.resolution}" for cell in cells},
+        titles={cell.id: " ".join(text.partition(":")[0] for text in (cell.model, cell.dataset, cell.attack)) for cell in cells},
+    )  # fmt: skip
+
+
+def _cost(cell: Cell) -> tuple[float, float]:
+    """`passes_of_cell`; one pass for an attack that wants more than a linear model to be counted on."""
+    try:
+        return passes_of_cell(cell)
+    except Exception:
+        return 1.0, 0.0
 
 
 def _explained(event: CellFailed, plan: Plan) -> CellFailed:

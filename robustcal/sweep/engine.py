@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from ..records.store import Run
@@ -39,12 +39,14 @@ class Engine(Protocol):
         ...
 
     def execute(
-        self, plan: Plan, run: Run, request: Request, *, device: str, batch_size: int | None = None, workers: int | None = None
-    ) -> Iterator[Event]:
+        self, plan: Plan, run: Run, request: Request, *, device: str, batch_size: int | None = None, workers: int | None = None,
+        live: Callable[[Event], None] = ...,
+    ) -> Iterator[Event]:  # fmt: skip
         """Compute every missing shard of the plan, and yield what happens. A cell that fails does not end the others.
 
         Args:
             request: what the plan was made from: a worker elsewhere plans again from it.
+            live: told in between how far workers are within their shards.
 
         Raises:
             UserError: what ends the whole sweep, in one line. Everything finished is kept.

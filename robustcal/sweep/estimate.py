@@ -143,15 +143,15 @@ def passes_of(attack: str, classes: int, returns: str = "last") -> tuple[float, 
     Exact for attacks with a fixed budget; an upper bound for those that stop early or drop finished samples: at a radius
     this small none is finished.
     """
-    torch.manual_seed(0)
-    weight = torch.randn(classes, 3 * 16 * 16)
-    layer = torch.nn.Linear(3 * 16 * 16, classes)
-    layer.weight.data, layer.bias.data = weight, torch.zeros(classes)
-    linear = LogitClassifier(torch.nn.Sequential(torch.nn.Flatten(), layer), [""] * classes)
-    images = torch.full((1, 3, 16, 16), 0.5)
-    meter = Meter(linear, 1)
-    label = linear(images).argmax(1)
-    make_attack(attack, lambda spec: linear)(meter, images, label, Threat(1e-6, returns=returns), Noise(0, ["0"]))
+    weight = torch.randn(classes, 3 * 16 * 16, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay his own
+        layer = torch.nn.Linear(3 * 16 * 16, classes)
+        layer.weight.data, layer.bias.data = weight, torch.zeros(classes)
+        linear = LogitClassifier(torch.nn.Sequential(torch.nn.Flatten(), layer), [""] * classes)
+        images = torch.full((1, 3, 16, 16), 0.5)
+        meter = Meter(linear, 1)
+        label = linear(images).argmax(1)
+        make_attack(attack, lambda spec: linear)(meter, images, label, Threat(1e-6, returns=returns), Noise(0, ["0"]))
     return float(meter.counts["forwards"].sum()), float(meter.counts["backwards"].sum())
 
 

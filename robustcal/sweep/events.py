@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,23 @@ class Planned:
     shards: int
     pending: int  #: shards still to be computed
     notes: tuple[str, ...] = ()
+    workers: int = 1
+    passes: Mapping[str, float] = field(default_factory=dict)  #: cell -> forward passes still to be made, a gradient being two
+    passes_each: Mapping[str, float] = field(default_factory=dict)  #: cell -> the same for one sample
+    forwards: Mapping[str, float] = field(default_factory=dict)  #: cell -> forward passes for one sample alone
+    kinds: Mapping[str, str] = field(default_factory=dict)  #: cell -> what its passes cost the same as
+    titles: Mapping[str, str] = field(default_factory=dict)  #: cell -> a short name for people
+
+
+@dataclass(frozen=True)
+class Working:
+    """A worker is at a shard: `passes` through the model so far, on each of `batches` parts one after the other."""
+
+    worker: int
+    cell: str
+    shard: int
+    passes: int
+    batches: int
 
 
 @dataclass(frozen=True)
@@ -36,6 +54,9 @@ class CellFailed:
     reason: str
     dataset: str = ""  #: set where images of the dataset do not decode: its other cells are left as well
 
+    def __str__(self) -> str:
+        return self.reason if self.title in self.reason else f"{self.title}: {self.reason}"
+
 
 @dataclass(frozen=True)
 class Restarted:
@@ -44,4 +65,4 @@ class Restarted:
     reason: str
 
 
-Event = Planned | ShardDone | CellFailed | Restarted
+Event = Planned | Working | ShardDone | CellFailed | Restarted

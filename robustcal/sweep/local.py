@@ -7,7 +7,7 @@ import queue
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -33,15 +33,16 @@ HANG_SECONDS = 10.0
 
 
 def execute(
-    plan: Plan, run: Run, request: Request, *, device: str, batch_size: int | None = None, workers: int | None = None
-) -> Iterator[Event]:
+    plan: Plan, run: Run, request: Request, *, device: str, batch_size: int | None = None, workers: int | None = None,
+    live: Callable[[Event], None] = lambda event: None,
+) -> Iterator[Event]:  # fmt: skip
     """See `engine.Engine.execute`: in this process if one worker is enough, else in one process for each."""
     pending = missing_shards(plan, run)
     if not pending:
         return
     devices = workers_for(device, pending, workers)
     if len(devices) == 1:
-        yield from Worker(plan, devices[0], batch_size).work(run)
+        yield from Worker(plan, devices[0], batch_size, live=live).work(run)
     else:
         yield from _execute_in_processes(plan, run, request, devices, batch_size)
 
@@ -55,7 +56,7 @@ def _execute_in_processes(
 
     def start(number: int) -> multiprocessing.process.BaseProcess:
         first = number * len(plan.cells) // len(devices)
-        task = Task(str(run.path), run.claims.seconds, request, devices[number], batch_size, first, threads)
+        task = Task(str(run.path), run.claims.seconds, request, devices[number], batch_size, first, threads, number)
         process = context.Process(target=_worker_main, args=(task, events), daemon=True)
         with _main_hidden():
             process.start()
@@ -96,6 +97,7 @@ class Task(NamedTuple):
     batch_size: int | None
     first: int
     threads: int
+    number: int
 
 
 def _received(events: Any) -> Iterator[Event]:
@@ -131,7 +133,8 @@ def _worker_main(task: Task, events: Any) -> None:
     try:
         plan = plan_again(task.request)
         run = Run.open(task.run, task.claim_seconds)
-        worker = Worker(plan, task.device, task.batch_size, task.first, lambda: parent is None or parent.is_alive())
+        alive = lambda: parent is None or parent.is_alive()  # noqa: E731
+        worker = Worker(plan, task.device, task.batch_size, task.first, alive, task.number, events.put)
         for event in worker.work(run):
             events.put(event)
     except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import product
 from typing import Any
@@ -43,6 +43,7 @@ class Request:
     precision: str = "fp32"
     skip_unreadable: bool = False
     plugins: tuple[str, ...] = ()
+    labels: Mapping[str, Any] = field(default_factory=dict)  #: axis -> canonical spec -> what reports call it
 
     def limited(self, limits: Mapping[str, int]) -> Request:
         """The same with these numbers of samples for the datasets named (by canonical spec)."""

@@ -95,9 +95,10 @@ def _fit(needs: dict[str, Any]) -> int:
 
 
 def execute(
-    plan: Plan, run: Run, request: Request, *, device: str, batch_size: int | None = None, workers: int | None = None
-) -> Iterator[Event]:
-    """See `engine.Engine.execute`; on the cluster.
+    plan: Plan, run: Run, request: Request, *, device: str, batch_size: int | None = None, workers: int | None = None,
+    live: Callable[[Event], None] = lambda event: None,
+) -> Iterator[Event]:  # fmt: skip
+    """See `engine.Engine.execute`; on the cluster, whose workers do not tell how far they are within a shard.
 
     Raises:
         UserError: workers that cannot plan, or are lost again and again.

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import registry
-from ..cell import Cell
+from ..cell import SHARD, Cell
 from ..records.store import Run, claim_name
 from ..types import Batch, UserError
 from .engine import Hardware
-from .events import CellFailed, Event, ShardDone
+from .events import CellFailed, Event, ShardDone, Working
 from .plan import Plan
 from .reading import Unreadable, read
 from .run import make_attack, reason_of, run_shard, to_device
@@ -41,12 +41,34 @@ class Computed(NamedTuple):
 
 
 @dataclass
+class Pulse:
+    """Called before every pass of a shard: renews the claim, and tells about once a second how far it is."""
+
+    worker: Worker
+    cell: Cell
+    shard: int
+    alive: Callable[[], None]
+    passes: int = -1  # the first call comes before the first pass
+    last: float = field(default_factory=time.monotonic)
+
+    def __call__(self) -> None:
+        self.alive()
+        self.passes += 1
+        now = time.monotonic()
+        if now - self.last > 1:
+            self.last = now
+            batches = -(-self.cell.rows(self.shard) // (self.worker.batch_size or SHARD))
+            self.worker.live(Working(self.worker.number, self.cell.id, self.shard, self.passes, batches))
+
+
+@dataclass
 class Worker:
     """What one process keeps between shards: the model, text head and images last used.
 
     Args:
         first: where in the plan to start, so that several workers begin with different models.
         alive: asked before every shard; False ends the work (the driver is gone).
+        number, live: told about once a second how far the worker of this number is within its shard.
     """
 
     plan: Plan
@@ -54,6 +76,8 @@ class Worker:
     batch_size: int | None = None
     first: int = 0
     alive: Callable[[], bool] = lambda: True
+    number: int = 0
+    live: Callable[[Working], None] = lambda event: None
     _kept: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def work(self, run: Run) -> Iterator[Event]:
@@ -83,8 +107,8 @@ class Worker:
             if not self.alive() or cell.id in run.failures():
                 return
             if run.claim(cell, shard):
-                with run.claims.renewing(claim_name(cell.id, shard)) as sign_of_life:
-                    computed = self.attempt(cell, shard, sign_of_life)
+                with run.claims.renewing(claim_name(cell.id, shard)) as alive:
+                    computed = self.attempt(cell, shard, Pulse(self, cell, shard, alive))
                     if isinstance(computed, Computed):
                         done = computed.write(run, cell, shard)
                 if isinstance(computed, CellFailed):
