@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def parse_radius(text: str | float | int) -> Fraction:
     return near if not slash and near and abs(value - near) <= Fraction(1, 10**12) else value
 
 
+@lru_cache(4096)
 def radius_text(radius: str | float | Fraction) -> str:
     """A radius as it is written everywhere but in identities: over 255 (``3/255``, ``0.5/255``), never ``1/85``.
 
@@ -128,7 +130,8 @@ class Model(Protocol):
 class Threat:
     """What the attacker may do, and which iterate counts.
 
-    `goal`: untargeted | targeted | confidence-up | confidence-down | miscalibration | random-confidence.
+    `goal`: untargeted | targeted | confidence-up | confidence-down | miscalibration | random-confidence | calibration-gap |
+    look-known | look-unknown.
     `returns`, the return rule: "last" (last iterate), "best" (highest-loss iterate), "success-else-clean" (clean image
     where the attack failed) or "success-else-last" (first misclassified iterate, else the last): with these two accuracy
     stays valid, calibration does not.

@@ -90,14 +90,14 @@ def test_a_metric_of_ones_own_in_the_table_and_in_cells_csv(run, plugin, tmp_pat
     words = ["--plugin", str(plugin), "--metrics", "request-error:above=0.4", "--format", "text", "csv", "--out", str(tmp_path)]
     assert main(["report", str(run.path), *words]) == 0
     shown = capsys.readouterr().out
-    assert "Asked for: request-error:above=0.4" in shown and "request_error ↓" in shown
+    assert "Asked for: request-error:above=0.4" in shown and "request_error (request-error:above=0.4) ↓" in shown
     rows = {row["cell"]: row for row in csv.DictReader((tmp_path / "cells.csv").open())}
     for cell in run.cells():
-        records = run.read(cell["id"])
+        records = run.read(cell.id)
         truth = (~records["correct"] & (records["confidence"] > 0.4)).mean()
-        row = rows[cell["id"]]
-        assert float(row["request_error"]) == pytest.approx(truth)
-        assert float(row["request_error_lo"]) <= truth <= float(row["request_error_hi"])
+        row = rows[cell.id]
+        assert float(row["request_error (request-error:above=0.4)"]) == pytest.approx(truth)
+        assert float(row["request_error (request-error:above=0.4)_lo"]) <= truth <= float(row["request_error (request-error:above=0.4)_hi"])
         assert f"{100 * truth:.2f} [" in shown
 
 
@@ -111,7 +111,7 @@ def test_a_known_metric_with_other_parameters_does_not_replace_the_usual_one(run
 
 
 def test_explain_shows_it_too(run, plugin, capsys):
-    cell = run.cells()[0]["id"]
+    cell = run.cells()[0].id
     assert main(["report", str(run.path), "--explain", cell, "--plugin", str(plugin), "--metrics", "request-error"]) == 0
     assert "request_error (request-error)" in capsys.readouterr().out
 

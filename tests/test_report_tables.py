@@ -126,7 +126,7 @@ def test_main_has_datasets_average_and_h(results):
     a, b = clean[("", "Average")].value, pgd[("", "Average")].value
     assert pgd[("", "H")].value == pytest.approx(2 * a * b / (a + b))
     assert clean[("", "H")].empty and pgd[("", "H")].lo < pgd[("", "H")].value < pgd[("", "H")].hi
-    assert pgd[("", "Average")].rank == "best" and numbers[("pgd", "tecoa")][("", "Average")].rank == "second"
+    assert pgd[("", "Average")].best and numbers[("pgd", "tecoa")][("", "Average")].rank == "second"
 
 
 def test_h_on_every_dataset_and_their_mean(results):
@@ -180,7 +180,8 @@ def test_every_layout_renders_every_way(results, tmp_path):
             )
     paths = write_report(results, ["csv", "md", "tex"], tmp_path, layout="all")
     assert {"table.md", "table.tex", "cells.csv"} <= {path.name for path in paths}
-    assert "(no cells)" in text_report(results, layout="coco")
+    with pytest.raises(UserError, match="layout 'coco' is empty: Cells of a multi-label data set"):
+        text_report(results, layout="coco")
 
 
 def test_transfer_rows_are_sources_and_columns_targets(results):
@@ -217,27 +218,31 @@ def test_an_attack_at_radius_0_is_not_called_clean(tmp_path):
     assert all(entry.value is not None for row in found.rows for entry in row.entries)
 
 
-def test_an_average_needs_every_dataset(tmp_path):
+def test_an_average_is_over_what_all_models_have(tmp_path):
     one = make_run(tmp_path / "one", models=("clip", "ucat"), datasets=("digits", "letters"), n=30)
     for cell in one.cells():
-        if (cell["model"], cell["dataset"]) == ("ucat", "letters"):
-            shutil.rmtree(one.path / "records" / cell["id"])
-    found = layouts.build("main", gather([one.path], resamples=50))[0].numbers()
-    assert found[("pgd", "ucat")][("", "letters")].empty and found[("pgd", "ucat")][("", "Average")].empty
-    assert not found[("pgd", "clip")][("", "Average")].empty
+        if (cell.model, cell.dataset) == ("ucat", "letters"):
+            shutil.rmtree(one.path / "records" / cell.id)
+    table = layouts.build("main", gather([one.path], resamples=50))[0]
+    for model in ("clip", "ucat"):
+        row = table.numbers()[("pgd", model)]
+        assert row[("", "Average")].value == row[("", "digits")].value and row[("", "letters")].empty == (model == "ucat")
+    assert "Average: over the data sets that all shown models have: digits." in table.caption
+    assert "Not in the run: ucat on letters." in table.caption
 
 
-def test_ties_are_not_marked_and_noise_is_not_bold():
+def test_the_best_is_marked_and_what_chance_explains_has_no_dagger():
     def numbers(value, spread, seed):
         draws = value + spread * np.random.default_rng(seed).standard_normal(500)
         return Replicates({"accuracy": value}, {"accuracy": draws}, {})
 
     same = {"a": numbers(0.5, 0.0, 0), "b": numbers(0.5, 0.0, 0), "c": numbers(0.4, 0.0, 0)}
-    assert ranked(same, "accuracy") == {}
+    assert ranked(same, "accuracy") == {"a": "best", "b": "best"}
+    assert ranked({key: same[key] for key in "ab"}, "accuracy") == {}
     close = {"a": numbers(0.50, 0.1, 0), "b": numbers(0.51, 0.1, 1)}
-    assert ranked(close, "accuracy") == {"a": "second"}
+    assert ranked(close, "accuracy") == {"b": "best", "a": "second"}
     apart = {"a": numbers(0.50, 0.01, 0), "b": numbers(0.81, 0.01, 1), "c": numbers(0.2, 0.01, 2)}
-    assert ranked(apart, "accuracy") == {"b": "best", "a": "second"}
+    assert ranked(apart, "accuracy") == {"b": "best significant", "a": "second"}
     assert ranked({"a": numbers(0.5, 0.1, 0)}, "accuracy") == {}
 
 

@@ -16,9 +16,9 @@ from .families import (
     register,
 )
 from .outside import load_plugin_file
-from .specs import convert, normalise, parse_spec
+from .specs import clean_label, convert, normalise, parse_spec, split_label
 
 __all__ = [
-    "FAMILIES", "ROOT", "SUITE_FOLDERS", "Entry", "Family", "Plugin", "attacks", "convert", "datasets", "folder_entries",
-    "load_plugin_file", "metrics", "models", "normalise", "objectives", "parse_spec", "register",
+    "FAMILIES", "ROOT", "SUITE_FOLDERS", "Entry", "Family", "Plugin", "attacks", "clean_label", "convert", "datasets",
+    "folder_entries", "load_plugin_file", "metrics", "models", "normalise", "objectives", "parse_spec", "register", "split_label",
 ]  # fmt: skip

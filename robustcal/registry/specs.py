@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import unicodedata
 from fractions import Fraction
 from math import isfinite
 
@@ -39,6 +40,33 @@ def parse_spec(text: str) -> Spec:
     if not name or any(piece == "" or piece[0] == "=" for piece in variant) or any(c.isspace() for c in name):
         raise UserError(f"spec '{text}' is malformed; the form is name[:variant][:key=value]...")
     return Spec(name, ":".join(variant) or None, params)
+
+
+def split_label(text: str) -> tuple[str, str]:
+    """``LABEL=SPEC`` as (label, spec); the label is "" where there is none.
+
+    No name of a spec has a ``=``, so one before the first ``:`` ends a label, which may hold anything but ``:`` and ``,``
+    (commas part lists).
+
+    >>> split_label("Ours (16)=ucat:runs/x"), split_label("pgd:steps=20")
+    (('Ours (16)', 'ucat:runs/x'), ('', 'pgd:steps=20'))
+
+    Raises:
+        UserError: a label or a spec that is empty.
+    """
+    head, colon, rest = text.partition(":")
+    if "=" not in head:
+        return "", text.strip()
+    label, _, name = head.rpartition("=")
+    if not clean_label(label) or not name.strip():
+        what = "label before" if name.strip() else "spec behind"
+        raise UserError(f"'{text}' has no {what} the '='; a labelled spec is LABEL=SPEC, in quotes where the label has spaces")
+    return clean_label(label), (name + colon + rest).strip()
+
+
+def clean_label(text: str) -> str:
+    """A label on one line: runs of spaces are one, control characters are none."""
+    return "".join(c for c in " ".join(text.split()) if unicodedata.category(c) != "Cc")
 
 
 #: How an error names the type of a parameter.

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import operator
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ..types import UserError
+from . import families
+from .specs import split_label
 
 SUITES = Path(__file__).parent.parent / "suites"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+#: What can have a label, and the family of its specs.
+AXES = {"model": families.models, "attack": families.attacks, "dataset": families.datasets}
 LISTS = ("models", "attacks", "datasets", "eps")
 
 
@@ -63,6 +68,28 @@ def sweeps_of(suite: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[s
         if not all(str(radius).strip(" ,") for radius in sweep["eps"] or ()):
             raise UserError("--eps is empty; give radii such as 1/255, or leave it out")
     return sweeps
+
+
+def take_labels(sweeps: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, dict[str, str]]]:
+    """The sweeps without their labels (``LABEL=SPEC``), and what these are: axis -> canonical spec -> label.
+
+    Raises:
+        UserError: an empty label, one for two specs, or two for one.
+    """
+    bare = [dict(sweep) for sweep in sweeps]
+    labels: dict[str, dict[str, str]] = {axis: {} for axis in AXES}
+    for axis, sweep in product(AXES, bare):
+        values = [str(value) for value in sweep.get(f"{axis}s") or ()]
+        pairs = [split_label(piece) for value in values for piece in value.split(",") if piece.strip()]
+        for label, text in pairs:
+            if label:
+                spec = str(AXES[axis].spec(text))
+                if labels[axis].setdefault(spec, label) != label:
+                    raise UserError(f"{axis} '{text}' has two labels, '{labels[axis][spec]}' and '{label}'")
+                if [*labels[axis].values()].count(label) > 1:
+                    raise UserError(f"two {axis}s have the label '{label}'; give each its own")
+        sweep[f"{axis}s"] = [text for _, text in pairs]
+    return bare, {axis: found for axis, found in labels.items() if found}
 
 
 def whole(value: Any, name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..registry import parse_spec
 from .averages import block
 from .captions import protocol
 from .evaluate import Results
@@ -16,10 +17,13 @@ def asked_names(results: Results) -> list[tuple[str, str]]:
 
 
 def column_names(results: Results, taken: tuple[str, ...] = ()) -> dict[tuple[str, str], str]:
-    """A distinct name for each of `asked_names`: the name itself, or with its spec where it is `taken` or returned twice."""
+    """A distinct name for each of `asked_names`: the name itself, or with its spec where that has parameters of its own.
+
+    The spec stands there too where a name is `taken` or returned twice.
+    """
     pairs = asked_names(results)
     names = [name for _, name in pairs]
-    return {(s, n): f"{n} ({s})" if n in taken or names.count(n) > 1 else n for s, n in pairs}
+    return {(s, n): f"{n} ({s})" if parse_spec(s).params or n in taken or names.count(n) > 1 else n for s, n in pairs}
 
 
 def metric_tables(results: Results) -> list[Table]:

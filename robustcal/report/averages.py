@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from .evaluate import Measured, Results
 from .stats import Replicates, average, harmonic, mark
@@ -12,8 +13,12 @@ from .words import word
 SINGLE, MULTI = "single", "multi"
 
 
+#: An attack and its radius.
+Member = tuple[str, str]
+
+
 class Averages:
-    """Averages over datasets, kept: (model, attack, eps) -> Replicates, or None where a dataset is missing."""
+    """Averages over datasets, kept: of one (attack, eps) over the datasets that all models have which have it at all."""
 
     def __init__(self, results: Results, task: str = SINGLE):
         self.results = results
@@ -21,38 +26,63 @@ class Averages:
         self.datasets = list(dict.fromkeys(cell.dataset for cell in cells))
         self.models = list(dict.fromkeys(cell.model for cell in cells))
         self.clean_attack = next((cell.attack for cell in results.cells if cell.kind == "clean"), "")
-        self._kept: dict[tuple[str, str, str], Replicates | None] = {}
+        self._places = {(cell.model, cell.dataset, cell.attack, cell.eps) for cell in cells}
+        self._sets: dict[tuple[Member, ...], list[str]] = {}
+        self._kept: dict[tuple[Any, ...], Replicates | None] = {}
 
-    def get(self, model: str, attack: str, eps: str) -> Replicates | None:
-        key = (model, attack, eps)
+    @property
+    def clean_member(self) -> Member:
+        return self.clean_attack, "0"
+
+    def sets(self, *members: Member) -> list[str]:
+        """The datasets that every shown model has at each of these that it has anywhere.
+
+        Shown is a model with a cell at one of them, besides the clean one. So what stands side by side is compared on the
+        same datasets, and a model or attack that was not run on some of them does not hide the others.
+        """
+        if members not in self._sets:
+            attacked = [member for member in members if member != self.clean_member] or members
+            anywhere = {(model, *member) for model, _, *member in self._places}
+            shown = [m for m in self.models if any((m, *member) in anywhere for member in attacked)]
+            wanted = [(m, *member) for m in shown for member in members if (m, *member) in anywhere]
+            has = self._places.__contains__
+            found = [d for d in self.datasets if all(has((m, d, *member)) for m, *member in wanted)]
+            self._sets[members] = found if wanted else []
+        return self._sets[members]
+
+    def get(self, model: str, attack: str, eps: str, sets: Sequence[str] | None = None) -> Replicates | None:
+        """The average of one model, over `sets` in the place of those that `sets` of the attack and radius gives."""
+        over = tuple(self.sets((attack, eps)) if sets is None else sets)
+        key = (model, attack, eps, over)
         if key not in self._kept:
-            cells = [self.results.get(model, dataset, attack, eps) for dataset in self.datasets]
+            cells = [self.results.get(model, dataset, attack, eps) for dataset in over]
             numbers = [cell.numbers for cell in cells if cell is not None]
             self._kept[key] = average(numbers) if numbers and len(numbers) == len(cells) else None
         return self._kept[key]
 
-    def clean(self, model: str) -> Replicates | None:
+    def clean(self, model: str, sets: Sequence[str] | None = None) -> Replicates | None:
         """The average over the clean images."""
-        return self.get(model, self.clean_attack, "0") if self.clean_attack else None
+        return self.get(model, *self.clean_member, sets) if self.clean_attack else None
 
     def harmonic(self, model: str, attack: str, eps: str, of: str = "accuracy", name: str = "h") -> Replicates | None:
-        """H of the clean and the attacked average of a value, under the name given."""
-        clean, robust = self.clean(model), self.get(model, attack, eps)
+        """H of the clean and the attacked average of a value over the same datasets, under the name given."""
+        sets = self.sets((attack, eps), self.clean_member)
+        clean, robust = self.clean(model, sets), self.get(model, attack, eps, sets)
         return harmonic(clean, robust, of, name) if clean and robust else None
 
     def harmonic_on(self, model: str, dataset: str, attack: str, eps: str) -> Replicates | None:
         """H of the clean and the attacked accuracy on one dataset."""
-        clean, robust = (self.results.get(model, dataset, *where) for where in ((self.clean_attack, "0"), (attack, eps)))
+        clean, robust = (self.results.get(model, dataset, *where) for where in (self.clean_member, (attack, eps)))
         return harmonic(clean.numbers, robust.numbers) if clean and robust else None
 
     def mean_harmonic(self, model: str, attack: str, eps: str) -> Replicates | None:
-        """Mean over datasets of the H on each; None where a dataset is missing."""
-        asked = [self.harmonic_on(model, dataset, attack, eps) for dataset in self.datasets]
+        """Mean of the H on each of the datasets that `harmonic` is over."""
+        asked = [self.harmonic_on(model, dataset, attack, eps) for dataset in self.sets((attack, eps), self.clean_member)]
         found = [h for h in asked if h is not None]
         return average(found) if found and len(found) == len(asked) else None
 
 
-Pick = Callable[[str], "Replicates | Measured | None"]
+Pick = Callable[[str], Replicates | Measured | None]
 
 
 def fill(models: Sequence[str], columns: Sequence[tuple[str, Pick]]) -> dict[str, list[Entry]]:
@@ -72,17 +102,18 @@ def fill(models: Sequence[str], columns: Sequence[tuple[str, Pick]]) -> dict[str
 
 
 def ranked(numbers: Mapping[str, Replicates], name: str) -> dict[str, str]:
-    """Model -> "best" (and significantly so) or "second"; nothing where the best value is shared by several."""
+    """Model -> of `tables.RANKS`. Where several share the best value each is "best" and none is second; all alike, none is."""
     if len(numbers) < 2 or word(name).better == "none":
         return {}
     values = {model: round(x.values[name], 12) for model, x in numbers.items()}
     marks = mark(numbers, name, direction=word(name).better)
     top = [values[model] for model, found in marks.items() if found.startswith("best")]
-    second = [values[model] for model, found in marks.items() if found == "second"]
-    if not top or top == second:
+    second = [values[model] for model, found in marks.items() if found == "second" and [values[model]] != top]
+    if not top or len({value for value in values.values() if value == value}) < 2:
         return {}
-    best = {model: "best" for model, found in marks.items() if found == "best"}
-    return {model: "second" for model, value in values.items() if [value] == second} | best
+    sure = {model: "best significant" for model, found in marks.items() if found == "best" and second}
+    ranks = {model: "best" for model, value in values.items() if value == top[0]}
+    return {model: "second" for model, value in values.items() if [value] == second} | ranks | sure
 
 
 def block(results: Results, models: Sequence[str], label: Sequence[str], columns: Sequence[tuple[str, Pick]]) -> list[Row]:

@@ -20,7 +20,8 @@ RETURNS = {
 GOALS = {
     "untargeted": "untargeted", "targeted": "targeted", "confidence-up": "confidence-raising",
     "confidence-down": "confidence-lowering", "miscalibration": "miscalibrating",
-    "random-confidence": "confidence-randomising",
+    "random-confidence": "confidence-randomising", "calibration-gap": "calibration-gap-widening",
+    "look-known": "confidence-raising (any class)", "look-unknown": "confidence-lowering (any class)",
 }  # fmt: skip
 
 
@@ -67,9 +68,13 @@ def marks_note(interval: bool) -> str:
         " Brackets: 95 % interval over samples; ECE is biased upward, so its interval lies lower." if interval else ""
     )
     return (
-        "Bold: best, and better than every other row of its block at the 5 % level (paired test over the same"
-        f" samples, Holm-corrected within the column); underlined: second best.{bracket}"
+        "Bold: best; †: better than every other row of its block at the 5 % level (paired test over the same samples,"
+        f" Holm-corrected within the column); underlined: second best.{bracket}"
     )
+
+
+#: `marks_note` for short captions.
+SHORT_MARKS = "Bold: best, †: significantly so; underlined: second best."
 
 
 def _unique(values: Any) -> list[str]:

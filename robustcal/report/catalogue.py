@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from ..registry import ROOT, Plugin, register
+from ..registry import ROOT, Plugin, parse_spec, register
 from ..types import Records, UserError
 from .guarded import guarded
 
 #: The metrics behind the columns of cells.csv.
 CELL_METRICS = ("accuracy", "calibration", "scores", "uncertainty")
+
+#: Bins of a calibration number that does not say how many.
+BINS = 15
 
 #: What a metric may declare.
 DECLARED = {"direction": ("higher", "lower", "zero", "none"), "unit": ("fraction", "nats", "log10", "")}
@@ -45,6 +49,19 @@ def metric_function(metric: Metric) -> Callable[..., Mapping[str, float]]:
             raise UserError(f"metric '{metric}' does not work with its parameters: {error or type(error).__name__}") from error
 
     return measure if ROOT in Path(plugin.origin).parents else guarded(measure, spec.name)
+
+
+def with_bins(metric: Metric, bins: int | None) -> Metric:
+    """A metric over so many bins, if it has bins and does not say how many itself; None changes nothing.
+
+    >>> with_bins("calibration", 20), with_bins("calibration:bins=5", 20), with_bins("accuracy", 20)
+    ('calibration:bins=20', 'calibration:bins=5', 'accuracy')
+    """
+    if callable(metric) or bins is None:
+        return metric
+    spec = parse_spec(metric)
+    has_bins = "bins" in inspect.signature(register.metrics.get(spec.name).make).parameters
+    return str(replace(spec, params={**spec.params, "bins": bins})) if has_bins and "bins" not in spec.params else metric
 
 
 def _check_declared(plugin: Plugin) -> None:

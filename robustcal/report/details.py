@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..cell import Cell
 from ..metrics.bins import ReliabilityBins
 from ..metrics.calibration import bins_of
 from ..metrics.selective import risk_coverage
 from ..types import Records
+from .catalogue import BINS
 
 HISTOGRAM_BINS = 30
 CURVE_POINTS = 100
@@ -53,8 +55,8 @@ class Details:
     samples: tuple[Shown, ...]
 
 
-def describe(cell: Mapping[str, Any], records: Records, clean: Records | None) -> Details:
-    """Make the details of a cell from its records."""
+def describe(cell: Cell, records: Records, clean: Records | None, bins: int = BINS) -> Details:
+    """Make the details of a cell from its records, its reliability diagram over so many `bins`."""
     names = cell.classnames
     most = float(np.log(max(len(names), 2)))
     confidence = np.nan_to_num(np.asarray(records["confidence"], dtype=np.float64))
@@ -62,7 +64,7 @@ def describe(cell: Mapping[str, Any], records: Records, clean: Records | None) -
     counts = np.histogram(np.clip(confidence, 0, 1), HISTOGRAM_BINS, (0, 1))[0]
     entropies = np.histogram(np.clip(entropy, 0, most), HISTOGRAM_BINS, (0, most))[0]
     coverage, risk = curve(records)
-    return Details(bins_of(records), counts, entropies, most, coverage, risk, tuple(shown(names, records, clean)))
+    return Details(bins_of(records, bins), counts, entropies, most, coverage, risk, tuple(shown(names, records, clean)))
 
 
 def curve(records: Records) -> tuple[np.ndarray, np.ndarray]:

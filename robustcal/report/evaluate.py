@@ -14,10 +14,11 @@ from ..metrics import validity, worst
 from ..metrics.scores import with_loss
 from ..records.store import Run
 from ..types import Records, UserError, radius_text
-from .catalogue import columns_of
+from .catalogue import BINS, Metric, columns_of, with_bins
 from .common import Reader, common_samples
 from .labels import short_labels
 from .merge import AXES, Source, merge
+from .naming import kept_labels, labelled, renamed
 from .resample import Resamples
 from .stats import CELL_METRICS, Interval, Replicates, replicates
 
@@ -30,6 +31,8 @@ SCALAR_COLUMNS = (
     "id", "label", "labels", "prediction", "correct", "confidence", "label_probability", "entropy", "brier",
     "dirichlet_confidence", "log_alpha0", "au", "log_eu", "linf", "l2", "forwards", "backwards", "flags",
 )  # fmt: skip
+#: Columns of a record that say what the sample cost.
+PASSES = ("forwards", "backwards")
 #: Kinds and goals of attack whose per-sample worst case is a lower bound of accuracy.
 HARMFUL_KINDS, HARMFUL_GOALS = ("white-box", "black-box", "transfer"), ("untargeted", "targeted")
 
@@ -49,6 +52,7 @@ class Measured:
     run: Run
     details: Any = None  # whatever `evaluate(details=...)` made of the records
     asked: Mapping[str, Replicates] = field(default_factory=dict)  # metric spec -> the numbers it returned
+    passes: Mapping[str, int] = field(default_factory=dict)  # forwards and backwards spent on all its samples
 
     @property
     def id(self) -> str:
@@ -70,26 +74,67 @@ class Results:
     cells: list[Measured]
     notes: list[str] = field(default_factory=list)  # conflicts, skipped images, unfinished cells, one line each
     runs: Sequence[Run] = ()
+    bins: int = BINS  # of every calibration number that does not say otherwise
+    versus: str | None = None  # the model, by its whole name, that the layout `versus` compares all others with
 
     def __post_init__(self) -> None:
-        self.labels = {axis: short_labels(getattr(cell, axis) for cell in self.cells) for axis in AXES}
-        self._index = {(*self.labelled(cell), cell.eps): cell for cell in self.cells}
-        self._index |= {(c.model, c.dataset, c.attack, c.eps): c for c in self.cells}
+        self.call(kept_labels(self.runs))
+
+    def call(self, given: Mapping[str, Mapping[str, str]]) -> None:
+        """Name models, datasets and attacks: axis -> whole spec -> label; those without one get the shortest that is distinct.
+
+        `labels` are texts; `tex` says what people wrote for one of them.
+        """
+        self.labels: dict[str, dict[str, str]] = {}
+        self.tex: dict[str, str] = {}
+        self._given = given
+        self._short = {axis: short_labels(getattr(cell, axis) for cell in self.cells) for axis in AXES}
+        for axis in AXES:
+            self.labels[axis], tex = labelled(self._short[axis], given.get(axis, {}))
+            self.tex |= tex
+        short = {(*(self._short[axis][getattr(c, axis)] for axis in AXES), c.eps): c for c in self.cells}
+        whole = {(c.model, c.dataset, c.attack, c.eps): c for c in self.cells}
+        self._index = short | {(*self.labelled(cell), cell.eps): cell for cell in self.cells} | whole
+
+    def rename(self, orders: Sequence[str]) -> None:
+        """Do what ``OLD=NEW`` says, of labels or whole names.
+
+        Raises:
+            UserError: nothing is called OLD, or two things would be called NEW.
+        """
+        given = {axis: dict(names) for axis, names in self._given.items()}
+        for axis, names in renamed(self.labels, orders).items():
+            given.setdefault(axis, {}).update(names)
+        self.call(given)
+
+    def model(self, name: str) -> str:
+        """The whole name of the model that is called so.
+
+        Raises:
+            UserError: there is none.
+        """
+        labels, short = self.labels["model"], self._short["model"]
+        for whole, label in labels.items():
+            if name in (whole, label, short[whole], self.tex.get(label)):
+                return whole
+        there_are = ", ".join(f"'{label}'" for label in labels.values())
+        raise UserError(f"no model of the run is called '{name}'; there are: {there_are}")
 
     def labelled(self, cell: Measured) -> tuple[str, str, str]:
         """Model, dataset and attack of a cell by their short labels."""
-        return tuple(self.labels[axis][getattr(cell, axis)] for axis in AXES)
+        model, dataset, attack = (self.labels[axis][getattr(cell, axis)] for axis in AXES)
+        return model, dataset, attack
 
     def get(self, model: str, dataset: str, attack: str, eps: str) -> Measured | None:
         """The cell of these names, each a label or a whole spec; None if there is none."""
-        return self._index.get((model, dataset, attack, eps))
+        return self._index.get((model, dataset, attack, radius_text(eps)))
 
     def values(self, axis: str) -> list[str]:
         """The distinct models, datasets, attacks or radii ("eps"), in order; radii ascending."""
-        found = list(dict.fromkeys(getattr(cell, axis) for cell in self.cells))
+        found: list[str] = list(dict.fromkeys(getattr(cell, axis) for cell in self.cells))
         if axis == "eps":
             size = {cell.eps: cell.meta.threat.eps for cell in self.cells}
-            return sorted(found, key=size.get)
+            return sorted(found, key=size.__getitem__)
         return found if axis != "attack" else sorted(found, key=lambda name: name.split(" ")[0] == "worst")
 
     def clean_of(self, cell: Measured) -> Measured | None:
@@ -118,7 +163,7 @@ def not_one(name: str, found: Sequence[str], near: Sequence[str]) -> UserError:
 
 def worst_ids(sources: Iterable[Source]) -> dict[str, Source]:
     """The ids that worst cases will have, each with one of its members; from what defines cells, nothing is read."""
-    groups: dict[tuple, list[Source]] = {}
+    groups: dict[tuple[str, ...], list[Source]] = {}
     for source in sources:
         cell = source.cell
         if _counts_for_worst(cell):
@@ -132,8 +177,9 @@ Details = Callable[[Cell, Records, "Records | None"], Any]
 
 
 def evaluate(
-    runs: Iterable[Run], metrics: Sequence[Any] = CELL_METRICS, *, resamples: int = 1000,
+    runs: Iterable[Run], metrics: Sequence[Metric] = CELL_METRICS, *, resamples: int = 1000,
     details: Details | None = None, only: Callable[[Source], bool] | None = None, wanted: Sequence[str] = (),
+    bins: int | None = None,
 ) -> Results:  # fmt: skip
     """Read every cell of the runs once and compute its numbers; `worst` cells are added where attacks allow.
 
@@ -142,6 +188,7 @@ def evaluate(
         only: which cells to look at; all by default.
         details: called with (cell, records, clean records or None); its result is kept as `Measured.details`.
         wanted: specs of further metrics, kept apart in `Measured.asked`: their names may be those of others.
+        bins: of every metric that has bins and does not say how many; None leaves it to the metrics.
     """
     runs = list(runs)
     sources, notes = merge(runs)
@@ -155,8 +202,8 @@ def evaluate(
     notes += _remarks(sources)
     for (_, dataset), group in groups.items():
         readers = [Reader(source, common[dataset]) for source in group if dataset in common]
-        cells += _group(readers, metrics, resamples, details, shared, notes, wanted)
-    return Results(cells, _condensed(notes), runs)
+        cells += _group(readers, metrics, resamples, details, shared, notes, wanted, bins)
+    return Results(cells, _condensed(notes), runs, bins or BINS)
 
 
 def _without_failed(sources: Sequence[Source], notes: list[str]) -> list[Source]:
@@ -187,8 +234,8 @@ def _remarks(sources: Iterable[Source]) -> list[str]:
 
 
 def _group(
-    readers: Sequence[Reader], metrics: Sequence[Any], resamples: int, details: Details | None, shared: dict[str, Resamples],
-    notes: list[str], wanted: Sequence[str],
+    readers: Sequence[Reader], metrics: Sequence[Metric], resamples: int, details: Details | None, shared: dict[str, Resamples],
+    notes: list[str], wanted: Sequence[str], bins: int | None,
 ) -> list[Measured]:  # fmt: skip
     """The cells of one model on one dataset, their worst cases, and the flags that follow from them together."""
 
@@ -197,11 +244,14 @@ def _group(
         if key not in shared:
             shared[key] = Resamples.of(records["id"], resamples)
         paired = clean if clean is not None and np.array_equal(clean["id"], records["id"]) else None
-        numbers = _small(replicates(records, _metrics_for(meta, metrics), shared[key], clean=paired))
-        asked = {spec: _small(replicates(records, [spec], shared[key], clean=paired)) for spec in wanted}
+        usual = [with_bins(metric, bins) for metric in _metrics_for(meta, metrics)]
+        numbers = _small(replicates(records, usual, shared[key], clean=paired))
+        asked = {spec: _small(replicates(records, [with_bins(spec, bins)], shared[key], clean=paired)) for spec in wanted}
         extra = details(meta, records, paired) if details else None
         axes = (names["model"], names["dataset"], names["attack"], radius_text(meta.eps))
-        return Measured(meta, *axes, len(records["id"]), numbers, dict(validity.count_flags(records)), run, extra, asked)
+        passes = {name: int(records[name].sum()) for name in PASSES if name in records}
+        flags: dict[str, int | None] = {**validity.count_flags(records)}
+        return Measured(meta, *axes, len(records["id"]), numbers, flags, run, extra, asked, passes)
 
     clean: Records | None = None
     cells: list[Measured] = []
@@ -255,11 +305,11 @@ def _condensed(notes: list[str], most: int = 3) -> list[str]:
     return short
 
 
-def _metrics_for(cell: Cell, metrics: Sequence[Any]) -> Sequence[Any]:
+def _metrics_for(cell: Cell, metrics: Sequence[Metric]) -> Sequence[Metric]:
     return (*metrics, *MULTI_METRICS) if cell.task == "multi" else metrics
 
 
-def _columns_for(cell: Cell, metrics: Sequence[Any]) -> list[str] | None:
+def _columns_for(cell: Cell, metrics: Sequence[Metric]) -> list[str] | None:
     """Columns to read; None, all, where a metric does not say what it needs."""
     named = columns_of(_metrics_for(cell, metrics))
     return None if named is None else [*SCALAR_COLUMNS, *sorted(set(named) - set(SCALAR_COLUMNS))]

@@ -73,5 +73,5 @@ def write_cell_diagrams(results: Results, out: Path, formats: Sequence[str] = ("
 
 
 def file_name(text: str) -> str:
-    """A name every file system takes, distinct for distinct texts up to odd characters."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "-", text).strip("-.") or "cell"
+    """A name every file system takes, in the letters of its text; distinct for distinct texts up to odd signs."""
+    return re.sub(r"[^\w.=-]+", "-", text).strip("-.") or "cell"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 from ..registry import parse_spec
@@ -44,6 +45,11 @@ def _parse(text: str) -> Spec:
         return parse_spec(text)
     except UserError:  # a spec of an older grammar still has a label: itself
         return Spec(text)
+
+
+def width_of(text: str) -> int:
+    """Columns of a terminal that a text takes: two for a wide letter, none for an accent that stands on another."""
+    return sum(0 if unicodedata.category(c) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def sentence(parts: Iterable[str], final: str = "and") -> str:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from ..registry import parse_spec
 from ..types import UserError
 from .asked import metric_tables
-from .averages import MULTI, SINGLE, Averages, block
-from .captions import marks_note, protocol
+from .averages import MULTI, SINGLE, Averages, Member, Pick, block
+from .captions import SHORT_MARKS, marks_note, protocol
 from .evaluate import Measured, Results
 from .labels import sentence
-from .posthoc import temperature_tables
+from .posthoc import calibrator_tables
+from .ragged import missing, over
 from .seeds import seed_tables
+from .sets import conformal_tables
+from .stats import Replicates
 from .tables import Column, Entry, Row, Table
-from .words import METRICS, flag_meanings
+from .versus import versus_tables
+from .words import BINNED, METRICS, flag_meanings
 
 
 def attacks_at(results: Results, eps: str) -> list[str]:
@@ -35,22 +40,38 @@ def _clean_attacks(results: Results) -> list[tuple[str, str]]:
 def _column(name: str, title: str | None = None, group: str = "", interval: bool = False) -> Column:
     word = METRICS[name]
     percent = word.unit == "fraction"
-    return Column(title or word.short, group, percent, word.better, interval, 2 if percent else 3)
+    return Column(title or word.short, group, percent, word.better, interval, 2 if percent else 3, metric=name)
 
 
-def _finish(results: Results, name: str, what: str, columns, rows, cells: Iterable[Measured], labels=("Attack", "Model")):
+def _finish(
+    results: Results, name: str, what: str, columns: Sequence[Column], rows: Sequence[Row], cells: Iterable[Measured],
+    labels: Sequence[str] = ("Attack", "Model"), lacking: str = "",
+) -> Table:  # fmt: skip
+    """A table with its captions. `lacking`: what is not in the run, see `ragged.missing`."""
     metas = [cell.meta for cell in cells]
-    versions = results.runs[0].header.get("versions", {}) if results.runs else {}
     note = marks_note(any(column.interval for column in columns))
-    caption = f"{what} {protocol(metas, versions)} {note}" if metas else f"{what} The run has no such cells."
-    return Table(name, caption, tuple(labels), tuple(columns), tuple(rows), flag_meanings())
+    short = " ".join(filter(None, [what, _bins(results, columns), lacking]))
+    caption = f"{short} {protocol(metas, versions_of(results))} {note}" if metas else f"{what} The run has no such cells."
+    short = f"{short} {SHORT_MARKS}"
+    return Table(name, caption, tuple(labels), tuple(columns), tuple(rows), flag_meanings(), short=short)
+
+
+def _bins(results: Results, columns: Iterable[Column]) -> str:
+    return f"Calibration errors are over {results.bins} bins." if any(c.metric in BINNED for c in columns) else ""
+
+
+def versions_of(results: Results) -> Mapping[str, str]:
+    """Versions of what computed the first of the runs."""
+    versions: Mapping[str, str] = results.runs[0].header.get("versions", {}) if results.runs else {}
+    return versions
 
 
 def per_dataset(results: Results, metric: str, name: str) -> list[Table]:
     """Methods x datasets with the average (and H for accuracy and H): one table per radius, one block per attack."""
     averages = Averages(results)
     with_h, h = metric in ("accuracy", "h"), metric == "h"
-    one, mean = (averages.harmonic_on, averages.mean_harmonic) if h else (results.get, averages.get)
+    one: Callable[..., Replicates | Measured | None] = averages.harmonic_on if h else results.get
+    mean: Callable[..., Replicates | None] = averages.mean_harmonic if h else averages.get
     tables = []
     for eps in radii(results) or ["0"]:
         members = [] if h else _clean_attacks(results)
@@ -59,19 +80,23 @@ def per_dataset(results: Results, metric: str, name: str) -> list[Table]:
             _column(metric, "Average")
         ]
         columns += [_column("h", "H")] if with_h else []
-        rows, cells = [], []
+        rows, cells = list[Row](), list[Measured]()
         for attack, radius in members:
-            picks = [(metric, lambda m, d=d: one(m, d, attack, radius)) for d in averages.datasets]
-            picks += [(metric, lambda m: mean(m, attack, radius))]
+            at = {"attack": attack, "eps": radius}
+            picks: list[tuple[str, Pick]] = [(metric, partial(one, dataset=d, **at)) for d in averages.datasets]
+            picks += [(metric, partial(mean, **at))]
             if with_h:
-                picks += [("h", lambda m: averages.harmonic(m, attack, radius) if radius != "0" else None)]
+                picks += [("h", partial(averages.harmonic, **at) if radius != "0" else nothing)]
             label = results.labels["attack"][attack]
             rows += block(results, averages.models, (label,), picks)
             cells += [c for c in results.cells if (c.attack, c.eps) == (attack, radius) and c.meta.task == SINGLE]
         about = " Of clean and attacked accuracy on each data set; Average: their mean." if h else ""
         about += " H: harmonic mean of the clean and the attacked average." if with_h else ""
+        if lacking := missing(results, averages, members):
+            groups = {results.labels["attack"][a]: [(a, r), *([averages.clean_member] if with_h else [])] for a, r in members}
+            lacking = f"Average: {over(averages, groups).removeprefix('averages ')}. {lacking}"
         what = f"{METRICS[metric].title} ({METRICS[metric].unit_words}) at radius {eps}.{about}"
-        tables.append(_finish(results, f"{name}-{eps.replace('/', '-')}", what, columns, rows, cells))
+        tables.append(_finish(results, f"{name}-{eps.replace('/', '-')}", what, columns, rows, cells, lacking=lacking))
     return tables
 
 
@@ -115,13 +140,15 @@ def _wide(results: Results, name: str, title: str, wanted: Sequence[str], what: 
     tables = []
     for eps in radii(results) or ["0"]:
         members = _clean_attacks(results) + [(attack, eps) for attack in attacks_at(results, eps) if eps != "0"]
-        rows, cells = [], []
+        rows, cells = list[Row](), list[Measured]()
         for attack, radius in members:
-            picks = [(metric, lambda m: averages.get(m, attack, radius)) for metric in names]
+            picks: list[tuple[str, Pick]] = [(metric, partial(averages.get, attack=attack, eps=radius)) for metric in names]
             rows += block(results, averages.models, (results.labels["attack"][attack],), picks)
             cells += [c for c in results.cells if (c.attack, c.eps) == (attack, radius) and c.meta.task == SINGLE]
-        text = f"{title} at radius {eps}, {_over(averages)}; {what}."
-        tables.append(_finish(results, f"{name}-{eps.replace('/', '-')}", text, columns, rows, cells))
+        groups = {results.labels["attack"][attack]: [(attack, radius)] for attack, radius in members}
+        text = f"{title} at radius {eps}, {over(averages, groups)}; {what}."
+        lacking = missing(results, averages, members)
+        tables.append(_finish(results, f"{name}-{eps.replace('/', '-')}", text, columns, rows, cells, lacking=lacking))
     return tables
 
 
@@ -131,18 +158,21 @@ def ablation(results: Results) -> list[Table]:
     tables = []
     for eps in radii(results) or ["0"]:
         members = _clean_attacks(results) + [(attack, eps) for attack in attacks_at(results, eps) if eps != "0"]
-        columns, picks = [], []
+        columns, picks = list[Column](), list[tuple[str, Pick]]()
         for attack, radius in members:
+            at = {"attack": attack, "eps": radius}
             group = results.labels["attack"][attack]
             columns += [_column("accuracy", "Acc", group), _column("ece", "ECE", group)]
-            picks += [(name, lambda m, a=attack, r=radius: averages.get(m, a, r)) for name in ("accuracy", "ece")]
+            picks += [(name, partial(averages.get, **at)) for name in ("accuracy", "ece")]
             if radius != "0":
                 columns.append(_column("h", "H", group))
-                picks.append(("h", lambda m, a=attack, r=radius: averages.harmonic(m, a, r)))
+                picks.append(("h", partial(averages.harmonic, **at)))
         rows = block(results, averages.models, (), picks)
         cells = [c for c in results.cells if (c.attack, c.eps) in members and c.meta.task == SINGLE]
-        what = f"Accuracy, expected calibration error and H (all in %) at radius {eps}, {_over(averages)}."
-        tables.append(_finish(results, f"ablation-{eps.replace('/', '-')}", what, columns, rows, cells, ("Model",)))
+        groups = {results.labels["attack"][attack]: [(attack, radius)] for attack, radius in members}
+        what = f"Accuracy, expected calibration error and H (all in %) at radius {eps}, {over(averages, groups)}."
+        lacking = missing(results, averages, members)
+        tables.append(_finish(results, f"ablation-{eps.replace('/', '-')}", what, columns, rows, cells, ("Model",), lacking))
     return tables
 
 
@@ -150,24 +180,36 @@ def by_eps(results: Results) -> list[Table]:
     """Accuracy and ECE against the radius: one block per attack."""
     averages, steps = Averages(results), [None, *radii(results)]  # None: without attack, which an attack at radius 0 is not
     columns = [_column(m, eps or "clean", METRICS[m].title) for m in ("accuracy", "ece") for eps in steps]
-    rows, cells = [], []
+    rows: list[Row] = []
+    cells: list[Measured] = []
+    groups: dict[str, list[Member]] = {}
     attacked = {c.attack for c in results.cells if c.kind != "clean"}
     for attack in [a for a in results.values("attack") if a in attacked] or results.values("attack")[:1]:
-        picks = [
-            (metric, averages.clean if eps is None else (lambda m, e=eps, a=attack: averages.get(m, a, e)))
-            for metric in ("accuracy", "ece") for eps in steps
-        ]  # fmt: skip
+        here = [averages.clean_member, *((attack, eps) for eps in steps if eps is not None)]
+        groups[results.labels["attack"][attack]] = here
+        sets = averages.sets(*here)
+        picks: list[tuple[str, Pick]] = [
+            (metric, partial(averages.get, attack=name, eps=eps, sets=sets)) for metric in ("accuracy", "ece") for name, eps in here
+        ]
         rows += block(results, averages.models, (results.labels["attack"][attack],), picks)
         cells += [c for c in results.cells if c.attack == attack and c.meta.task == SINGLE]
-    what = f"Accuracy and expected calibration error (in %) against the radius, {_over(averages)}."
-    return [_finish(results, "by-eps", what, columns, rows, cells)]
+    what = f"Accuracy and expected calibration error (in %) against the radius, {over(averages, groups)}."
+    lacking = missing(results, averages, [member for members in groups.values() for member in members])
+    return [_finish(results, "by-eps", what, columns, rows, cells, lacking=lacking)]
+
+
+def nothing(model: str) -> None:
+    """The pick of a place that a block leaves empty."""
 
 
 #: What fills a layout of which a run has nothing.
 EMPTY = {
     "transfer": "Cells of --attacks transfer:from=MODEL fill it.",
     "coco": "Cells of a multi-label data set, such as --datasets coco-2017, fill it.",
+    "versus": "Two models on the same data set fill it.",
 }
+#: What fills one of averages that is empty.
+NO_AVERAGE = "No data set is in the run for all shown models, so there is no average: --layout main shows what there is."
 
 
 def transfer(results: Results) -> list[Table]:
@@ -179,13 +221,14 @@ def transfer(results: Results) -> list[Table]:
         if not cells:
             continue
         columns = [_column("accuracy", results.labels["model"][m], "target") for m in averages.models]
+        groups = {results.labels["attack"][attack]: [(attack, eps)] for attack in dict.fromkeys(c.attack for c in cells)}
         rows = []
         for attack in dict.fromkeys(c.attack for c in cells):
             entries = [averages.get(model, attack, eps) for model in averages.models]
             rows.append(
                 Row((source_of(attack),), tuple(Entry(*e.interval("accuracy")) if e else Entry() for e in entries))
             )
-        what = f"Accuracy (in %) of the target on images crafted on the source at radius {eps}, {_over(averages)}."
+        what = f"Accuracy (in %) of the target on images crafted on the source at radius {eps}, {over(averages, groups)}."
         tables.append(_finish(results, f"transfer-{eps.replace('/', '-')}", what, columns, rows, cells, ("Source",)))
     return tables or [_finish(results, "transfer", f"Accuracy under transferred attacks. {EMPTY['transfer']}", [], [], [], ("Source",))]
 
@@ -202,7 +245,7 @@ MULTILABEL = ("map", "precision_at_3", "recall_at_3", "f1_at_3", "label_ece")
 def coco(results: Results) -> list[Table]:
     """Multi-label sets: mAP, precision, recall, F1 of the three highest scores and class-wise ECE, clean and attacked; H."""
     averages = Averages(results, MULTI)
-    tables = []
+    tables: list[Table] = []
     for attack in (
         a for a in results.values("attack") if any(c.attack == a and c.kind != "clean" for c in results.cells)
     ):
@@ -210,32 +253,32 @@ def coco(results: Results) -> list[Table]:
         if not steps:
             continue
         columns = [_column(name, group="clean") for name in MULTILABEL]
-        picks = [(name, averages.clean) for name in MULTILABEL]
+        picks: list[tuple[str, Pick]] = [(name, averages.clean) for name in MULTILABEL]
         for eps in steps:
             columns += [_column(name, group=eps) for name in (*MULTILABEL, "h_f1")]
-            picks += [(name, lambda m, e=eps: averages.get(m, attack, e)) for name in MULTILABEL]
-            picks.append(("h_f1", lambda m, e=eps: averages.harmonic(m, attack, e, "f1_at_3", "h_f1")))
+            picks += [(name, partial(averages.get, attack=attack, eps=eps)) for name in MULTILABEL]
+            picks.append(("h_f1", partial(averages.harmonic, attack=attack, eps=eps, of="f1_at_3", name="h_f1")))
         rows = block(results, averages.models, (), picks)
         cells = [c for c in results.cells if c.attack == attack and c.meta.task == MULTI]
+        here: list[Member] = [averages.clean_member, *((attack, eps) for eps in steps)]
         label, sets = results.labels["attack"][attack], [results.labels["dataset"][d] for d in averages.datasets]
+        lacking = missing(results, averages, here)
         what = (
             f"Multi-label recognition (in %) under {label} on {sentence(sets)}. H(F1@3): harmonic mean of the clean and the"
             " attacked F1@3. ECE class: mean over classes of the ECE of the sigmoid of the logit less the image's mean logit."
         )
-        tables.append(_finish(results, f"coco-{len(tables) + 1}", what, columns, rows, cells, ("Model",)))
+        tables.append(_finish(results, f"coco-{len(tables) + 1}", what, columns, rows, cells, ("Model",), lacking))
     return tables or [_finish(results, "coco", f"Multi-label recognition. {EMPTY['coco']}", [], [], [], ("Model",))]
-
-
-def _over(averages: Averages) -> str:
-    count = len(averages.datasets)
-    return f"averages over {count} data sets" if count > 1 else "one data set"
 
 
 LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
     "main": main, "harmonic": harmonic, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer,
-    "coco": coco, "temperature": temperature_tables, "metrics": metric_tables,
-    "seeds": seed_tables,
+    "coco": coco, "calibrators": calibrator_tables, "conformal": conformal_tables, "metrics": metric_tables,
+    "seeds": seed_tables, "versus": versus_tables,
 }  # fmt: skip
+
+#: Former names of layouts.
+RENAMED = {"temperature": "calibrators"}
 
 
 def build(name: str, results: Results) -> list[Table]:
@@ -248,7 +291,14 @@ def build(name: str, results: Results) -> list[Table]:
     return LAYOUTS[name](results)
 
 
+def why_empty(name: str) -> str:
+    """What a user can do about a layout of which a run has nothing."""
+    return EMPTY.get(name, NO_AVERAGE)
+
+
 def check(name: str) -> None:
     """Raise `UserError` for a layout that does not exist."""
+    if name in RENAMED:
+        raise UserError(f"layout '{name}' is called '{RENAMED[name]}' now")
     if name not in LAYOUTS:
         raise UserError(f"unknown layout '{name}'; there are: {', '.join(LAYOUTS)}, all")

@@ -127,7 +127,7 @@ def _ordered(sources: list[Source]) -> list[Source]:
             ranks[axis].setdefault(source.names[axis], len(ranks[axis]))
     kinds = {"clean": 0, "control": 1}
     attacks = {s.names["attack"]: kinds.get(s.cell.kind, 2) for s in sources}
-    ranks["attack"] = {name: i for i, name in enumerate(sorted(attacks, key=attacks.get))}
+    ranks["attack"] = {name: i for i, name in enumerate(sorted(attacks, key=attacks.__getitem__))}
     return sorted(
         sources,
         key=lambda s: (*(ranks[axis][s.names[axis]] for axis in AXES), s.cell.threat.eps, s.cell.id),

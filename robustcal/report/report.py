@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import os
 import shutil
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..records.store import Run, write_atomically
 from ..types import UserError
 from . import layouts, markup, tables
-from .catalogue import metric_function
+from .catalogue import BINS, metric_function
 from .compare import compare_with, numbers_of
 from .details import describe
 from .evaluate import REPORT_METRICS, Results, evaluate
 from .frame import csv_text
+from .machine import json_text
 from .tables import Table
 
 #: Written without being asked for a layout: those that have cells.
-DEFAULT_LAYOUTS = ("main", "calibration", "by-eps", "transfer", "coco", "metrics")
+DEFAULT_LAYOUTS = ("main", "calibration", "by-eps", "transfer", "coco", "metrics", "versus")
 #: For the layout `calibration` when it is asked for: slower, so not in every report.
 FULL_METRICS = (*REPORT_METRICS, "selective", "adaptive", "kolmogorov", "detection", "classwise")
+#: How much a caption says: the whole protocol, or what is shown only.
+CAPTIONS = ("full", "short")
 LATEX_HEAD = "% Needs \\usepackage{booktabs,graphicx}. Made by robustcal; \\input this file.\n"
 
 
@@ -32,6 +38,9 @@ def gather(
     details: bool = True,
     resamples: int = 1000,
     wanted: Sequence[str] = (),
+    bins: int | None = None,
+    rename: Sequence[str] = (),
+    versus: str | None = None,
 ) -> Results:
     """Open run directories, merge them and compute every number once; what all the functions below start from.
 
@@ -39,15 +48,21 @@ def gather(
         metrics: what to compute; `FULL_METRICS` has everything the layout `calibration` can show.
         details: keep what diagrams and the page need.
         wanted: specs of further metrics, for the layout `metrics` and cells.csv.
+        bins: of every calibration number and diagram (15).
+        rename: ``OLD=NEW``, other labels for what a label or a whole spec names.
+        versus: the model that the layout `versus` compares all others with.
 
     Raises:
-        UserError: a path that is no run, or runs without a finished cell.
+        UserError: a path that is no run, or runs without a finished cell; names that the runs do not have.
     """
     opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
-    results = evaluate(opened, metrics, details=describe if details else None, resamples=resamples, wanted=wanted)
+    draw = partial(describe, bins=bins or BINS) if details else None
+    results = evaluate(opened, metrics, details=draw, resamples=resamples, wanted=wanted, bins=bins)
     if not results.cells:
         names = ", ".join(f"'{run.path}'" for run in opened)
         raise UserError(f"{names} has no finished cell to report on; run the same bench command again")
+    results.rename(rename)
+    results.versus = None if versus is None else results.model(versus)
     return results
 
 
@@ -65,13 +80,14 @@ def layout_names(layout: str | None) -> list[str]:
 
 def check_request(
     formats: Iterable[str] = (), layout: str | None = None, compare: str | None = None, wanted: Sequence[str] = (),
-    out: str | Path | None = None,
+    out: str | Path | None = None, versus: str | None = None, caption: str = "full", bins: int | None = None,
 ) -> None:  # fmt: skip
     """Refuse a report that cannot be made, before anything is computed.
 
     Raises:
-        UserError: unknown format, layout, comparison or metric; a layout without a published table; an `out` that is
-            a file or cannot be written, unless all that is asked for is text.
+        UserError: unknown format, layout, comparison, caption or metric; a layout without a published table or without
+            the option that it needs; fewer than one bin; an `out` that is a file or cannot be written, unless all that
+            is asked for is text.
     """
     formats = list(formats)
     for name in formats:
@@ -81,34 +97,54 @@ def check_request(
         layouts.check(name)
     if layout and "metrics" in layout_names(layout) and layout != "all" and not wanted:
         raise UserError("layout 'metrics' shows the metrics you name with --metrics SPEC; see: robustcal ls metrics")
+    if layout and "versus" in layout_names(layout) and layout != "all" and versus is None:
+        raise UserError("layout 'versus' compares all models with the one you name with --versus MODEL")
+    if caption not in CAPTIONS:
+        raise UserError(f"unknown caption '{caption}'; there are: {', '.join(CAPTIONS)}")
+    if bins is not None and bins < 1:
+        raise UserError(f"--bins {bins} is none; give 1 or more")
     for spec in wanted:
         metric_function(spec)
     if compare is not None:
         numbers_of(compare, layout_names(layout))
+        if bins not in (None, BINS):
+            raise UserError(f"--compare {compare} cannot be had with --bins {bins}: published errors are over {BINS} bins")
     writes = out and set(formats) != {"text"}
-    above = next((path for path in [Path(out), *Path(out).parents] if path.exists()), None) if writes else None
+    above = next((path for path in [Path(out), *Path(out).parents] if path.exists()), None) if out and writes else None
     if above is not None and not (above.is_dir() and os.access(above, os.W_OK)):
-        raise UserError(f"cannot write to '{out}': '{above}' is {'not writable' if above.is_dir() else 'a file'}; choose another --out")
+        why = "not writable" if above.is_dir() else "a file"
+        raise UserError(f"cannot write to '{out}': '{above}' is {why}; choose another --out")
 
 
-def chosen_tables(results: Results, layout: str | None = None, compare: str | None = None) -> list[Table]:
-    """The tables of a layout, of several (``main,calibration``), of "all", or by default of all that have cells.
+def chosen_tables(
+    results: Results, layout: str | None = None, compare: str | None = None, caption: str = "full"
+) -> list[Table]:  # fmt: skip
+    """The tables of a layout, of several (``main,calibration``), of "all", or by default; those that have rows.
 
     Args:
         compare: "paper" sets the published numbers beside the measured ones.
+        caption: "full" or "short".
+
+    Raises:
+        UserError: nothing of the runs belongs into a layout that was named.
     """
     names = layout_names(layout)
     if compare is not None:
         return compare_with(compare, results, names)
-    found = [table for name in names for table in layouts.build(name, results)]
-    return [table for table in found if table.rows] if layout is None else found
+    found = {name: [table for table in layouts.build(name, results) if table.rows] for name in names}
+    for name, tables_of in found.items():
+        if not tables_of and layout not in (None, "all"):
+            raise UserError(f"layout '{name}' is empty: {layouts.why_empty(name)}")
+    chosen = [table for tables_of in found.values() for table in tables_of]
+    return [replace(table, caption=table.short or table.caption) for table in chosen] if caption == "short" else chosen
 
 
 def text_table(results: Results, width: int | None = None) -> str:
     """The summary that `bench` prints: accuracy and ECE against the radius (mAP for many labels), and what was noted."""
     tasks = {cell.meta.task for cell in results.cells}
-    layout = ",".join(name for task, name in (("single", "by-eps"), ("multi", "coco")) if task in tasks)
-    return text_report(results, layout=layout, width=width)
+    shown = [name for task, name in (("single", "by-eps"), ("multi", "coco")) if task in tasks]
+    shown = [name if any(table.rows for table in layouts.build(name, results)) else "main" for name in shown]
+    return text_report(results, layout=",".join(shown), width=width)
 
 
 def text_report(
@@ -116,45 +152,45 @@ def text_report(
     layout: str | None = "main",
     compare: str | None = None,
     width: int | None = None,
+    caption: str = "full",
 ) -> str:
     """Tables as plain text, broken to fit `width` characters (by default the terminal's)."""
     results = runs if isinstance(runs, Results) else gather(runs, metrics=metrics_for(layout), details=False)
     width = shutil.get_terminal_size((120, 24)).columns if width is None else width
-    parts = [tables.text(_wrapped(table, width), width) for table in chosen_tables(results, layout, compare)]
+    parts = [tables.text(_wrapped(table, width), width) for table in chosen_tables(results, layout, compare, caption)]
     return "\n".join([*parts, *results.notes])
 
 
 def _wrapped(table: Table, width: int) -> Table:
-    import textwrap
-    from dataclasses import replace
-
-    meanings = {flag: text for flag, text in table.flags.items()}
-    return replace(table, caption=textwrap.fill(table.caption, max(width, 40)), flags=meanings)
+    remarks = tuple(textwrap.fill(remark, max(width, 40)) for remark in table.remarks)
+    return replace(table, caption=textwrap.fill(table.caption, max(width, 40)), remarks=remarks)
 
 
 def write_report(
     runs: Results | Sequence[str | Path | Run], formats: Iterable[str], out: str | Path, layout: str | None = None,
-    compare: str | None = None,
+    compare: str | None = None, caption: str = "full",
 ) -> list[Path]:  # fmt: skip
     """Write a report and return the paths written, the page last.
 
     Args:
         runs: run directories, or what `gather` made of them.
-        formats: of md, tex, csv, html, diagrams, figures, cells; see `WRITERS`.
-        layout, compare: as in `chosen_tables`; for md, tex and csv.
+        formats: of md, tex, csv, json, html, diagrams, figures, cells; see `WRITERS`.
+        layout, compare, caption: as in `chosen_tables`; for md, tex, csv and json.
 
     Raises:
-        UserError: unknown format, layout or comparison; a path that cannot be written.
+        UserError: unknown format, layout or comparison; a layout without cells; a path that cannot be written.
     """
     formats = set(formats) - {"text"}
-    check_request(formats, layout, compare, _asked(runs), out)
+    known = runs if isinstance(runs, Results) else None
+    check_request(formats, layout, compare, _asked(runs), out, known.versus if known else None, caption)
     order = [name for name in WRITERS if name in formats]
     results = runs if isinstance(runs, Results) else gather(runs, metrics=metrics_for(layout))
-    out, paths = Path(out), []
+    out, paths = Path(out), list[Path]()
+    shown = chosen_tables(results, layout, compare, caption) if {"md", "tex", "csv", "json"} & formats else []
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in order:
-            paths += WRITERS[name](results, out, layout, compare)
+            paths += WRITERS[name](results, out, shown)
     except OSError as error:
         raise UserError(f"cannot write to '{out}': {error.strerror or error}; choose another --out") from None
     return paths
@@ -169,43 +205,47 @@ def _write(path: Path, text: str) -> list[Path]:
     return [path]
 
 
-def _markdown(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
-    parts = [f"## {table.name}\n\n{markup.markdown(table)}" for table in chosen_tables(results, layout, compare)]
+def _markdown(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
+    parts = [f"## {table.name}\n\n{markup.markdown(table)}" for table in shown]
     notes = [f"- {note}" for note in results.notes]
     return _write(out / "table.md", "\n".join([*parts, *notes]))
 
 
-def _latex(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
-    parts = [markup.latex(table) for table in chosen_tables(results, layout, compare)]
+def _latex(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
+    parts = [markup.latex(table, results.tex) for table in shown]
     return _write(out / "table.tex", "\n".join([LATEX_HEAD, *parts]))
 
 
-def _csv(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+def _csv(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
     paths = _write(out / "cells.csv", csv_text(results))
-    for table in chosen_tables(results, layout, compare):
+    for table in shown:
         paths += _write(out / f"table-{table.name}.csv", tables.comma_separated(table))
     return paths
 
 
-def _diagrams(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+def _json(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
+    return _write(out / "report.json", json_text(results, shown))
+
+
+def _diagrams(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
     from . import figures
 
     return figures.write_diagrams(results, out)
 
 
-def _figures(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+def _figures(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
     from . import figures
 
     return figures.write_diagrams(results, out, ("pdf",)) + figures.write_figures(results, out)
 
 
-def _cells(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+def _cells(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
     from . import figures
 
     return figures.write_cell_diagrams(results, out)
 
 
-def _html(results: Results, out: Path, layout: str | None, compare: str | None) -> list[Path]:
+def _html(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
     from .images import images_beside
     from .site import page
 
@@ -222,10 +262,11 @@ def _html(results: Results, out: Path, layout: str | None, compare: str | None) 
 
 
 #: Format -> what writes it, in the order of writing.
-WRITERS: Mapping[str, Callable[[Results, Path, str | None, str | None], list[Path]]] = {
+WRITERS: Mapping[str, Callable[[Results, Path, Sequence[Table]], list[Path]]] = {
     "md": _markdown,  # table.md
     "tex": _latex,  # table.tex, booktabs
     "csv": _csv,  # cells.csv, and one file per table
+    "json": _json,  # report.json: cells, tables, notes
     "diagrams": _diagrams,  # reliability/MODEL-ATTACK.png
     "figures": _figures,  # reliability/*.pdf and figures/*.{pdf,svg,png}
     "cells": _cells,  # reliability/CELL.png, one for every cell

@@ -8,8 +8,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from .labels import width_of
+
 #: Plain-text alphabet of the marks that lead from a flagged number to its footnote.
 MARKS = "abcdefghijklmnopqrstuvwxyz"
+
+
+#: What a number is among those of its block. "significant": at the 5 % level; a best one than every other, a difference than 0.
+RANKS = ("", "best", "best significant", "second", "significant")
 
 
 @dataclass(frozen=True)
@@ -20,13 +26,21 @@ class Entry:
     lo: float | None = None
     hi: float | None = None
     flags: tuple[str, ...] = ()
-    rank: str = ""  # "best" (and significantly so), "second" or ""
+    rank: str = ""  # of `RANKS`
     signed: bool = False  # a difference: always written with its sign
     deviation: float | None = None  # standard deviation over training seeds, printed behind ±
 
     @property
     def empty(self) -> bool:
         return self.value is None or math.isnan(self.value)
+
+    @property
+    def best(self) -> bool:
+        return self.rank.startswith("best")
+
+    @property
+    def significant(self) -> bool:
+        return self.rank.endswith("significant")
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,8 @@ class Column:
     interval: bool = False  # print [lo, hi] beside the value
     digits: int = 2
     deviation: bool = False  # entries are means over training seeds
+    metric: str = ""  # the number's name in cells.csv
+    least: bool = False  # a p-value: what is smaller than its last decimal is written so
 
     @property
     def arrow(self) -> str:
@@ -57,7 +73,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a caption that states its own protocol."""
+    """A table with a caption that states its own protocol; `short` says what is shown only. `remarks` stand below it."""
 
     name: str
     caption: str
@@ -65,6 +81,8 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     flags: dict[str, str] = field(default_factory=dict)  # flag -> meaning, in the order of the footnotes
+    short: str = ""
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         found = {flag: "" for row in self.rows for entry in row.entries for flag in entry.flags}
@@ -78,7 +96,7 @@ class Table:
     def numbers(self) -> dict[tuple[str, ...], dict[tuple[str, str], Entry]]:
         """Entries by row labels and (group, title), for code that looks a number up."""
         keys = [(column.group, column.title) for column in self.columns]
-        return {row.labels: dict(zip(keys, row.entries)) for row in self.rows}
+        return {row.labels: dict(zip(keys, row.entries, strict=True)) for row in self.rows}
 
 
 def letter(index: int) -> str:
@@ -88,6 +106,8 @@ def letter(index: int) -> str:
 
 def number(value: float, column: Column, signed: bool = False) -> str:
     """A number as it is printed: percent of a fraction, or as it stands; a fixed count of decimals, no minus zero."""
+    if column.least and value < 10**-column.digits:
+        return f"<{10**-column.digits:.{column.digits}f}"
     return f"{value * (100 if column.percent else 1):{'+' if signed else '-'}z.{column.digits}f}"
 
 
@@ -108,57 +128,64 @@ def heading(column: Column) -> str:
 
 
 def text(table: Table, width: int = 0) -> str:
-    """Aligned plain text for a terminal: ``*`` best and significant, ``_`` second, ``^a`` a flag's footnote.
+    """Aligned plain text for a terminal: ``*`` best, ``*†`` significantly so, ``_`` second, ``^a`` a flag's footnote.
 
     `width` > 0 breaks a table that is wider into several below one another, the labels repeated.
     """
-    marks = {"best": "*", "second": "_", "": " "}
+    marks = {"best": "* ", "best significant": "*†", "second": "_ ", "significant": "† ", "": "  "}
 
     def show(entry: Entry, column: Column) -> str:
-        if entry.empty:
-            return "- "
+        if entry.value is None or entry.empty:
+            return "-  "
         flags = f"^{table.mark(entry)}" if entry.flags else ""
         body = " ".join(filter(None, [number(entry.value, column, entry.signed), interval(entry, column)]))
         return body + flags + marks[entry.rank]
 
-    blocks = [_grid(part, show) for part in _split(table, show, width)] if table.rows else ["(no cells)"]
+    blocks = [_grid(part, show) for part in _split(table, show, width)] if table.rows else []
     notes = [
         f"  ^{letter(i)} {flag}: {meaning}".rstrip(": ") for i, (flag, meaning) in enumerate(table.flags.items())
     ]
-    return "\n".join([table.caption, "", "\n\n".join(blocks), *notes]).rstrip() + "\n"
+    return "\n".join([table.caption, "", "\n\n".join(blocks), *notes, *table.remarks]).rstrip() + "\n"
 
 
 def _grid(table: Table, show: Callable[[Entry, Column], str]) -> str:
     labels, columns = len(table.labels), table.columns
     body = [[*row.labels, *(show(e, c) for e, c in zip(row.entries, columns))] for row in table.rows]
-    head = [*table.labels, *(heading(c) + " " for c in columns)]
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    head = [*table.labels, *(heading(c) + "  " for c in columns)]
+    widths = [max(width_of(line[i]) for line in [head, *body]) for i in range(len(head))]
     groups = spans([c.group for c in columns])
     lines = []
     if any(group for group, _, _ in groups):
         line = " " * (sum(widths[:labels]) + 2 * labels)
         for group, first, last in groups:
             space = sum(widths[labels + first : labels + last]) + 2 * (last - first - 1)
-            line += f" {group} ".center(space, "-") + "  " if group else " " * (space + 2)
+            line += centred(f" {group} ", space) + "  " if group else " " * (space + 2)
         lines.append(line.rstrip())
     for index, cells in enumerate([head, *body]):
         if index > 0 and (index == 1 or table.rows[index - 1].rule):
             lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
-        parts = [t.ljust(w) if i < labels else t.rjust(w) for i, (t, w) in enumerate(zip(cells, widths))]
+        gaps = [" " * (w - width_of(t)) for t, w in zip(cells, widths, strict=True)]
+        parts = [t + gap if i < labels else gap + t for i, (t, gap) in enumerate(zip(cells, gaps, strict=True))]
         lines.append("  ".join(parts).rstrip())
     return "\n".join(lines)
+
+
+def centred(text: str, width: int) -> str:
+    """A text in the middle of a line of dashes."""
+    gap = max(width - width_of(text), 0)
+    return "-" * (gap // 2) + text + "-" * (gap - gap // 2)
 
 
 def _split(table: Table, show: Callable[[Entry, Column], str], width: int) -> list[Table]:
     if width <= 0:
         return [table]
     fixed = sum(
-        max(len(t) for t in [name, *(r.labels[i] for r in table.rows)]) + 2 for i, name in enumerate(table.labels)
+        max(width_of(t) for t in [name, *(r.labels[i] for r in table.rows)]) + 2 for i, name in enumerate(table.labels)
     )
     parts: list[list[int]] = [[]]
     used = fixed
     for i, column in enumerate(table.columns):
-        need = 2 + max(len(heading(column)) + 1, *(len(show(row.entries[i], column)) for row in table.rows))
+        need = 2 + max(width_of(heading(column)) + 2, *(width_of(show(row.entries[i], column)) for row in table.rows))
         if parts[-1] and used + need > width:
             parts.append([])
             used = fixed

@@ -30,7 +30,7 @@ METRICS: dict[str, Word] = {
         "ECE",
         "fraction",
         "lower",
-        "Mean distance between confidence and accuracy over 15 equal-width confidence bins.",
+        "Mean distance between confidence and accuracy over equal-width confidence bins.",
     ),
     "confidence": Word(
         "Confidence", "Conf", "fraction", "none", "Mean largest softmax probability at the model's own logit scale."
@@ -133,6 +133,12 @@ METRICS: dict[str, Word] = {
         "Class-wise ECE of labels", "ECE class", "fraction", "lower", "Mean over classes of the ECE of each label's probability."
     ),
 }
+
+
+#: Numbers that depend on the bins.
+BINNED = (
+    "ece", "ece_debiased", "overconfidence", "underconfidence", "adaptive_ece", "classwise_ece", "label_ece",
+)  # fmt: skip
 
 
 def word(name: str) -> Word:
