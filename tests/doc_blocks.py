@@ -24,7 +24,7 @@ SETUP = {"make", "pip", "git", "source", "cd"}
 LANGUAGES = {"python", "bash", "toml", "text", "json", "csv", "latex", ""}
 MARK = re.compile(r"<!--\s*needs:\s*([a-z, ]+?)\s*-->")
 FENCE = re.compile(r"^(\s*)(`{3,})\s*([\w-]*)[^`]*$")
-SNIPPET = re.compile(r'^--8<-- "(.+)"$')
+COPY = re.compile(r"<!--\s*file: (\S+)\s*-->")
 LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 PRINTS = re.compile(r"^It prints `([^`]+)`\.")
 FAMILIES = ("models", "attacks", "datasets")
@@ -32,7 +32,7 @@ FAMILIES = ("models", "attacks", "datasets")
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block. `source`: the file it includes, if that is all it holds; `prints`: what the page says it prints."""
+    """One fenced block. `source`: the file it is a copy of, as the line above says; `prints`: what the page says it prints."""
 
     page: Path
     line: int
@@ -55,7 +55,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, snippets filled in."""
+    """The fenced blocks of a page."""
     lines, found, at = page.read_text().splitlines(), [], 0
     while at < len(lines):
         opening = FENCE.match(lines[at])
@@ -68,9 +68,8 @@ def blocks(page: Path) -> list[Block]:
         mark, prints = MARK.search(above), PRINTS.match(below.strip())
         needs = frozenset(word.strip() for word in mark[1].split(",")) if mark else frozenset()
         text = textwrap.dedent("\n".join(lines[at + 1 : end]) + "\n")
-        include = SNIPPET.match(text.strip())
-        source = ROOT / include[1] if include else None
-        text = source.read_text() if source else text
+        copied = COPY.search(above)
+        source = ROOT / copied[1] if copied else None
         language = opening[3] or ("bash" if any(line.startswith("robustcal ") for line in text.splitlines()) else "")
         found.append(Block(page, at + 1, language, text, needs, source, prints[1] if prints else None))
         at = end + 1
@@ -79,7 +78,7 @@ def blocks(page: Path) -> list[Block]:
 
 def links(page: Path) -> list[str]:
     """Addresses of links and pictures outside code."""
-    text = re.sub(r"^(\s*)(`{3,}).*?^\1\2\s*$", "", page.read_text(), flags=re.M | re.S)
+    text = re.sub(r"^(\s*)(`{3,}).*?^\1\2\s*$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     return [a or b for a, b in LINK.findall(re.sub(r"`[^`\n]*`", "", text))]
 
 

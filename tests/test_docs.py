@@ -76,6 +76,15 @@ def test_blocks_are_declared(page):
             assert not hidden, f"{block.where}: '{hidden[0]}' is a command; make the block bash"
 
 
+def test_examples_on_the_pages_are_the_files():
+    """A code host shows a page as it is, so an example's text stands in it: the same, to the letter, as the file that runs."""
+    copies = [block for page in PAGES for block in blocks(page) if block.source]
+    assert {block.source for block in copies} == {path for path in EXAMPLES.iterdir() if path.suffix in (".py", ".toml")}
+    for block in copies:
+        assert block.text == block.source.read_text(), f"{block.where} is not {block.source.name}"
+    assert not any("--8<--" in page.read_text() for page in PAGES)
+
+
 @BY_PAGE
 def test_links_lead_somewhere(page):
     for link in links(page):
@@ -86,7 +95,7 @@ def test_links_lead_somewhere(page):
         target = (page.parent / address).resolve() if address else page
         assert target.exists(), f"{page.relative_to(ROOT)}: no such file: {link}"
         if anchor and target.suffix == ".md":
-            titles = re.findall(r"^#+\s+(.*?)\s*$", target.read_text(), flags=re.M)
+            titles = re.findall(r"^#+\s+(.*?)\s*$", target.read_text(), flags=re.MULTILINE)
             slugs = {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
             assert anchor in slugs, f"{page.relative_to(ROOT)}: no such section: {link}"
 
@@ -111,14 +120,14 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(tmp_path):
 
 
 def test_the_table_of_columns_is_that_of_the_records():
-    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "docs" / "records.md").read_text(), flags=re.M)
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "docs" / "records.md").read_text(), flags=re.MULTILINE)
     assert {name: meaning for name, meaning in rows if name in RECORD_COLUMNS} == RECORD_COLUMNS
 
 
 def test_the_page_of_the_command_line_has_every_option_and_no_other():
     commands = next(action.choices for action in parser()._actions if action.dest == "command")
-    sections = re.split(r"^## robustcal (\w+)\n", (ROOT / "docs" / "cli.md").read_text(), flags=re.M)[1:]
-    page = {name: set(re.findall(r"^\| `(--[\w-]+)`", text, flags=re.M)) for name, text in zip(sections[::2], sections[1::2])}
+    sections = re.split(r"^## robustcal (\w+)\n", (ROOT / "docs" / "cli.md").read_text(), flags=re.MULTILINE)[1:]
+    page = {name: set(re.findall(r"^\| `(--[\w-]+)`", text, flags=re.MULTILINE)) for name, text in zip(sections[::2], sections[1::2])}
     own = {name: {option for action in command._actions for option in action.option_strings if option.startswith("--")}
            for name, command in commands.items()}  # fmt: skip
     assert page == {name: options - {"--help"} for name, options in own.items()}

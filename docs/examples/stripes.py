@@ -22,7 +22,7 @@ class Stripes:
 
     name = "stripes"  # the registered name
     classnames = tuple(ANGLES)  # position = label
-    templates = ("This is a photo of {} stripes",)
+    templates = ("{} stripes",)
     task = "single"  # or "multi", with labels (n, C) of 0 and 1
     resolution = 32  # the side at which images are attacked
 
