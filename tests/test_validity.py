@@ -8,8 +8,9 @@ from linear_model import Linear, noise, samples
 from scipy.stats import binomtest
 
 from robustcal.clip.classifier import LogitClassifier
+from robustcal.metrics.calibration import expected_calibration_error
 from robustcal.metrics.validity import FLAGS, LEVEL, count_flags, cross_flags, exceeds
-from robustcal.metrics.worst import worst_attack, worst_case
+from robustcal.metrics.worst import gaps, worst_attack, worst_calibration, worst_case
 from robustcal.sweep.run import attack_and_judge
 from robustcal.types import Batch, Threat, UserError
 
@@ -207,6 +208,29 @@ def test_worst_case_accuracy_is_the_and_over_attacks_for_any_columns():
     choice = worst_attack(records)
     assert np.array_equal(found["top_logits"][7], records[choice[7]]["top_logits"][7])
     assert found["labels"][5] == [5, 5]
+
+
+def test_worst_calibration_takes_the_row_of_the_widest_gap():
+    one = {**record([True, False, True, False], [0.9, 0.2, 0.4, 0.1]), "confidence": np.array([0.9, 0.8, 0.4, np.nan])}
+    two = {**record([False, True, True, True], [0.1, 0.7, 0.3, 0.9]), "confidence": np.array([0.6, 0.7, 0.3, 0.9])}
+    found = worst_calibration([one, two], ["one", "two"])
+    assert list(found["attack"]) == ["two", "one", "two", "two"]
+    assert np.allclose(gaps(found), [0.6, 0.8, 0.7, 0.1]) and list(found["correct"]) == [False, False, True, True]
+
+
+def test_the_mean_gap_bounds_the_binned_error_of_every_choice_of_attacks():
+    """Over random records, bins and choices; equal to it where all predictions are wrong."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        n, bins = int(rng.integers(1, 40)), int(rng.integers(1, 30))
+        ids = np.arange(n).astype(str)
+        attacks = [{"id": ids, "confidence": rng.random(n), "correct": rng.random(n) < 0.5} for _ in range(3)]
+        bound = gaps(worst_calibration(attacks)).mean()
+        pick = rng.integers(0, 3, n)
+        mixed = [np.stack([a[name] for a in attacks])[pick, np.arange(n)] for name in ("confidence", "correct")]
+        assert expected_calibration_error(*mixed, bins=bins) <= bound + 1e-12
+        wrong = {**attacks[0], "correct": np.zeros(n, bool)}
+        assert expected_calibration_error(wrong["confidence"], wrong["correct"], bins) == pytest.approx(gaps(wrong).mean())
 
 
 def test_worst_case_refuses_other_samples():

@@ -14,7 +14,10 @@ ATTACK_META: dict[str, tuple[str, ...]] = {
     "kind": ("clean", "control", "white-box", "black-box", "transfer"),
     "returns": ("last", "best", "success-else-clean", "success-else-last"),
     "norm": ("linf", "l2", "composite", "l0", "l1"),
-    "goal": ("untargeted", "targeted", "confidence-up", "confidence-down", "miscalibration", "random-confidence"),
+    "goal": (
+        "untargeted", "targeted", "confidence-up", "confidence-down", "miscalibration", "random-confidence", "calibration-gap",
+        "look-known", "look-unknown",
+    ),
     **dict.fromkeys(
         ("accuracy_only", "keeps_label", "uses_eps", "min_classes", "version", "meta_of", "surrogate", "batch_dependent"), ()
     ),
