@@ -82,7 +82,8 @@ def fit_vector(logits: np.ndarray, labels: np.ndarray, t: float) -> Vector:
         slope = np.concatenate([(error * moved).sum(0) + shift, error.sum(0) + bias])
         return float((norm - z[np.arange(n), labels]).sum() + parameters @ parameters / 2), slope
 
-    found = minimize(loss, np.zeros(2 * classes), jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-6})
+    options = {"maxiter": 500, "ftol": 1e-12, "gtol": 1e-6}
+    found = minimize(loss, np.zeros(2 * classes), jac=True, method="L-BFGS-B", options=options)
     shift, bias = found.x.reshape(2, classes)
     return Vector(t, 1 + shift, bias, centre)
 
@@ -142,7 +143,11 @@ def histogram(records: Records, bins: int = 15) -> Fitted:
     counts, hits = np.bincount(index, minlength=size), np.bincount(index, correct, minlength=size)
     middle = (edges[1:] + edges[:-1]) / 2  # of a bin without samples, which ties can leave
     accuracy = np.where(counts > 0, hits / np.maximum(counts, 1), middle)
-    return Fitted(lambda target: with_confidence(target, accuracy[bin_index(np.asarray(target["confidence"], np.float64), edges)]))
+
+    def apply(target: Records) -> Records:
+        return with_confidence(target, accuracy[bin_index(np.asarray(target["confidence"], np.float64), edges)])
+
+    return Fitted(apply)
 
 
 def with_confidence(records: Records, confidence: np.ndarray) -> dict[str, np.ndarray]:

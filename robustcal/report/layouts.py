@@ -207,6 +207,7 @@ EMPTY = {
     "transfer": "Cells of --attacks transfer:from=MODEL fill it.",
     "coco": "Cells of a multi-label data set, such as --datasets coco-2017, fill it.",
     "versus": "Two models on the same data set fill it.",
+    "conformal": "Clean cells with one label per image and no more than 1024 classes fill it.",
 }
 #: What fills one of averages that is empty.
 NO_AVERAGE = "No data set is in the run for all shown models, so there is no average: --layout main shows what there is."
