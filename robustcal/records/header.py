@@ -35,7 +35,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def extended_header(path: Path, invocation: Mapping[str, Any]) -> dict[str, Any]:
-    """The header of a new run directory, or of the one at `path`, with one more invocation unless it had it.
+    """The header of a new run directory, or of the one at `path`, with this invocation as its last; an equal one moves there.
 
     Raises:
         UserError: if `path` is a file, holds something else, or is incompatible.
@@ -44,8 +44,10 @@ def extended_header(path: Path, invocation: Mapping[str, Any]) -> dict[str, Any]
     if not file.exists() and not _is_free(path) and not file.exists():  # a second driver may have just made it
         raise UserError(f"'{path}' exists and is not a run directory; choose another --out")
     header: dict[str, Any] = read_header(path) if file.exists() else {"format": FORMAT, "invocations": []}
-    if not any(_same(invocation, other) for other in header.setdefault("invocations", [])):
-        header["invocations"].append(dict(invocation))
+    held: list[dict[str, Any]] = header.get("invocations", [])
+    before = [other for other in held if not _same(invocation, other)]
+    again = [other for other in held if _same(invocation, other)]
+    header["invocations"] = [*before, again[0] if again else dict(invocation)]
     return {**header, "versions": invocation.get("versions", header.get("versions", {}))}
 
 

@@ -14,6 +14,7 @@ from .asked import column_names
 from .evaluate import PASSES, SCALAR_COLUMNS, Results, evaluate
 from .labels import short_labels
 from .merge import AXES, merge
+from .naming import kept_labels, labelled
 from .stats import Replicates
 
 NOTHING = Replicates({}, {}, {})
@@ -55,8 +56,10 @@ def cells_frame(source: Results | Iterable[Run]) -> pd.DataFrame:
 
 def samples_frame(runs: Iterable[Run], columns: Sequence[str] | None = None) -> pd.DataFrame:
     """One row per sample and cell: cell, model, dataset, attack, eps, radius and the record's own columns (no logits)."""
-    sources, _ = merge(list(runs))
-    labels = {axis: short_labels(source.names[axis] for source in sources) for axis in AXES}
+    runs = list(runs)
+    sources, _ = merge(runs)
+    given = kept_labels(runs)
+    labels = {axis: labelled(short_labels(s.names[axis] for s in sources), given.get(axis, {}))[0] for axis in AXES}
     frames = []
     for source in sources:
         records = source.run.read(source.cell.id, columns or SCALAR_COLUMNS)
