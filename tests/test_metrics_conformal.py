@@ -6,7 +6,16 @@ from scipy.stats import betabinom, kstest
 from synthetic_run import records
 
 from robustcal.metrics.conformal import (
-    FREE, METHODS, PENALTY, coverage_limits, lowest_class_coverage, nonconformity, outcomes, place_of, prediction_sets, threshold,
+    FREE,
+    METHODS,
+    PENALTY,
+    coverage_limits,
+    lowest_class_coverage,
+    nonconformity,
+    outcomes,
+    place_of,
+    prediction_sets,
+    threshold,
     uniform_of,
 )  # fmt: skip
 from robustcal.types import UserError

@@ -171,7 +171,7 @@ def test_precision_disagreement_fires_and_stays_silent():
 def test_every_flag_is_documented_and_tested():
     from pathlib import Path
 
-    assert set(FLAGS) == {*CASES, *SAMPLE_CASES, "precision-disagreement", "unreadable-skipped", "classes-alike"}
+    assert set(FLAGS) == {*CASES, *SAMPLE_CASES, "precision-disagreement", "unreadable-skipped", "classes-alike", "uncertainty-suppressed"}
     text = (Path(__file__).parents[1] / "docs" / "flags.md").read_text()
     for flag, (meaning, step) in FLAGS.items():
         assert f"## {flag}" in text and "\n" not in meaning + step

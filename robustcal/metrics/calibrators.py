@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import fmin_l_bfgs_b
 from scipy.special import logsumexp
 
 from ..types import Records, UserError
@@ -82,9 +82,8 @@ def fit_vector(logits: np.ndarray, labels: np.ndarray, t: float) -> Vector:
         slope = np.concatenate([(error * moved).sum(0) + shift, error.sum(0) + bias])
         return float((norm - z[np.arange(n), labels]).sum() + parameters @ parameters / 2), slope
 
-    options = {"maxiter": 500, "ftol": 1e-12, "gtol": 1e-6}
-    found = minimize(loss, np.zeros(2 * classes), jac=True, method="L-BFGS-B", options=options)
-    shift, bias = found.x.reshape(2, classes)
+    best, _, _ = fmin_l_bfgs_b(loss, np.zeros(2 * classes), maxiter=500, factr=1e3, pgtol=1e-6)
+    shift, bias = np.asarray(best).reshape(2, classes)
     return Vector(t, 1 + shift, bias, centre)
 
 

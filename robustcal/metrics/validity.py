@@ -72,6 +72,10 @@ FLAGS: dict[str, tuple[str, str]] = {
         "images of the dataset could not be read and were left out, as --skip-unreadable asked",
         "mend or replace the images and run without the option; until then compare only cells of the same n",
     ),
+    "uncertainty-suppressed": (
+        "the mean uncertainty falls from one strength to a larger one while the accuracy falls too",
+        "do not read low uncertainty as safety; the remarks below the table say where it falls, `conformal` what it costs",
+    ),
 }
 
 LEVEL = 0.001  #: one-sided error rate at which "significantly" is said in a comparison of two cells

@@ -13,6 +13,7 @@ from .captions import SHORT_MARKS, marks_note, protocol
 from .evaluate import Measured, Results
 from .labels import sentence
 from .posthoc import calibrator_tables
+from .premise import premise_tables
 from .ragged import missing, over
 from .seeds import seed_tables
 from .sets import conformal_tables
@@ -207,6 +208,7 @@ EMPTY = {
     "transfer": "Cells of --attacks transfer:from=MODEL fill it.",
     "coco": "Cells of a multi-label data set, such as --datasets coco-2017, fill it.",
     "versus": "Two models on the same data set fill it.",
+    "premise": "Cells with one label per image fill it.",
     "conformal": "Clean cells with one label per image and no more than 1024 classes fill it.",
 }
 #: What fills one of averages that is empty.
@@ -274,7 +276,8 @@ def coco(results: Results) -> list[Table]:
 
 LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
     "main": main, "harmonic": harmonic, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer,
-    "coco": coco, "calibrators": calibrator_tables, "conformal": conformal_tables, "metrics": metric_tables,
+    "coco": coco, "calibrators": calibrator_tables, "conformal": conformal_tables, "premise": premise_tables,
+    "metrics": metric_tables,
     "seeds": seed_tables, "versus": versus_tables,
 }  # fmt: skip
 

@@ -113,8 +113,8 @@ def _frame(places: Sequence[Source], sources: Mapping[str, Sequence[str]], resam
                 fits_classes = name not in SAME_CLASSES or (where is not None and where.cell.classnames == place.cell.classnames)
                 found[name, how] = fits.get(name, where, part) if fits_classes else None
         found["temperature", "oracle"] = _fitted("temperature", target)
-        names = {"cell": place.cell.id, "model": model, "dataset": dataset, "attack": attack, "eps": eps}
-        names |= {"source": source or None}
+        names: dict[str, str | None] = {"cell": place.cell.id, "model": model, "dataset": dataset, "attack": attack, "eps": eps}
+        names["source"] = source or None
         for (name, how), fitted in found.items():
             if fitted is not None:
                 rows.append({**names, "calibrator": name, "fitted_on": how, **_judge(target, fitted, shared)})

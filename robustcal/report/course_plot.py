@@ -1,0 +1,56 @@
+"""A figure of the premise: uncertainty against severity or radius, next to accuracy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .averages import SINGLE, Averages
+from .evaluate import Results
+from .premise import Course
+from .style import label_percent, look, panels
+from .words import word
+
+
+def course_curves(results: Results, course: Course, number: str = "entropy", ax: Axes | None = None) -> Axes:
+    """One number of every model along a course (see `premise.courses`): averages over data sets with 95 % intervals.
+
+    Args:
+        number: its name among the report's numbers, such as accuracy, entropy, confidence, au or log10_eu.
+        ax: where to draw; by default a figure of its own.
+    """
+    if ax is None:
+        ax = Figure(layout="constrained").subplots()
+    averages = Averages(results, SINGLE)
+    sets = averages.sets(*course.steps)
+    for i, model in enumerate(averages.models):
+        steps = [averages.get(model, *step, sets) for step in course.steps]
+        known = [step.interval(number) for step in steps if step is not None and number in step.values]
+        if len(known) == len(steps):
+            value, low, high = np.array(known).T
+            bars = np.nan_to_num(np.maximum([value - low, high - value], 0))
+            label = results.labels["model"].get(model, model)
+            style: dict[str, Any] = {**look(i), "markersize": 4, "elinewidth": 0.7, "capsize": 1.5}
+            ax.errorbar(course.strengths, value, bars, label=label, **style)
+    about = word(number)
+    ax.set_xticks(course.strengths, course.names)
+    ax.set_xlabel(course.title)
+    ax.set_ylabel(f"{about.title.lower()} {'%' if about.unit == 'fraction' else about.unit}".strip())
+    ax.grid(axis="y")
+    if about.unit == "fraction":
+        label_percent(ax, limit=False)
+    return ax
+
+
+def course_figure(results: Results, course: Course, number: str = "entropy") -> Figure:
+    """Accuracy, and an uncertainty beside it, along one course."""
+    figure, axes = panels(2, 1, 3.2, 2.7)
+    for ax, name in zip(axes, ("accuracy", number), strict=True):
+        course_curves(results, course, name, ax)
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+    return figure
