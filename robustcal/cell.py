@@ -67,7 +67,7 @@ class Cell:
     templates: tuple[Any, ...]  #: texts with {}; or, for prompts per class, one list of texts for each class
     task: str  #: "single" or "multi"
     resolution: int
-    kind: str  #: clean | control | white-box | black-box | transfer | worst
+    kind: str  #: clean | control | shift | white-box | black-box | transfer | worst
     accuracy_only: bool = False
     keeps_label: bool = False
     min_classes: int = 2
@@ -120,9 +120,9 @@ class Cell:
 
     @property
     def place(self) -> tuple[int, str, int, str, float]:
-        """Where the cell stands among others: by model, dataset, attack (clean first, then controls) and radius."""
-        kinds = {"clean": 0, "control": 1}
-        return (self.model_place, self.dataset, kinds.get(self.kind, 2), self.attack, self.threat.eps)
+        """Where the cell stands among others: by model, dataset, attack (clean first, controls, shifts) and radius."""
+        kinds = {"clean": 0, "control": 1, "shift": 2}
+        return (self.model_place, self.dataset, kinds.get(self.kind, 3), self.attack, self.threat.eps)
 
 
 def to_json(noun: Any) -> dict[str, Any]:

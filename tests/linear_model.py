@@ -5,6 +5,7 @@ from contextlib import suppress
 import torch
 
 from robustcal import registry
+from robustcal.attacks.corruption import CORRUPTIONS
 from robustcal.clip.classifier import LogitClassifier
 from robustcal.noise import Noise
 from robustcal.sweep.plan import attack_meta, threat_of
@@ -52,7 +53,7 @@ def samples(count, margin=1.2, seed=1):
 
 def specs():
     """A spec for each registered attack: its bare name, or what it needs besides; every class of torchattacks, if here."""
-    needs = {"transfer": ["transfer:from=itself"], "torchattacks": []}
+    needs = {"transfer": ["transfer:from=itself"], "torchattacks": [], "corruption": [f"corruption:{name}" for name in CORRUPTIONS]}
     with suppress(ImportError):
         import torchattacks
 

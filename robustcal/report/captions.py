@@ -27,8 +27,10 @@ GOALS = {
 
 def protocol(cells: Sequence[Cell], versions: Mapping[str, str] | None = None) -> str:
     """One paragraph that says how the numbers of these cells were made. Fields that differ are listed."""
-    attacked = [cell for cell in cells if cell.kind != "clean" and cell.attack != "worst"]
+    attacked = [cell for cell in cells if cell.kind not in ("clean", "shift") and cell.attack != "worst"]
+    shifted = _unique(spelled(str(cell.attack)) for cell in cells if cell.kind == "shift")
     parts = [attack_words(attacked)] if attacked else []
+    parts += [f"shifts that no adversary chose: {sentence(shifted)}"] if shifted else []
     parts += [f"images of {_range([c.resolution for c in cells])} pixels a side, values in [0, 1]"]
     parts += [f"scored in fp32, attacks in {sentence(_unique(c.precision for c in attacked or cells), 'or')}"]
     parts += [f"n = {_range([c.n for c in cells])} samples a data set"]

@@ -122,7 +122,7 @@ def intervals(cell: Measured) -> list[tuple[str, str]]:
 def protocol_facts(meta: Cell) -> dict[str, str]:
     """What was done to the samples, in words."""
     threat = meta.threat
-    clean, norm = meta.kind == "clean", NORMS.get(threat.norm, threat.norm)
+    clean, norm = meta.kind in ("clean", "shift"), NORMS.get(threat.norm, threat.norm)
     facts = {"attack": meta.attack, "kind": meta.kind}
     if not clean:
         facts |= {

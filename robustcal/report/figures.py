@@ -17,7 +17,7 @@ def write_diagrams(results: Results, out: Path, formats: Sequence[str] = ("png",
     attacks = [
         a
         for a in results.values("attack")
-        if any(c.attack == a and c.kind not in ("clean", "control") for c in results.cells)
+        if any(c.attack == a and c.kind not in ("clean", "control", "shift") for c in results.cells)
     ]
     paths: list[Path] = []
     with styled():
@@ -33,7 +33,7 @@ def write_diagrams(results: Results, out: Path, formats: Sequence[str] = ("png",
 def write_figures(results: Results, out: Path, formats: Sequence[str] = ("pdf", "svg", "png")) -> list[Path]:
     """Write ``figures/*``: histograms, curves, the scatter of all models, risk-coverage. Returns the paths."""
     steps = radii(results)
-    harmful = {c.attack for c in results.cells if c.kind not in ("clean", "control") and c.meta.task == "single"}
+    harmful = {c.attack for c in results.cells if c.kind not in ("clean", "control", "shift") and c.meta.task == "single"}
     if not steps or not harmful:
         return []
     eps = steps[min(1, len(steps) - 1)]

@@ -125,8 +125,8 @@ def _ordered(sources: list[Source]) -> list[Source]:
     for axis in ("model", "dataset"):
         for source in sources:
             ranks[axis].setdefault(source.names[axis], len(ranks[axis]))
-    kinds = {"clean": 0, "control": 1}
-    attacks = {s.names["attack"]: kinds.get(s.cell.kind, 2) for s in sources}
+    kinds = {"clean": 0, "control": 1, "shift": 2}
+    attacks = {s.names["attack"]: kinds.get(s.cell.kind, 3) for s in sources}
     ranks["attack"] = {name: i for i, name in enumerate(sorted(attacks, key=attacks.__getitem__))}
     return sorted(
         sources,

@@ -11,9 +11,9 @@ from ..types import Spec, Threat, UserError
 
 #: What an attack may declare, and the words for it where only some are understood.
 ATTACK_META: dict[str, tuple[str, ...]] = {
-    "kind": ("clean", "control", "white-box", "black-box", "transfer"),
+    "kind": ("clean", "control", "shift", "white-box", "black-box", "transfer"),
     "returns": ("last", "best", "success-else-clean", "success-else-last"),
-    "norm": ("linf", "l2", "composite", "l0", "l1"),
+    "norm": ("linf", "l2", "composite", "l0", "l1", "none"),
     "goal": (
         "untargeted", "targeted", "confidence-up", "confidence-down", "miscalibration", "random-confidence", "calibration-gap",
         "look-known", "look-unknown",
