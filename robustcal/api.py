@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import registry
+from .finished import Bench
 from .registry.suites import LISTS, read_suite, sweeps_of, take_labels, whole
 from .types import UserError
 
@@ -22,45 +22,12 @@ if TYPE_CHECKING:
     import torch
 
     from .cell import Cell
-    from .report.evaluate import Results
     from .sweep.conduct import Failure
     from .sweep.events import Event
     from .sweep.plan import Plan, Request
 
 #: What fills an axis that is not given.
 DEFAULT = "tiny"
-
-
-class Bench:
-    """A sweep that was run. `.cells` and `.samples` are pandas frames, `.path` is the run directory.
-
-    `failures` says what was asked for and could not be done; `notes` what was noticed on the way, a line each.
-    """
-
-    def __init__(self, path: Path, notes: Sequence[str] = (), failures: Sequence[Failure] = ()):
-        self.path, self.notes, self.failures = Path(path), list(notes), list(failures)
-
-    @cached_property
-    def results(self) -> Results:
-        """Every number of the run with its interval, computed once: what tables, figures and the page start from."""
-        from .report.report import gather
-
-        return gather([self.path])
-
-    @property
-    def cells(self) -> pandas.DataFrame:
-        """One row per (model, dataset, attack, radius): metrics with 95 % bounds, and flags."""
-        from .report.frame import cells_frame
-
-        return cells_frame(self.results)
-
-    @property
-    def samples(self) -> pandas.DataFrame:
-        """One row per sample of every cell."""
-        from .records.store import Run
-        from .report.frame import samples_frame
-
-        return samples_frame([Run.open(self.path)])
 
 
 def bench(
@@ -91,12 +58,24 @@ def bench(
     fails, does not end the others: see `Bench.failures`; the same call tries them again.
 
     Args:
+        models: specs, ``clip:ViT-B-32/openai``, or with a label, ``Ours=ucat:runs/x``.
+        attacks: specs, ``pgd:steps=100``.
+        datasets: specs, ``cifar10`` or ``folder:PATH``.
+        eps: radii in units of pixels in [0, 1], as fractions ("1/255") or numbers.
+        suite: a bundled sweep, or the path of a TOML file; what is given beside it replaces its part.
         limit: samples per dataset, the first of its one seeded, class-balanced order; None is all of them.
         until: such as ``"ece=0.02,accuracy=0.03"``: take more samples until every cell's 95 % interval has these
             half-widths (fractions), or the dataset is exhausted. `limit` is then what is begun with.
+        seed: of attack noise and of the order of samples; default 0.
         skip_unreadable: leave out images that do not decode; without it their datasets' cells stay unfinished.
         strict: stop at the first thing that cannot be done.
         engine: "local", or "ray" for the Ray cluster this process can reach.
+        device: "auto" (all GPUs, else the CPU), "cpu", "cuda" or "cuda:1".
+        precision: of the attack's search: "fp32", "bf16", "fp16", or "auto"; predictions are always verified in fp32.
+        batch_size: images per pass; default: found by trying. Does not change the result.
+        workers: processes; default: one per GPU or CPU core.
+        plugins: files of your own models, attacks, datasets ...; they are run.
+        out: the run directory.
         progress: True shows bars, or plain lines where there is no terminal; False shows nothing (the logger `robustcal` is
             told all the same); a function is called with every event of `robustcal.sweep.events`.
 
@@ -245,7 +224,15 @@ def versions() -> dict[str, str]:
 
 
 def frame(*runs: str | Path, samples: bool = False) -> pandas.DataFrame:
-    """The cells of run directories as a pandas frame, several merged; with `samples`, one row per sample instead."""
+    """The records of run directories as a pandas frame, several merged.
+
+    Args:
+        runs: run directories.
+        samples: one row per sample of every cell; default: one row per cell, metrics with 95 % bounds and flags.
+
+    Raises:
+        UserError: a path that is no run, or has no finished cell.
+    """
     from .records.store import Run
     from .report.frame import cells_frame, samples_frame
 
@@ -253,7 +240,14 @@ def frame(*runs: str | Path, samples: bool = False) -> pandas.DataFrame:
 
 
 def load_model(spec: str) -> Any:
-    """The model a spec names. `.classifier(classnames, templates)` gives images in [0, 1] -> logits."""
+    """The model a spec names. `.classifier(classnames, templates)` gives images in [0, 1] -> logits.
+
+    Args:
+        spec: such as ``clip``, ``clip:ViT-B-32/openai``, ``ucat:runs/x`` or ``tecoa:FILE:base=clip:ViT-B-32/openai``.
+
+    Raises:
+        UserError: an unknown name, a file that is missing, damaged or unsafe, or weights that do not fit.
+    """
     return registry.models.build(spec)
 
 
@@ -266,9 +260,11 @@ def attack(
     Args:
         spec: such as ``pgd:steps=20:return=best``.
         classifier: a module in eval mode, images (N, 3, H, W) in [0, 1] -> logits (N, C); from `load_model`, or your own.
+        images: (N, 3, H, W) in [0, 1].
         labels: (N,) class indices, or (N, C) multi-hot.
         eps: a radius such as ``"1/255"``; or several, which gives {radius: images} from the same random numbers.
         ids: one name per image, the key of its noise; default ``0``, ``1``, ...
+        seed: of the noise.
 
     Raises:
         UserError: a spec or radius that is none, images outside [0, 1], labels that are no classes, training mode.

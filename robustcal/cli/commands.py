@@ -94,37 +94,27 @@ def dry_run(options: argparse.Namespace, chosen: Mapping[str, Any], batch_size: 
 def report(options: argparse.Namespace) -> int:
     """``robustcal report``."""
     from ..records.store import Run
-    from ..report import report as reporting
+    from ..report.report import check_request
+    from ..report.verb import report as make
 
     for path in options.plugin:
         registry.load_plugin_file(path)
-    wanted, layout, compare = pieces(options.metrics), options.layout, options.compare
+    wanted, bins = pieces(options.metrics), positive(options.bins, "--bins")
     formats = pieces(options.format or ([] if options.images else ["text"]))
     out = Path(options.out) if options.out else Path(options.runs[0]) / "report"
-    bins = positive(options.bins, "--bins")
-    layout = "versus" if layout is None and options.versus is not None else layout
-    reporting.check_request(formats, layout, compare, wanted, out, options.versus, options.caption, bins)
-    runs = [Run.open(path) for path in options.runs]
-    if options.explain is not None:
-        from ..report.explain import explain
+    shape = {"layout": options.layout, "compare": options.compare, "versus": options.versus, "caption": options.caption}
+    if options.explain is not None or options.images is not None:
+        check_request(formats, wanted=wanted, out=out, bins=bins, **shape)
+        runs = [Run.open(path) for path in options.runs]
+        if options.explain is not None:
+            from ..report.explain import explain
 
-        print(explain(runs, options.explain, wanted, bins))
-        return 0
-    if options.images is not None:
+            print(explain(runs, options.explain, wanted, bins))
+            return 0
         draw_images(runs, options.images, positive(options.top, "--top") or 1, out)
-    if not formats:
-        return 0
-    if layout is None and wanted and "text" in formats:
-        layout = "metrics"
-    shown = layout or ("main" if formats == ["text"] else None)
-    files = [name for name in formats if name != "text"]
-    how = {"wanted": wanted, "bins": bins, "rename": options.rename, "versus": options.versus}
-    results = reporting.gather(runs, metrics=reporting.metrics_for(shown), details=bool(files), **how)
-    if "text" in formats:
-        print(reporting.text_report(results, layout=layout or "main", compare=compare, caption=options.caption))
-    shape = {"layout": layout, "compare": compare, "caption": options.caption}
-    for path in reporting.write_report(results, files, out, **shape) if files else []:
-        print(path)
+    if formats:
+        made = make(*options.runs, formats=formats, out=out, metrics=wanted, bins=bins, rename=options.rename, **shape)
+        print("\n".join(filter(None, [made.text, *map(str, made.paths)])))
     return 0
 
 

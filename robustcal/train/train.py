@@ -49,6 +49,7 @@ def train(
         model, dataset, objective: specs in place of the recipe's; several data sets for pre-training.
         epochs, steps: another length; `steps` wins.
         out: the run's folder; default ``runs/RECIPE-seed-SEED``.
+        seed: of the order of images, of augmentation and of the inner attack; default: the recipe's.
         device: auto, cpu or cuda.
         precision: fp32, bf16, or auto: what the recipe says, else bf16 on a GPU that has it.
         resume: False discards what the folder holds.
