@@ -36,8 +36,13 @@ def protocol(cells: Sequence[Cell], versions: Mapping[str, str] | None = None) -
     parts += [f"n = {_range([c.n for c in cells])} samples a data set"]
     parts += [_seeds(cells)]
     text = "; ".join(parts) + "."
-    if any(cell.attack == "worst" for cell in cells):
+    if any(cell.kind == "worst" and cell.identity.attack == "worst" for cell in cells):
         text += " worst: per sample, the attack of the same radius that does most harm."
+    if any(cell.kind == "worst" and cell.identity.attack == "worst-calibration" for cell in cells):
+        text += (
+            " worst-calibration: per sample, the attack with the widest gap between confidence and correctness; the mean gap"
+            " bounds the binned ECE from above."
+        )
     made_by = (versions or {}).get("robustcal")
     return text[0].upper() + text[1:] + (f" robustcal {made_by}." if made_by else "")
 

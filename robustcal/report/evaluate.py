@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..cell import Cell
-from ..metrics import validity, worst
+from ..metrics import validity
 from ..metrics.scores import with_loss
 from ..records.store import Run
 from ..types import Records, UserError, radius_text
@@ -21,6 +21,7 @@ from .merge import AXES, Source, merge
 from .naming import kept_labels, labelled, renamed
 from .resample import Resamples
 from .stats import CELL_METRICS, Interval, Replicates, replicates
+from .worst_rows import is_of_calibration, mean_gap, of_calibration, worst_rows
 
 #: Besides, in reports: how everything moves from clean to attacked.
 REPORT_METRICS = (*CELL_METRICS, "shift")
@@ -245,7 +246,9 @@ def _group(
             shared[key] = Resamples.of(records["id"], resamples)
         paired = clean if clean is not None and np.array_equal(clean["id"], records["id"]) else None
         usual = [with_bins(metric, bins) for metric in _metrics_for(meta, metrics)]
-        numbers = _small(replicates(records, usual, shared[key], clean=paired))
+        of_gaps = is_of_calibration(meta)
+        numbers = _small(replicates(records, [*usual, mean_gap] if of_gaps else usual, shared[key], clean=paired))
+        numbers = of_calibration(numbers) if of_gaps else numbers
         asked = {spec: _small(replicates(records, [with_bins(spec, bins)], shared[key], clean=paired)) for spec in wanted}
         extra = details(meta, records, paired) if details else None
         axes = (names["model"], names["dataset"], names["attack"], radius_text(meta.eps))
@@ -271,13 +274,8 @@ def _group(
         if meta.kind != "clean":
             kept.setdefault((meta.eps, meta.threat.norm), []).append((source, meta, records))
     for (_, norm), members in kept.items():
-        harmful = [member for member in members if _counts_for_worst(member[1])]
-        same = [m for m in harmful if np.array_equal(m[2]["id"], harmful[0][2]["id"])]
-        if len({meta.attack for _, meta, _ in same}) > 1:
-            names = {**same[0][0].names, "attack": "worst" if norm == "linf" else f"worst {norm}"}
-            labels = [source.names["attack"] for source, _, _ in same]
-            combined = worst.worst_case([records for _, _, records in same], labels)
-            cells.append(measure(_worst_meta([meta for _, meta, _ in same]), names, combined, same[0][0].run))
+        for meta, names, combined, source in worst_rows(members, norm):
+            cells.append(measure(meta, names, combined, source.run))
     outcomes = {meta.id: records for members in kept.values() for _, meta, records in members}
     found = validity.cross_flags([cell.meta for cell in cells if cell.kind != "worst"], outcomes.__getitem__)
     for cell in cells:

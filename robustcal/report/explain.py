@@ -11,9 +11,10 @@ from ..records.store import Run
 from ..types import radius_text
 from .captions import NORMS, RETURNS
 from .catalogue import BINS
-from .evaluate import Measured, evaluate, not_one, worst_ids
+from .evaluate import Measured, evaluate, not_one
 from .merge import Source, merge
 from .words import flag_meanings, word
+from .worst_rows import worst_ids
 
 Section = tuple[str, list[tuple[str, str]]]
 #: How an interval was made, by the names of `Replicates.method`.

@@ -113,7 +113,7 @@ def harmonic(results: Results) -> list[Table]:
 
 CALIBRATION = (
     "accuracy", "confidence", "ece", "ece_debiased", "adaptive_ece", "classwise_ece", "ks", "overconfidence",
-    "underconfidence", "brier", "nll", "aurc", "accuracy_at_80",
+    "underconfidence", "mean_gap", "brier", "nll", "aurc", "accuracy_at_80",
 )  # fmt: skip
 UNCERTAINTY = (
     "entropy", "entropy_shift", "au", "au_shift", "log10_eu", "log10_eu_shift", "confidence_shift", "entropy_falls",

@@ -68,6 +68,13 @@ METRICS: dict[str, Word] = {
         "lower",
         "The part of ECE from bins whose accuracy exceeds their confidence.",
     ),
+    "mean_gap": Word(
+        "Mean gap",
+        "Gap ≥ ECE",
+        "fraction",
+        "lower",
+        "Mean distance of the confidence from 1 where right, from 0 where wrong: no ECE is larger.",
+    ),
     "adaptive_ece": Word("Adaptive ECE", "ECE mass", "fraction", "lower", "ECE over bins of equally many samples."),
     "classwise_ece": Word(
         "Class-wise ECE",
