@@ -34,8 +34,6 @@ SCALAR_COLUMNS = (
 )  # fmt: skip
 #: Columns of a record that say what the sample cost.
 PASSES = ("forwards", "backwards")
-#: Kinds and goals of attack whose per-sample worst case is a lower bound of accuracy.
-HARMFUL_KINDS, HARMFUL_GOALS = ("white-box", "black-box", "transfer"), ("untargeted", "targeted")
 
 
 @dataclass
@@ -160,18 +158,6 @@ def not_one(name: str, found: Sequence[str], near: Sequence[str]) -> UserError:
     """The one-line error of an id that names no cell or several."""
     hint = f"did you mean {', '.join(near[:3])}?" if near else "ids stand in cells.csv"
     return UserError(f"{'several cells' if found else 'no cell'} of the run start{'' if found else 's'} with '{name}'; {hint}")
-
-
-def worst_ids(sources: Iterable[Source]) -> dict[str, Source]:
-    """The ids that worst cases will have, each with one of its members; from what defines cells, nothing is read."""
-    groups: dict[tuple[str, ...], list[Source]] = {}
-    for source in sources:
-        cell = source.cell
-        if _counts_for_worst(cell):
-            key = (source.names["model"], source.names["dataset"], str(cell.eps), cell.threat.norm)
-            groups.setdefault(key, []).append(source)
-    several = [group for group in groups.values() if len({source.cell.attack for source in group}) > 1]
-    return {_worst_meta([source.cell for source in group]).id: group[0] for group in several}
 
 
 Details = Callable[[Cell, Records, "Records | None"], Any]
@@ -316,18 +302,3 @@ def _columns_for(cell: Cell, metrics: Sequence[Metric]) -> list[str] | None:
 def _samples_key(records: Records) -> str:
     return hashlib.sha256("\0".join(map(str, records["id"])).encode()).hexdigest()
 
-
-def _counts_for_worst(cell: Cell) -> bool:
-    return cell.kind in HARMFUL_KINDS and cell.threat.goal in HARMFUL_GOALS
-
-
-def _worst_meta(cells: Sequence[Cell]) -> Cell:
-    """What defines a worst-case row: the cells it was taken over."""
-    cells = sorted(cells, key=lambda cell: cell.id)
-    members = tuple(cell.id for cell in cells)
-    returns = " or ".join(sorted({cell.threat.returns for cell in cells}))
-    identity = replace(cells[0].identity, attack="worst", threat=replace(cells[0].threat, returns=returns))
-    return replace(
-        cells[0], id=hashlib.sha256(b"worst\n" + "\n".join(members).encode()).hexdigest()[:16], identity=identity, kind="worst",
-        accuracy_only=any(cell.accuracy_only for cell in cells), members=members, over=tuple(cell.attack for cell in cells),
-    )  # fmt: skip
