@@ -10,11 +10,11 @@ from typing import Any
 
 from ..cell import Cell
 from ..records.store import Run
-from ..registry import datasets, models, normalise, parse_spec
+from ..registry import attacks, datasets, models, normalise, parse_spec
 from ..types import Spec, UserError
 
 FILE = Path(__file__).parent / "citations.toml"
-AXES = ("model", "attack", "dataset")
+FAMILIES = {"model": models, "attack": attacks, "dataset": datasets}
 #: How a spec says that a parameter is not used.
 OFF = ("0", "0.0", "none", "false")
 
@@ -26,19 +26,22 @@ def bibtex(runs: Iterable[Run]) -> str:
         UserError: runs without cells.
     """
     cells = [cell for run in runs for cell in run.cells()]
+    given: dict[str, None] = {}
     if not cells:
         raise UserError("there is no cell in these runs, so nothing to cite")
     uses: dict[str, list[str]] = {}
     without: dict[str, None] = {}
-    for axis in AXES:
+    for axis in FAMILIES:
         for cell in cells:
-            found = list(dict.fromkeys(works_of(axis, cell)))
+            found, own = list(dict.fromkeys(works_of(axis, cell))), stated(axis, _name(axis, cell))
             for key in found:
                 uses.setdefault(key, []).append(_name(axis, cell))
-            if not found and not _is_ours(axis, _name(axis, cell)):
+            given |= {f"% {_name(axis, cell)}\n{own}": None} if own else {}
+            if not (found or own or _is_ours(axis, cell)):
                 without[f"{axis} {_name(axis, cell)}"] = None
     parts = [entry("robustcal", ours())]
     parts += [f"% {', '.join(dict.fromkeys(names))}\n{entry(key, table()['works'][key])}" for key, names in uses.items()]
+    parts += given
     if without:
         parts.append(f"% No citation is known for: {', '.join(without)}.")
     return "\n\n".join(parts) + "\n"
@@ -49,11 +52,18 @@ def _name(axis: str, cell: Cell) -> str:
     return text.partition(":")[0]
 
 
-def _is_ours(axis: str, name: str) -> bool:
-    """Whether there is nothing to cite but robustcal: what it makes itself."""
-    source = datasets.cards().get(name, {}).get("source") if axis == "dataset" else None
-    works: list[str] | None = table()[axis].get(source or name)
-    return works == []
+def stated(axis: str, name: str) -> str:
+    """The BibTeX that a card or a plugin states about itself as ``citation``; "" if it states none."""
+    family = FAMILIES[axis]
+    about = family.cards().get(name) or (family.get(name).meta if name in family.names() else {})
+    return str(about.get("citation", "")).strip()
+
+
+def _is_ours(axis: str, cell: Cell) -> bool:
+    """Whether there is nothing to cite but robustcal: sets that it renders, and what is no attack on a label."""
+    if axis == "attack":
+        return cell.kind in ("clean", "control", "shift")
+    return axis == "dataset" and datasets.cards().get(_name(axis, cell), {}).get("source") == "world"
 
 
 def works_of(axis: str, cell: Cell) -> Iterator[str]:

@@ -12,6 +12,7 @@ from .averages import MULTI, SINGLE, Averages, Member, Pick, block
 from .captions import SHORT_MARKS, marks_note, protocol
 from .evaluate import Measured, Results
 from .labels import sentence
+from .ood import ood_tables
 from .posthoc import calibrator_tables
 from .premise import premise_tables
 from .ragged import missing, over
@@ -73,10 +74,9 @@ def per_dataset(results: Results, metric: str, name: str) -> list[Table]:
     with_h, h = metric in ("accuracy", "h"), metric == "h"
     one: Callable[..., Replicates | Measured | None] = averages.harmonic_on if h else results.get
     mean: Callable[..., Replicates | None] = averages.mean_harmonic if h else averages.get
-    tables = []
+    tables, clean = [], _clean_attacks(results)
     for eps in radii(results) or ["0"]:
-        members = [] if h else _clean_attacks(results)
-        members += [(attack, eps) for attack in attacks_at(results, eps) if eps != "0"]
+        members = [*([] if h else clean), *((attack, eps) for attack in attacks_at(results, eps))]
         columns = [_column(metric, results.labels["dataset"][d]) for d in averages.datasets] + [
             _column(metric, "Average")
         ]
@@ -87,7 +87,7 @@ def per_dataset(results: Results, metric: str, name: str) -> list[Table]:
             picks: list[tuple[str, Pick]] = [(metric, partial(one, dataset=d, **at)) for d in averages.datasets]
             picks += [(metric, partial(mean, **at))]
             if with_h:
-                picks += [("h", partial(averages.harmonic, **at) if radius != "0" else nothing)]
+                picks += [("h", partial(averages.harmonic, **at) if (attack, radius) not in clean else nothing)]
             label = results.labels["attack"][attack]
             rows += block(results, averages.models, (label,), picks)
             cells += [c for c in results.cells if (c.attack, c.eps) == (attack, radius) and c.meta.task == SINGLE]
@@ -140,7 +140,7 @@ def _wide(results: Results, name: str, title: str, wanted: Sequence[str], what: 
     columns = [_column(metric, interval=metric in WITH_INTERVAL) for metric in names]
     tables = []
     for eps in radii(results) or ["0"]:
-        members = _clean_attacks(results) + [(attack, eps) for attack in attacks_at(results, eps) if eps != "0"]
+        members = [*_clean_attacks(results), *((attack, eps) for attack in attacks_at(results, eps))]
         rows, cells = list[Row](), list[Measured]()
         for attack, radius in members:
             picks: list[tuple[str, Pick]] = [(metric, partial(averages.get, attack=attack, eps=radius)) for metric in names]
@@ -158,14 +158,14 @@ def ablation(results: Results) -> list[Table]:
     averages = Averages(results)
     tables = []
     for eps in radii(results) or ["0"]:
-        members = _clean_attacks(results) + [(attack, eps) for attack in attacks_at(results, eps) if eps != "0"]
+        members = [*_clean_attacks(results), *((attack, eps) for attack in attacks_at(results, eps))]
         columns, picks = list[Column](), list[tuple[str, Pick]]()
         for attack, radius in members:
             at = {"attack": attack, "eps": radius}
             group = results.labels["attack"][attack]
             columns += [_column("accuracy", "Acc", group), _column("ece", "ECE", group)]
             picks += [(name, partial(averages.get, **at)) for name in ("accuracy", "ece")]
-            if radius != "0":
+            if (attack, radius) not in _clean_attacks(results):
                 columns.append(_column("h", "H", group))
                 picks.append(("h", partial(averages.harmonic, **at)))
         rows = block(results, averages.models, (), picks)
@@ -209,6 +209,7 @@ EMPTY = {
     "coco": "Cells of a multi-label data set, such as --datasets coco-2017, fill it.",
     "versus": "Two models on the same data set fill it.",
     "premise": "Cells with one label per image fill it.",
+    "ood": "Cells of --datasets SPEC ood:images=OTHER:classes=SPEC fill it.",
     "conformal": "Clean cells with one label per image and no more than 1024 classes fill it.",
 }
 #: What fills one of averages that is empty.
@@ -277,6 +278,7 @@ def coco(results: Results) -> list[Table]:
 LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
     "main": main, "harmonic": harmonic, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer,
     "coco": coco, "calibrators": calibrator_tables, "conformal": conformal_tables, "premise": premise_tables,
+    "ood": ood_tables,
     "metrics": metric_tables,
     "seeds": seed_tables, "versus": versus_tables,
 }  # fmt: skip

@@ -34,6 +34,7 @@ class Contrast:
 
     attack: str
     eps: str
+    clean: bool
     model: str
     dataset: str
     differences: dict[str, Difference]
@@ -85,7 +86,7 @@ def contrasts(results: Results, reference: str, task: str = SINGLE) -> list[Cont
                 if gaps:
                     cells = [results.get(m, d, attack, eps) for m in (reference, model) for d in ([dataset] if dataset else sets)]
                     flags = tuple(dict.fromkeys(flag for cell in cells if cell for flag in cell.flags))
-                    here.append(Contrast(attack, eps, model, dataset, gaps, ratios, flags))
+                    here.append(Contrast(attack, eps, (attack, eps) == averages.clean_member, model, dataset, gaps, ratios, flags))
         for family in ([c for c in here if c.dataset], [c for c in here if not c.dataset]):
             _correct(family)
         found += here
@@ -125,7 +126,7 @@ def sentences(results: Results, found: Iterable[Contrast], names_of: Sequence[st
     names, lines = results.labels, []
     for contrast in found:
         where = f"on {names['dataset'][contrast.dataset]}" if contrast.dataset else "on average"
-        under = "clean" if contrast.eps == "0" else f"under {names['attack'][contrast.attack]} at {contrast.eps}"
+        under = "clean" if contrast.clean else f"under {names['attack'][contrast.attack]} at {contrast.eps}"
         no_calibration = "accuracy-only" in contrast.flags
         valid = [name for name in names_of if name in contrast.differences and not (no_calibration and name in BINNED)]
         told = [_told(contrast, name) for name in valid]
@@ -172,10 +173,11 @@ def _tables(results: Results, task: str) -> Iterator[Table]:
     assert results.versus is not None
     averages, found = Averages(results, task), contrasts(results, results.versus, task)
     names, labels = list(dict.fromkeys(name for contrast in found for name in contrast.differences)), results.labels
-    for eps in dict.fromkeys(contrast.eps for contrast in sorted(found, key=lambda c: results.values("eps").index(c.eps))):
-        here = [contrast for contrast in found if contrast.eps == eps]
+    radii, orders = {eps: i for i, eps in enumerate(results.values("eps"))}, results.values("attack")
+    for clean, eps in sorted({(c.clean, c.eps) for c in found}, key=lambda pair: (not pair[0], radii[pair[1]])):
+        here = [contrast for contrast in found if (contrast.clean, contrast.eps) == (clean, eps)]
         rows, last = list[Row](), ("", "")
-        for contrast in sorted(here, key=lambda c: (results.values("attack").index(c.attack), averages.models.index(c.model))):
+        for contrast in sorted(here, key=lambda c: (orders.index(c.attack), averages.models.index(c.model))):
             where = labels["dataset"].get(contrast.dataset, "Average")
             label = (labels["attack"][contrast.attack], labels["model"][contrast.model], where)
             entries = [entry for name in names for entry in _entries(contrast, name)]
@@ -183,13 +185,13 @@ def _tables(results: Results, task: str) -> Iterator[Table]:
             last = label[:2]
         members = list(dict.fromkeys((contrast.attack, contrast.eps) for contrast in here))
         groups = {labels["attack"][attack]: [(attack, radius)] for attack, radius in members}
-        what = f"Every model less {labels['model'][results.versus]}, {'clean' if eps == '0' else f'at radius {eps}'}, paired"
+        what = f"Every model less {labels['model'][results.versus]}, {'clean' if clean else f'at radius {eps}'}, paired"
         short = f"{what} on the same samples [95 % interval]; Average: {over(averages, groups).removeprefix('averages ')}."
         short += f" {missing(results, averages, members)}".rstrip() + (f" {_bins(results)}" if set(names) & set(BINNED) else "")
         cells = [c.meta for c in results.cells if (c.attack, c.eps) in members and c.meta.task == task]
         caption = f"{short} {HOW} {protocol(cells, results.runs[0].header.get('versions', {}) if results.runs else {})}"
         remarks = tuple(sentences(results, [contrast for contrast in here if not contrast.dataset] or here, COMPARED[task]))
-        name = f"versus{'' if task == SINGLE else '-multi'}-{'clean' if eps == '0' else eps.replace('/', '-')}"
+        name = f"versus{'' if task == SINGLE else '-multi'}-{'clean' if clean else eps.replace('/', '-')}"
         keys = {title: name for (_, name), title in column_names(results, COMPARED[task]).items()}
         columns = tuple(column for title in names for column in _columns(title, keys.get(title, title)))
         heads = ("Attack", "Model", "Data set")
@@ -199,7 +201,8 @@ def _tables(results: Results, task: str) -> Iterator[Table]:
 HOW = (
     "p: of no difference (paired test; McNemar's for shares of samples), Holm-corrected within an attack and a column over"
     f" models and data sets, averages among themselves; †: below {ALPHA:g}. No p: fewer than {FEWEST} samples and no exact"
-    " test. Change: the ratio of the errors less 1; its interval is that of the true errors, which noise in the bins does not enlarge."
+    " test. Change: the ratio of the errors less 1; its interval is that of the true errors, which noise in the bins does"
+    " not enlarge."
 )
 
 
