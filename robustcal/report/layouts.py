@@ -15,11 +15,13 @@ from .labels import sentence
 from .ood import ood_tables
 from .posthoc import calibrator_tables
 from .premise import premise_tables
+from .prompt_sets import prompt_tables
 from .ragged import missing, over
 from .seeds import seed_tables
 from .sets import conformal_tables
 from .stats import Replicates
 from .tables import Column, Entry, Row, Table
+from .trade_off import trade_off_tables
 from .versus import versus_tables
 from .words import BINNED, METRICS, flag_meanings
 
@@ -208,6 +210,8 @@ EMPTY = {
     "transfer": "Cells of --attacks transfer:from=MODEL fill it.",
     "coco": "Cells of a multi-label data set, such as --datasets coco-2017, fill it.",
     "versus": "Two models on the same data set fill it.",
+    "trade-off": "Models that differ in one number fill it, such as interpolate:a=clip:b=ucat:t=0.5, clip and ucat.",
+    "prompts": "The same data set with other prompts= fills it.",
     "premise": "Cells with one label per image fill it.",
     "ood": "Cells of --datasets SPEC ood:images=OTHER:classes=SPEC fill it.",
     "conformal": "Clean cells with one label per image and no more than 1024 classes fill it.",
@@ -278,6 +282,7 @@ def coco(results: Results) -> list[Table]:
 LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
     "main": main, "harmonic": harmonic, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer,
     "coco": coco, "calibrators": calibrator_tables, "conformal": conformal_tables, "premise": premise_tables,
+    "trade-off": trade_off_tables, "prompts": prompt_tables,
     "ood": ood_tables,
     "metrics": metric_tables,
     "seeds": seed_tables, "versus": versus_tables,

@@ -1,0 +1,63 @@
+"""A figure of the trade-off: robust accuracy and attacked ECE against clean accuracy, a line for every family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .averages import SINGLE, Averages, Member
+from .evaluate import Results
+from .style import SOFT, label_percent, look, panels
+from .trade_off import equal_clean, families, points, stacked
+
+
+def trade_off_curves(results: Results, member: Member, ece: bool = False, ax: Axes | None = None) -> Axes:
+    """Robust accuracy, or attacked ECE, of every family against clean accuracy, under one attack and radius.
+
+    Points are models with their strength beside them; the dotted line is the point of equal clean accuracy.
+
+    Args:
+        member: attack and radius, such as ``("pgd", "1/255")``.
+        ax: where to draw; by default a figure of its own.
+    """
+    if ax is None:
+        ax = Figure(layout="constrained").subplots()
+    averages, curves = Averages(results, SINGLE), []
+    labels = results.labels["attack"]
+    called = {(name, c.eps): (c.attack, c.eps) for c in results.cells for name in (labels[c.attack], c.attack)}
+    where = called.get(member, member)
+    for i, family in enumerate(families(results)):
+        found = points(averages, family, where)
+        if len(found) < 2:
+            continue
+        curves.append(stacked(found, draws=False))
+        x, robust, error = (part[:, 0] for part in curves[-1])
+        y = error if ece else robust
+        limits = np.array([p.attacked.interval("ece" if ece else "accuracy")[1:] for p in found]).T
+        bars = np.nan_to_num(np.maximum([y - limits[0], limits[1] - y], 0))
+        style: dict[str, Any] = {**look(i), "markersize": 4, "elinewidth": 0.7, "capsize": 1.5}
+        ax.errorbar(x, y, bars, label=f"{family.title}, {family.parameter}", **style)
+        for point, left, height in zip(found, x, y, strict=True):
+            ax.annotate(f"{point.strength:g}", (left, height), xytext=(3, 3), textcoords="offset points", fontsize=6)
+    level = equal_clean(curves) if len(curves) > 1 else None
+    if level is not None:
+        ax.axvline(level, color=SOFT, linestyle=":", linewidth=0.9)
+    ax.set_xlabel("clean accuracy %")
+    ax.set_ylabel("calibration error (ECE) under attack %" if ece else "accuracy under attack %")
+    ax.grid()
+    label_percent(ax, x=True, limit=False)
+    return ax
+
+
+def trade_off_figure(results: Results, member: Member) -> Figure:
+    """Both panels side by side."""
+    figure, axes = panels(2, 1, 3.2, 2.7)
+    for ax, ece in zip(axes, (False, True), strict=True):
+        trade_off_curves(results, member, ece, ax)
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
