@@ -1,12 +1,13 @@
 # make bench: set up and run the main job.  make test: set up and run the tests.  make check: types and style.
 # make zoo: train the bundled models again.
+# make docs: build the documentation into site/, as a warning-free site that needs no server.
 # make lowest: run a part of the tests with the oldest versions that pyproject.toml allows (6 GB, in .venv-lowest).
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    ?= runs/tiny
 
-.PHONY: bench test check zoo lowest clean
+.PHONY: bench test check docs zoo lowest clean
 
 bench: $(VENV)/.installed
 	$(BIN)/robustcal bench --suite tiny --out $(RUN)
@@ -17,6 +18,9 @@ test: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/ruff check
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict
 
 zoo: $(VENV)/.installed
 	$(BIN)/torchrun --nproc_per_node=2 -m robustcal.cli train tiny/clip --seed 0 --out runs/zoo/clip
@@ -54,4 +58,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) .venv-lowest build *.egg-info
+	rm -rf $(VENV) .venv-lowest build dist site *.egg-info

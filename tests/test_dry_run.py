@@ -1,15 +1,17 @@
 """``bench --dry-run``: a plan and its cost on one screen, also of what is not on this machine."""
 
 import re
+import shlex
 
 import pytest
 import torch
 
 from robustcal import registry
-from robustcal.cli import dry_run, main
+from robustcal.cli import dry_run, main, parser
 from robustcal.models import hub, open_clip
 from robustcal.progress import Display
 from robustcal.records.store import Run
+from robustcal.registry.suites import read_suite
 from robustcal.sweep import estimate
 from robustcal.sweep.events import Planned, ShardDone
 from robustcal.sweep.plan import Plan, Request, Sweep
@@ -68,7 +70,7 @@ def test_the_published_comparison_is_planned_without_data_and_weights(bare, caps
     assert "6 of 6 models and 16 of 16 datasets" in text and len(re.findall(r"  no: ", text)) == 22
     assert "robustcal train tecoa" in text and "cifar-10-python.tar.gz" in text and str(bare.parent / "data") in text
     assert re.search(r"clip:ViT-B-32/openai .* ms +\S+ ms +ViT-B-32 +no: fetch timm/vit_base_patch32_clip_224.openai", text)
-    assert len(text.splitlines()) < 45 and not list(bare.iterdir())
+    assert len(text.splitlines()) < 52 and not list(bare.iterdir())
 
 
 def test_what_is_here_is_timed_itself_and_the_rest_is_named(bare, capsys):
@@ -105,6 +107,22 @@ def test_the_size_of_the_records_is_nearly_what_a_run_takes(bare):
     cells = Run.open("run").cells()
     taken = sum(path.stat().st_size for path in bare.glob("run/records/*/*.parquet"))
     assert abs(estimate.bytes_of(Plan(tuple(cells), {})) / taken - 1) < 0.15
+
+
+def test_the_commands_that_get_what_is_missing_are_printed(bare, capsys):
+    """One for every missing set and model, each of which parses; sets that nobody may fetch stand in a last line."""
+    commands, hand = said(capsys, "--suite", "paper-16").partition("to get what is not here:\n")[2].rsplit("# by hand, as said above: ")
+    loop, *lines = [shlex.split(line) for line in commands.splitlines()]
+    suite = read_suite("paper-16")
+    fetched = {name for name in suite["datasets"] if "download" in registry.datasets.cards()[name.partition(":")[0]]}
+    names, (python, option, code) = loop[: loop.index("do")], loop[loop.index("do") + 1 : loop.index("do") + 4]
+    assert {name.rstrip(";") for name in names[3:]} == fetched and (python, option) == ("python", "-c")
+    compile(code, "command", "exec")
+    assert set(hand.strip().split(", ")) == {name.partition(":")[0] for name in suite["datasets"]} - fetched
+    weights, *recipes = lines
+    assert weights == ["python", "-c", "import robustcal; robustcal.load_model('clip:ViT-B-32/openai')"]
+    assert [parser().parse_args(words[1:]).recipe for words in recipes] == ["tecoa", "pmg-aft", "fare", "tga-zsr", "ucat"]
+    assert "to get" not in said(capsys, "--models", "clip", "--attacks", "clean", "--datasets", "digits", "--limit", "4")
 
 
 @pytest.mark.parametrize("spec, arch", [("clip:ViT-L-14/openai", "ViT-L-14"), ("fare2-vit-l-14", "ViT-L-14"), ("ucat:runs/x", "ViT-B-32")])

@@ -118,6 +118,16 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
+def completion(options: argparse.Namespace) -> int:
+    """``robustcal completion``."""
+    from .completion import script
+    from .parser import parser
+
+    commands: Any = next(action.choices for action in parser()._actions if action.dest == "command")
+    print(script(commands, options.shell), end="")
+    return 0
+
+
 def cite(options: argparse.Namespace) -> int:
     """``robustcal cite``."""
     from ..records.store import Run

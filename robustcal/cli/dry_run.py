@@ -18,7 +18,23 @@ def screen(found: Outlook) -> str:
     """The text of an outlook (`estimate.outlook`): attacks, data sets, models, then the sums."""
     absent = found.absent
     blocks = [headline(found), attack_lines(found.attacks), dataset_lines(found.datasets, absent)]
-    return "\n\n".join([*blocks, model_lines(found.models, absent), sums(found)])
+    return "\n\n".join([*blocks, model_lines(found.models, absent), sums(found), *fetching(found)])
+
+
+def fetching(found: Outlook) -> list[str]:
+    """The commands that get what is not here, one a line, and what has to be put there by hand; [] if all is here."""
+    sets = [registry.parse_spec(row.spec).name for row in found.datasets if row.spec in found.absent]
+    by_hand = [name for name in sets if "download" not in registry.datasets.cards().get(name, {})]
+    fetched = " ".join(name for name in sets if name not in by_hand)
+    build = "import sys; from robustcal.registry import datasets; datasets.build(sys.argv[1])"
+    lines = [f'for set in {fetched}; do python -c "{build}" $set; done'] if fetched else []
+    for model in found.models:
+        if (how := found.absent.get(model.spec, "")).startswith("robustcal "):
+            lines.append(how)
+        elif how:
+            lines.append(f'python -c "import robustcal; robustcal.load_model({brief("models", model.spec)!r})"')
+    lines += [f"# by hand, as said above: {', '.join(by_hand)}"] if by_hand else []
+    return ["\n".join(["to get what is not here:", *lines])] if lines else []
 
 
 def headline(found: Outlook) -> str:

@@ -37,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     top.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = top.add_subparsers(dest="command", metavar="bench | report | cite | train | ls | check", parser_class=Parser)
+    commands = top.add_subparsers(dest="command", metavar="bench | report | cite | train | ls | check | completion",
+                                  parser_class=Parser)  # fmt: skip
     _bench_options(commands.add_parser("bench", help="sweep models x attacks x datasets into records, tables and diagrams"))
     report = commands.add_parser("report", help="tables, figures and page from records; recomputes no attack")
     report.add_argument("runs", nargs="+", metavar="RUN", help="run directories; several are merged")
@@ -69,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true")
     check.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
     check.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a plugin file of your own; it is run")
+    completion = commands.add_parser("completion", help="print a script that completes names and options in a shell")
+    completion.add_argument("shell", choices=["bash", "zsh"])
     _train_options(commands.add_parser("train", help="fine-tune (or pre-train) a model from a recipe"))
     return top
 
