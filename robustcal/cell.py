@@ -65,7 +65,7 @@ class Cell:
     dataset_size: int  #: samples there are
     classnames: tuple[str, ...]
     templates: tuple[Any, ...]  #: texts with {}; or, for prompts per class, one list of texts for each class
-    task: str  #: "single" or "multi"
+    task: str  #: "single", "multi" or "ood" (no class is right)
     resolution: int
     kind: str  #: clean | control | shift | white-box | black-box | transfer | worst
     accuracy_only: bool = False

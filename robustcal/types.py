@@ -96,7 +96,7 @@ class Dataset(Protocol):
     name: str  #: registered name, the first part of every sample id
     classnames: Sequence[str]  #: index = label
     templates: Templates  #: prompts with ``{}`` for the class name
-    task: str  #: "single" or "multi" (multi-hot labels)
+    task: str  #: "single", "multi" (multi-hot labels) or "ood" (multi-hot labels without a class)
     resolution: int  #: side in pixels at which images are attacked: part of the threat model
     labels: np.ndarray  #: (n,) int64, or (n, C) multi-hot; known without decoding an image
     ids: Sequence[str]  #: stable sample ids such as ``cifar10/test/00042``

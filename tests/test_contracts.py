@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from robustcal import registry
+from robustcal.sweep.declared import ATTACK_META
 from robustcal.types import Dataset
 
 PACKAGE = registry.ROOT
@@ -111,7 +112,7 @@ def test_every_attack_is_a_pure_function_of_five_arguments():
         parameters = list(inspect.signature(registry.attacks.get(name).make).parameters.values())
         positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         assert positional == ["classifier", "images", "labels", "threat", "noise"], name
-        assert registry.attacks.get(name).meta.get("kind") in {"clean", "control", "white-box", "black-box", "transfer"}
+        assert registry.attacks.get(name).meta.get("kind") in ATTACK_META["kind"]
 
 
 @pytest.mark.parametrize("name", ["world-source", "world-shapes", "world-letters", "digits"])

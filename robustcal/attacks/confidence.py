@@ -58,8 +58,8 @@ def confidence(
     check_choice("start", start, ("clean", "uniform"))
     check_positive(steps=steps, restarts=restarts, targets=targets)
     check_size(step)
-    if labels.ndim != 1:
-        raise UserError("confidence attacks need one label per image; this data set is multi-label")
+    if labels.ndim != 1 and goal not in ("known", "unknown"):
+        raise UserError(f"confidence:goal={goal} needs one label per image, which this data set has not")
     ball = make_ball(images, threat, norm)
     kept = () if goal in ("known", "unknown") else kept_runs(goal, classifier, ball, labels, noise, start, steps, step, restarts)
     free = free_runs(goal, classifier, ball, labels, noise, start, steps, restarts, targets) if goal in FREE else ()

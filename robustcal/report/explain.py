@@ -136,7 +136,7 @@ def protocol_facts(meta: Cell) -> dict[str, str]:
         "precision": "scored in fp32" + ("" if clean else f", attacked in {meta.precision}"),
         "samples": f"{meta.n} of {meta.dataset_size}",
         "seed": str(meta.seed),
-        "task": {"single": "one label per image", "multi": "several labels per image"}.get(
+        "task": {"single": "one label per image", "multi": "several labels per image", "ood": "no class is right"}.get(
             meta.task, meta.task
         ),
     }

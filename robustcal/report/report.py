@@ -142,7 +142,7 @@ def chosen_tables(
 def text_table(results: Results, width: int | None = None) -> str:
     """The summary that `bench` prints: accuracy and ECE against the radius (mAP for many labels), and what was noted."""
     tasks = {cell.meta.task for cell in results.cells}
-    shown = [name for task, name in (("single", "by-eps"), ("multi", "coco")) if task in tasks]
+    shown = [name for task, name in (("single", "by-eps"), ("multi", "coco"), ("ood", "ood")) if task in tasks]
     shown = [name if any(table.rows for table in layouts.build(name, results)) else "main" for name in shown]
     return text_report(results, layout=",".join(shown), width=width)
 

@@ -14,6 +14,8 @@ from ..cell import SHARD
 from ..clip.prompts import prompts_hash, sentences
 from ..types import Dataset, Spec, UserError
 
+#: One label an image; several (multi-hot rows); none that is right (rows without a class).
+TASKS = ("single", "multi", "ood")
 PROTOCOL = ("name", "classnames", "templates", "task", "resolution", "labels", "ids", "read")
 
 
@@ -77,8 +79,8 @@ def check_protocol(spec: Spec, dataset: Any) -> None:
     lacking = [name for name in PROTOCOL if not hasattr(dataset, name)]
     if lacking:
         raise UserError(f"dataset '{spec}' is a {type(dataset).__name__} without {', '.join(lacking)}")
-    if dataset.task not in ("single", "multi"):
-        raise UserError(f"dataset '{spec}' has the task {dataset.task!r}; there are: single, multi")
+    if dataset.task not in TASKS:
+        raise UserError(f"dataset '{spec}' has the task {dataset.task!r}; there are: {', '.join(TASKS)}")
     try:
         sentences(dataset.classnames, dataset.templates)
     except UserError as error:
