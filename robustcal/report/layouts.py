@@ -192,8 +192,9 @@ def by_eps(results: Results) -> list[Table]:
         groups[results.labels["attack"][attack]] = here
         sets = averages.sets(*here)
         picks: list[tuple[str, Pick]] = [
-            (metric, partial(averages.get, attack=name, eps=eps, sets=sets)) for metric in ("accuracy", "ece") for name, eps in here
-        ]
+            (metric, partial(averages.get, attack=name, eps=eps, sets=sets))
+            for metric in ("accuracy", "ece") for name, eps in here
+        ]  # fmt: skip
         rows += block(results, averages.models, (results.labels["attack"][attack],), picks)
         cells += [c for c in results.cells if c.attack == attack and c.meta.task == SINGLE]
     what = f"Accuracy and expected calibration error (in %) against the radius, {over(averages, groups)}."
@@ -238,7 +239,7 @@ def transfer(results: Results) -> list[Table]:
             )
         what = f"Accuracy (in %) of the target on images crafted on the source at radius {eps}, {over(averages, groups)}."
         tables.append(_finish(results, f"transfer-{eps.replace('/', '-')}", what, columns, rows, cells, ("Source",)))
-    return tables or [_finish(results, "transfer", f"Accuracy under transferred attacks. {EMPTY['transfer']}", [], [], [], ("Source",))]
+    return tables
 
 
 def source_of(attack: str) -> str:
@@ -276,7 +277,7 @@ def coco(results: Results) -> list[Table]:
             " attacked F1@3. ECE class: mean over classes of the ECE of the sigmoid of the logit less the image's mean logit."
         )
         tables.append(_finish(results, f"coco-{len(tables) + 1}", what, columns, rows, cells, ("Model",), lacking))
-    return tables or [_finish(results, "coco", f"Multi-label recognition. {EMPTY['coco']}", [], [], [], ("Model",))]
+    return tables
 
 
 LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {

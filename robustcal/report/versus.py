@@ -84,9 +84,11 @@ def contrasts(results: Results, reference: str, task: str = SINGLE) -> list[Cont
                 gaps = {name: difference(one[name], other[name], keys[name]) for name in names}
                 ratios = {name: ratio(one[name], other[name], keys[name]) for name in names if name in RATIOS}
                 if gaps:
-                    cells = [results.get(m, d, attack, eps) for m in (reference, model) for d in ([dataset] if dataset else sets)]
+                    on = [dataset] if dataset else sets
+                    cells = [results.get(m, d, attack, eps) for m in (reference, model) for d in on]
                     flags = tuple(dict.fromkeys(flag for cell in cells if cell for flag in cell.flags))
-                    here.append(Contrast(attack, eps, (attack, eps) == averages.clean_member, model, dataset, gaps, ratios, flags))
+                    clean = (attack, eps) == averages.clean_member
+                    here.append(Contrast(attack, eps, clean, model, dataset, gaps, ratios, flags))
         for family in ([c for c in here if c.dataset], [c for c in here if not c.dataset]):
             _correct(family)
         found += here
