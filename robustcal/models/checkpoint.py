@@ -11,7 +11,8 @@ from ..clip.untrusted import load_payload
 from ..registry import register
 from ..types import UserError
 from . import blueprint, mend, open_clip, source
-from .convert import Converted, convert, describe_tower
+from .convert import Converted, convert
+from .recognise import architecture
 from .run_folder import locate
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ def checkpoint(
     payload = load_payload(file)
     found = convert(payload, weights.tensors_of(payload, file, entry), str(file), prefix)
     if base is None:
-        guess = describe_tower(found.state)
-        hint = f"; its shapes are those of {guess}, so perhaps base={guess}/openai" if guess else ""
-        raise UserError(f"'{file}' holds {found.origin} only: say what it was fine-tuned from with base=SPEC{hint}")
+        raise _no_base(file, found)
     if base in open_clip.architectures():
         model = _whole(file, found, base, activation)
     else:
@@ -71,6 +70,19 @@ def checkpoint(
     model.fingerprint = weights.digest(model.fingerprint, weights.sha256(file), normalise)
     model.name = str(variant or file)
     return model
+
+
+def _no_base(file: Path, found: Converted) -> UserError:
+    """What to add for a file that does not say what it is a part of."""
+    guess = architecture(found.state, found.whole)
+    if found.whole:
+        which = f"its shapes are those of {guess}" if guess else "ARCHITECTURE is a name of open_clip"
+        return UserError(
+            f"'{file}' holds a whole CLIP model: add base={guess or 'ARCHITECTURE'}:activation=quickgelu (OpenAI's weights "
+            f"and their fine-tunes) or activation=gelu (most others); {which}"
+        )
+    hint = f"; its shapes are those of {guess}, so perhaps base=clip:{guess}/openai" if guess else ""
+    return UserError(f"'{file}' holds {found.origin} only: say what it was fine-tuned from with base=SPEC{hint}")
 
 
 def _whole(file: Path, found: Converted, arch: str, activation: str | None) -> ClipModel:

@@ -110,18 +110,3 @@ def refuse_prompts(payload: Mapping[str, Any], where: str) -> None:
         learnt = payload.get(entry)
         if isinstance(learnt, Mapping) and any(getattr(value, "numel", int)() for value in learnt.values()):
             raise UserError(f"'{where}' also holds a visual prompt ('{entry}'), which would not be applied; refused")
-
-
-def describe_tower(state: Mapping[str, Tensor]) -> str | None:
-    """The open_clip architecture whose image tower has these shapes, as a hint; None if it is no known one."""
-    if "class_embedding" in state and "conv1.weight" in state and "proj" in state:
-        width, patch = state["conv1.weight"].shape[0], state["conv1.weight"].shape[-1]
-        return VIT_NAMES.get((int(width), int(patch), int(state["proj"].shape[-1])))
-    if "attnpool.c_proj.weight" in state:
-        depth = len({key.split(".")[1] for key in state if key.startswith("layer3.")})
-        return {(6, 1024): "RN50", (23, 512): "RN101"}.get((depth, int(state["attnpool.c_proj.weight"].shape[0])))
-    return None
-
-
-#: (width, patch, embedding) -> architecture, of the towers OpenAI published.
-VIT_NAMES = {(768, 32, 512): "ViT-B-32", (768, 16, 512): "ViT-B-16", (1024, 14, 768): "ViT-L-14"}

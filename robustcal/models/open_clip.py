@@ -180,11 +180,15 @@ def split_tag(source: str) -> tuple[str, str | None]:
     return arch, tag or None
 
 
-def architectures() -> list[str]:
-    """Names of open_clip's built-in architectures, read from its folder of configs without importing it."""
+def configs() -> list[Path]:
+    """The files of open_clip's built-in architectures, found without importing it."""
     found = importlib.util.find_spec("open_clip")
     if found is None or not found.submodule_search_locations:
         raise UserError("the package open_clip_torch is not installed: pip install open_clip_torch")
-    configs = Path(found.submodule_search_locations[0]) / "model_configs"
-    return sorted(path.stem for path in configs.glob("*.json"))
+    return sorted((Path(found.submodule_search_locations[0]) / "model_configs").glob("*.json"))
+
+
+def architectures() -> list[str]:
+    """Names of open_clip's built-in architectures."""
+    return [path.stem for path in configs()]
 

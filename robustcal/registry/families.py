@@ -155,7 +155,10 @@ class Family:
         return self.plugins[key]
 
     def unknown(self, name: str) -> UserError:
-        """The one-line error for a name nobody registered."""
+        """The one-line error for a name nobody registered; of a file or folder, what to write instead."""
+        path = Path(name).expanduser()
+        if path.exists() and (form := path_form(self.name, path)):
+            return UserError(f"unknown {self.singular} '{name}': it is a {'folder' if path.is_dir() else 'file'}; {form}")
         names = self.names()
         near = difflib.get_close_matches(normalise(name), names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
@@ -207,6 +210,28 @@ class Family:
         """Call the plugin a spec names: a dataset or a model."""
         plugin, arguments = self.arguments(self.spec(text))
         return plugin.make(**arguments)
+
+
+#: (family, what the name of a file ends with, or "/" for a folder) -> how to name it.
+PATH_FORMS = {
+    ("models", ".pt .pth .tar .safetensors .bin .ckpt"): (
+        "of a checkpoint write NAME:{path}:base=SPEC, such as checkpoint:{path}:base=clip:ViT-B-32/openai"
+    ),
+    ("models", "/"): "of a training run or a model folder write NAME:{path}, such as clip:{path}",
+    ("datasets", "/"): "of class folders write folder:{path}, of tar shards webdataset:{path}",
+    ("datasets", ".tar .gz"): "of tar shards write webdataset:{path}",
+    ("datasets", ".json"): "of COCO annotations write coco:{path}:images=FOLDER",
+}
+
+
+def path_form(family: str, path: Path) -> str | None:
+    """What to write for a path that was given as a name; None where nothing can be made of it."""
+    if path.suffix == ".py":
+        return f"a plugin is loaded with --plugin {path} (in Python, plugins=['{path}']) and named by what it registers"
+    for (of, endings), form in PATH_FORMS.items():
+        if of == family and ("/" in endings if path.is_dir() else path.suffix in endings.split()):
+            return form.format(path=path)
+    return None
 
 
 def folder_entries(folder: str) -> list[Entry]:
