@@ -75,7 +75,7 @@ def sections_of(cell: Measured, bins: int = BINS) -> list[Section]:
     meanings = flag_meanings()
     flags = [(flag, _flag(count, cell.n, meanings.get(flag, ""))) for flag, count in cell.flags.items()]
     sections.append(("Validity flags", flags or [("none", "no check raised one")]))
-    return sections + [("Made by", provenance(cell.run.header))]
+    return [*sections, ("Made by", provenance(cell.run.header))]
 
 
 def text(sections: Sequence[Section]) -> str:
@@ -109,7 +109,8 @@ def numbers(cell: Measured) -> list[tuple[str, str]]:
 def outside(value: float, low: float, high: float) -> str:
     """A remark on a number outside its own interval."""
     slack = 1e-6 * max(abs(value), 1e-12)
-    return "; the number lies above: noise adds to it" if value > high + slack else "; the number lies below" if value < low - slack else ""
+    below = "; the number lies below" if value < low - slack else ""
+    return "; the number lies above: noise adds to it" if value > high + slack else below
 
 
 def intervals(cell: Measured) -> list[tuple[str, str]]:
@@ -150,7 +151,7 @@ def prompts(meta: Cell) -> list[tuple[str, str]]:
     if texts and not isinstance(texts[0], str):  # prompts per class
         own = [(f"prompts of {name}", "; ".join(mine)) for name, mine in zip(names[:8], texts, strict=False)]
         return [("classes", some), *own]
-    return [("classes", some)] + [("template", template) for template in texts]
+    return [("classes", some), *(("template", template) for template in texts)]
 
 
 def identity(meta: Cell) -> list[tuple[str, str]]:

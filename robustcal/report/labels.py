@@ -49,7 +49,8 @@ def _parse(text: str) -> Spec:
 
 def width_of(text: str) -> int:
     """Columns of a terminal that a text takes: two for a wide letter, none for an accent that stands on another."""
-    return sum(0 if unicodedata.category(c) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    spaces = [c for c in text if unicodedata.category(c) not in ("Mn", "Me", "Cf")]
+    return len(spaces) + sum(unicodedata.east_asian_width(c) in "WF" for c in spaces)
 
 
 def sentence(parts: Iterable[str], final: str = "and") -> str:

@@ -36,7 +36,8 @@ def _table(table: Table) -> dict[str, Any]:
         {"title": c.title, "group": c.group, "metric": c.metric, "better": c.better, "unit": "fraction" if c.percent else ""}
         for c in table.columns
     ]
-    rows = [{"labels": dict(zip(table.labels, row.labels, strict=True)), "entries": [*map(_entry, row.entries)]} for row in table.rows]
+    named = [dict(zip(table.labels, row.labels, strict=True)) for row in table.rows]
+    rows = [{"labels": names, "entries": [*map(_entry, row.entries)]} for names, row in zip(named, table.rows, strict=True)]
     about = {"name": table.name, "caption": table.caption, "columns": columns, "rows": rows}
     return about | {"flags": table.flags, "remarks": list(table.remarks)}
 
@@ -44,7 +45,8 @@ def _table(table: Table) -> dict[str, Any]:
 def _entry(entry: Entry) -> dict[str, Any]:
     numbers = {key: getattr(entry, key) for key in ("value", "lo", "hi", "deviation")}
     found = {key: _known(number) for key, number in numbers.items() if _known(number) is not None}
-    return {"value": None, **found} | ({"rank": entry.rank} if entry.rank else {}) | ({"flags": list(entry.flags)} if entry.flags else {})
+    marks = {"rank": entry.rank, "flags": list(entry.flags)}
+    return {"value": None, **found, **{key: mark for key, mark in marks.items() if mark}}
 
 
 def _known(value: Any) -> Any:

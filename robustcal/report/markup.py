@@ -76,8 +76,8 @@ def _escaped(sign: str) -> str:
 
 def label_tex(label: str) -> str:
     """A label that people gave: its mathematics as they stand, if they only print, everything else escaped."""
-    parts = MATHS.split(label)
-    return "".join((f"${part}$" if is_maths(part) else escape(f"${part}$")) if at % 2 else escape(part) for at, part in enumerate(parts))
+    parts = [f"${part}$" if at % 2 else part for at, part in enumerate(MATHS.split(label))]
+    return "".join(part if at % 2 and is_maths(part[1:-1]) else escape(part) for at, part in enumerate(parts))
 
 
 def escape(text: str) -> str:

@@ -50,12 +50,12 @@ def merge(runs: Sequence[Run]) -> tuple[list[Source], list[str]]:
 def _newest(copies: list[tuple[Run, Cell]], notes: list[str]) -> tuple[Run, Cell]:
     if len(copies) == 1:
         return copies[0]
-    ranked = sorted(copies, key=lambda copy: (sum(copy[0].present(copy[1].id).values()), record_time(copy[0], copy[1].id)))
+    held = [(sum(run.present(cell.id).values()), record_time(run, cell.id)) for run, cell in copies]
+    ranked = [copies[at] for at in sorted(range(len(copies)), key=held.__getitem__)]
     (loser, cell), (winner, _) = ranked[-2], ranked[-1]
     if not _same_records(winner, loser, cell.id):
-        notes.append(
-            f"conflict: {cell.title}: records of '{winner.path.name}' and '{loser.path.name}' differ; the longer or newer are used"
-        )
+        runs = f"'{winner.path.name}' and '{loser.path.name}'"
+        notes.append(f"conflict: {cell.title}: records of {runs} differ; the longer or newer are used")
     return ranked[-1]
 
 

@@ -18,7 +18,10 @@ SYMBOLS = {
     "oplus": "⊕", "cap": "∩", "cup": "∪", "emptyset": "∅", "checkmark": "✓", "nabla": "∇", "partial": "∂",
 }  # fmt: skip
 #: Control words that only change the face of what follows.
-FACES = ("mathrm", "mathbf", "mathit", "mathcal", "mathsf", "mathtt", "mathbb", "text", "textrm", "textbf", "textit", "textsc", "textsf")
+FACES = (
+    "mathrm", "mathbf", "mathit", "mathcal", "mathsf", "mathtt", "mathbb",
+    "text", "textrm", "textbf", "textit", "textsc", "textsf",
+)  # fmt: skip
 MATHS = re.compile(r"\$([^$]+)\$")
 WORD = re.compile(r"\\([A-Za-z]+)\s*|\\([,;! ])|[\^_{}]")
 
@@ -104,7 +107,8 @@ def renamed(names: Mapping[str, Mapping[str, str]], orders: Sequence[str]) -> di
         places = [(axis, name, at) for at in cuts for axis, name in _called(names, order[:at].strip())]
         if not cuts or not places:
             known = [label for axis in names.values() for label in axis.values()]
-            raise UserError(f"--rename '{order}': {'nothing is called so' if cuts else 'write OLD=NEW'}; there are: {', '.join(known)}")
+            why = "nothing is called so" if cuts else "write OLD=NEW"
+            raise UserError(f"--rename '{order}': {why}; there are: {', '.join(known)}")
         new = clean_label(order[places[0][2] + 1 :])
         if not new:
             raise UserError(f"--rename '{order}' has no new name behind the '='")
