@@ -75,9 +75,10 @@ class Results:
     runs: Sequence[Run] = ()
     bins: int = BINS  # of every calibration number that does not say otherwise
     versus: str | None = None  # the model, by its whole name, that the layout `versus` compares all others with
+    given: Mapping[str, Mapping[str, str]] | None = None  # axis -> whole spec -> label; None: those that the runs keep
 
     def __post_init__(self) -> None:
-        self.call(kept_labels(self.runs))
+        self.call(kept_labels(self.runs) if self.given is None else self.given)
 
     def call(self, given: Mapping[str, Mapping[str, str]]) -> None:
         """Name models, datasets and attacks: axis -> whole spec -> label; those without one get the shortest that is distinct.
@@ -86,7 +87,7 @@ class Results:
         """
         self.labels: dict[str, dict[str, str]] = {}
         self.tex: dict[str, str] = {}
-        self._given = given
+        self.given = given
         self._short = {axis: short_labels(getattr(cell, axis) for cell in self.cells) for axis in AXES}
         for axis in AXES:
             self.labels[axis], tex = labelled(self._short[axis], given.get(axis, {}))
@@ -101,7 +102,7 @@ class Results:
         Raises:
             UserError: nothing is called OLD, or two things would be called NEW.
         """
-        given = {axis: dict(names) for axis, names in self._given.items()}
+        given = {axis: dict(names) for axis, names in (self.given or {}).items()}
         for axis, names in renamed(self.labels, orders).items():
             given.setdefault(axis, {}).update(names)
         self.call(given)
