@@ -23,7 +23,7 @@ class Stripes:
     name = "stripes"  # the registered name
     classnames = tuple(ANGLES)  # position = label
     templates = ("{} stripes",)
-    task = "single"  # or "multi", with labels (n, C) of 0 and 1
+    task = "single"  # or "multi", with labels (n, C) of 0 and 1; or "ood", with 0 alone
     resolution = 32  # the side at which images are attacked
 
     def __init__(self, size: int, width: float):
