@@ -46,8 +46,8 @@ def radius_text(radius: str | float | Fraction) -> str:
 
     One that is no multiple of 0.5/255 is a decimal; none is ``0``. `parse_radius` is the way back.
 
-    >>> [radius_text(eps) for eps in ("1/85", "1/510", "0.03", "0")]
-    ['3/255', '0.5/255', '0.03', '0']
+    >>> print(*map(radius_text, ("1/85", "1/510", "0.03", "0")))
+    3/255 0.5/255 0.03 0
     """
     value = radius if isinstance(radius, Fraction) else parse_radius(radius)
     halves = value * 510

@@ -1,5 +1,6 @@
 """The documentation: every block runs or says why not, every link leads somewhere, the site builds without a warning."""
 
+import ast
 import csv
 import json
 import re
@@ -76,6 +77,25 @@ def test_blocks_are_declared(page):
             assert not hidden, f"{block.where}: '{hidden[0]}' is a command; make the block bash"
 
 
+def test_the_notebook_runs(folder):
+    """Its code cells in order, as a reader would run them; what a cell ends with can be shown."""
+    notebook = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())
+    assert notebook["nbformat"] == 4 and not any(cell.get("outputs") for cell in notebook["cells"]), "outputs are not kept"
+    names = {"__name__": "__notebook__"}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            *body, last = ast.parse("".join(cell["source"])).body
+            exec(compile(ast.Module(body, []), "notebook", "exec"), names)
+            if isinstance(last, ast.Expr):
+                shown = eval(compile(ast.Expression(last.value), "notebook", "eval"), names)
+                assert shown is None or repr(shown)
+            else:
+                exec(compile(ast.Module([last], []), "notebook", "exec"), names)
+    assert set(names["cells"]["model"]) == {"clip", "tecoa", "Ours"} and len(names["cells"]) >= 18
+    assert all(path.is_file() for path in names["made"].paths)
+    assert 0 <= names["after"].compute()["accuracy"] <= names["before"].compute()["accuracy"]
+
+
 def test_examples_on_the_pages_are_the_files():
     """A code host shows a page as it is, so an example's text stands in it: the same, to the letter, as the file that runs."""
     copies = [block for page in PAGES for block in blocks(page) if block.source]
@@ -83,6 +103,12 @@ def test_examples_on_the_pages_are_the_files():
     for block in copies:
         assert block.text == block.source.read_text(), f"{block.where} is not {block.source.name}"
     assert not any("--8<--" in page.read_text() for page in PAGES)
+
+
+def test_the_gallery_shows_every_figure_of_the_results():
+    gallery = ROOT / "docs" / "gallery.md"
+    shown = {(gallery.parent / link).resolve() for link in links(gallery) if link.endswith(".png")}
+    assert shown == set((ROOT / "results").rglob("*.png"))
 
 
 @BY_PAGE
