@@ -11,6 +11,7 @@ from robustcal.metrics.conformal import threshold
 from robustcal.records.store import Run
 from robustcal.report.again import half
 from robustcal.report.evaluate import evaluate
+from robustcal.report.layouts import build
 from robustcal.report.report import text_report
 from robustcal.report.sets import conformal_numbers, conformal_tables
 from robustcal.types import UserError
@@ -60,9 +61,9 @@ def test_two_resolutions_are_two_tables_and_no_average(run, tmp_path):
         cell = json.loads(file.read_text())
         if cell["identity"]["dataset"] == "letters":
             file.write_text(json.dumps(cell | {"resolution": 224}))
-    tables = conformal_tables(evaluate([Run.open(tmp_path / "r")], resamples=5))
-    assert [table.name for table in tables] == ["conformal-32", "conformal-224", "conformal-sets"]
-    assert all("one data set" in table.caption for table in tables[:2])
+    tables = build("conformal", evaluate([Run.open(tmp_path / "r")], resamples=5))
+    assert [table.name for table in tables] == ["conformal-32", "conformal-sets-32", "conformal-224", "conformal-sets-224"]
+    assert all("one data set" in table.caption for table in tables[::2])
 
 
 def test_the_layout_is_there_and_a_former_name_says_the_new_one(run):

@@ -36,14 +36,18 @@ def source_of(cell: Measured) -> Source:
 def with_numbers(results: Results, numbers: Mapping[str, Replicates]) -> Results:
     """The cells that have other numbers (by cell id), with these in the place of their own."""
     cells = [replace(cell, numbers=numbers[cell.id]) for cell in results.cells if cell.id in numbers]
-    return Results(cells, runs=results.runs, bins=results.bins)
+    return Results(cells, runs=results.runs, bins=results.bins, given=results.given)
 
 
 def by_resolution(results: Results) -> Iterator[tuple[int, Results]]:
-    """The cells of each resolution by themselves: attacks at two resolutions are two threat models, never averaged."""
+    """The cells of each resolution by themselves, under the same labels.
+
+    A radius at 224 pixels is another threat model than at 32: what is averaged is of one resolution.
+    """
     for side in sorted({cell.meta.resolution for cell in results.cells}):
-        cells = [cell for cell in results.cells if cell.meta.resolution == side]
-        yield side, Results(cells, runs=results.runs, bins=results.bins)
+        part = replace(results, cells=[cell for cell in results.cells if cell.meta.resolution == side])
+        part.labels, part.tex = results.labels, results.tex
+        yield side, part
 
 
 def half(records: Records, second: bool) -> dict[str, np.ndarray]:

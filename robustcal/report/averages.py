@@ -26,6 +26,7 @@ class Averages:
         self.datasets = list(dict.fromkeys(cell.dataset for cell in cells))
         self.models = list(dict.fromkeys(cell.model for cell in cells))
         self.clean_attack = next((cell.attack for cell in results.cells if cell.kind == "clean"), "")
+        self._sides = {cell.dataset: cell.meta.resolution for cell in cells}
         self._places = {(cell.model, cell.dataset, cell.attack, cell.eps) for cell in cells}
         self._sets: dict[tuple[Member, ...], list[str]] = {}
         self._kept: dict[tuple[Any, ...], Replicates | None] = {}
@@ -51,8 +52,13 @@ class Averages:
         return self._sets[members]
 
     def get(self, model: str, attack: str, eps: str, sets: Sequence[str] | None = None) -> Replicates | None:
-        """The average of one model, over `sets` in the place of those that `sets` of the attack and radius gives."""
+        """The average of one model, over `sets` in the place of those that `sets` of the attack and radius gives.
+
+        None over datasets of several resolutions: those are several threat models.
+        """
         over = tuple(self.sets((attack, eps)) if sets is None else sets)
+        if len({self._sides.get(dataset) for dataset in over}) > 1:
+            return None
         key = (model, attack, eps, over)
         if key not in self._kept:
             cells = [self.results.get(model, dataset, attack, eps) for dataset in over]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from ..registry import parse_spec
 from ..types import UserError
+from .again import by_resolution
 from .asked import metric_tables
 from .averages import MULTI, SINGLE, Averages, Member, Pick, block
+from .axes import PARAMETERS, axis_rows, has_axis, varied
 from .captions import SHORT_MARKS, marks_note, protocol
 from .evaluate import Measured, Results
 from .labels import sentence
@@ -35,6 +38,11 @@ def attacks_at(results: Results, eps: str) -> list[str]:
 def radii(results: Results) -> list[str]:
     """Radii of attacked cells, ascending."""
     return [eps for eps in results.values("eps") if any(c.eps == eps and c.kind != "clean" for c in results.cells)]
+
+
+def at_radius(eps: str) -> str:
+    """``at radius 1/255``; shifts and clean images have none."""
+    return "without a radius" if eps == "0" else f"at radius {eps}"
 
 
 def _clean_attacks(results: Results) -> list[tuple[str, str]]:
@@ -98,7 +106,7 @@ def per_dataset(results: Results, metric: str, name: str) -> list[Table]:
         if lacking := missing(results, averages, members):
             groups = {results.labels["attack"][a]: [(a, r), *([averages.clean_member] if with_h else [])] for a, r in members}
             lacking = f"Average: {over(averages, groups).removeprefix('averages ')}. {lacking}"
-        what = f"{METRICS[metric].title} ({METRICS[metric].unit_words}) at radius {eps}.{about}"
+        what = f"{METRICS[metric].title} ({METRICS[metric].unit_words}) {at_radius(eps)}.{about}"
         tables.append(_finish(results, f"{name}-{eps.replace('/', '-')}", what, columns, rows, cells, lacking=lacking))
     return tables
 
@@ -149,7 +157,7 @@ def _wide(results: Results, name: str, title: str, wanted: Sequence[str], what: 
             rows += block(results, averages.models, (results.labels["attack"][attack],), picks)
             cells += [c for c in results.cells if (c.attack, c.eps) == (attack, radius) and c.meta.task == SINGLE]
         groups = {results.labels["attack"][attack]: [(attack, radius)] for attack, radius in members}
-        text = f"{title} at radius {eps}, {over(averages, groups)}; {what}."
+        text = f"{title} {at_radius(eps)}, {over(averages, groups)}; {what}."
         lacking = missing(results, averages, members)
         tables.append(_finish(results, f"{name}-{eps.replace('/', '-')}", text, columns, rows, cells, lacking=lacking))
     return tables
@@ -173,7 +181,7 @@ def ablation(results: Results) -> list[Table]:
         rows = block(results, averages.models, (), picks)
         cells = [c for c in results.cells if (c.attack, c.eps) in members and c.meta.task == SINGLE]
         groups = {results.labels["attack"][attack]: [(attack, radius)] for attack, radius in members}
-        what = f"Accuracy, expected calibration error and H (all in %) at radius {eps}, {over(averages, groups)}."
+        what = f"Accuracy, expected calibration error and H (all in %) {at_radius(eps)}, {over(averages, groups)}."
         lacking = missing(results, averages, members)
         tables.append(_finish(results, f"ablation-{eps.replace('/', '-')}", what, columns, rows, cells, ("Model",), lacking))
     return tables
@@ -181,13 +189,16 @@ def ablation(results: Results) -> list[Table]:
 
 def by_eps(results: Results) -> list[Table]:
     """Accuracy and ECE against the radius: one block per attack."""
-    averages, steps = Averages(results), [None, *radii(results)]  # None: without attack, which an attack at radius 0 is not
+    averages = Averages(results)
+    sizes = [eps for eps in radii(results) if any(c.eps == eps and c.kind != "clean" and not has_axis(c) for c in results.cells)]
+    steps = [None, *sizes]  # None: without attack, which an attack at radius 0 is not
     columns = [_column(m, eps or "clean", METRICS[m].title) for m in ("accuracy", "ece") for eps in steps]
     rows: list[Row] = []
     cells: list[Measured] = []
     groups: dict[str, list[Member]] = {}
-    attacked = {c.attack for c in results.cells if c.kind != "clean"}
-    for attack in [a for a in results.values("attack") if a in attacked] or results.values("attack")[:1]:
+    attacked = {c.attack for c in results.cells if c.kind != "clean" and not has_axis(c)}
+    others = _by_parameters(results, averages)
+    for attack in [a for a in results.values("attack") if a in attacked] or ([] if others else results.values("attack")[:1]):
         here = [averages.clean_member, *((attack, eps) for eps in steps if eps is not None)]
         groups[results.labels["attack"][attack]] = here
         sets = averages.sets(*here)
@@ -199,7 +210,24 @@ def by_eps(results: Results) -> list[Table]:
         cells += [c for c in results.cells if c.attack == attack and c.meta.task == SINGLE]
     what = f"Accuracy and expected calibration error (in %) against the radius, {over(averages, groups)}."
     lacking = missing(results, averages, [member for members in groups.values() for member in members])
-    return [_finish(results, "by-eps", what, columns, rows, cells, lacking=lacking)]
+    return [*([_finish(results, "by-eps", what, columns, rows, cells, lacking=lacking)] if rows or not others else []), *others]
+
+
+def _by_parameters(results: Results, averages: Averages) -> list[Table]:
+    """Accuracy and ECE against severity, steps, queries ... where cells differ in them: one block per attack and radius."""
+    tables = []
+    for name in PARAMETERS:
+        if not (groups := varied(results, name)):
+            continue
+        values, rows, over_what = axis_rows(results, averages, groups, ("accuracy", "ece"), results.labels["attack"])
+        titles = ["clean", *(f"{value:g}" for value in values)]
+        columns = [_column(metric, title, METRICS[metric].title) for metric in ("accuracy", "ece") for title in titles]
+        here = {member for found in groups.values() for member in found.values()}
+        cells = [c for c in results.cells if (c.attack, c.eps) in here and c.meta.task == SINGLE]
+        what = f"Accuracy and expected calibration error (in %) against {name}, {over(averages, over_what)}."
+        lacking = missing(results, averages, [member for held in over_what.values() for member in held])
+        tables.append(_finish(results, f"by-{name}", what, columns, rows, cells, lacking=lacking))
+    return tables
 
 
 def nothing(model: str) -> None:
@@ -289,18 +317,27 @@ LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
     "seeds": seed_tables, "versus": versus_tables,
 }  # fmt: skip
 
+#: Layouts without averages. All others have tables of their own for each resolution.
+WHOLE = ("calibrators", "metrics", "ood", "prompts")
 #: Former names of layouts.
 RENAMED = {"temperature": "calibrators"}
 
 
 def build(name: str, results: Results) -> list[Table]:
-    """The tables of a layout.
+    """The tables of a layout; where a run has several resolutions, which are several threat models, one set of them for each.
 
     Raises:
         UserError: unknown layout.
     """
     check(name)
-    return LAYOUTS[name](results)
+    parts = list(by_resolution(results)) if name not in WHOLE else []
+    if len(parts) < 2:
+        return LAYOUTS[name](results)
+    made = [(side, table) for side, part in parts for table in LAYOUTS[name](part) if table.rows]
+    return [
+        replace(t, name=f"{t.name}-{side}", caption=f"{side} pixels. {t.caption}", short=f"{side} pixels. {t.short}")
+        for side, t in made
+    ]
 
 
 def why_empty(name: str) -> str:

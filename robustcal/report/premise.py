@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from ..metrics.rank import RankCorrelation
 from ..metrics.validity import LEVEL
 from ..registry import parse_spec
 from ..types import Records, Spec
-from .again import by_resolution, members, readers, usable
+from .again import members, readers, usable
 from .averages import SINGLE, Averages, Member
 from .captions import protocol
 from .common import Reader
@@ -173,18 +173,9 @@ def told(course: Course, model: str, uncertainty: Uncertainty, fall: Fall) -> st
 
 # -- the layout --------------------------------------------------------------------------------------------------------
 def premise_tables(results: Results) -> list[Table]:
-    """Correlation of uncertainties with strength, and with being wrong: averages over the data sets of one resolution."""
-    found, groups = Correlations(results), [(side, part) for side, part in by_resolution(_single(results)) if part.cells]
-    tables = []
-    for side, part in groups:
-        end = f"-{side}" if len(groups) > 1 else ""
-        tables += [_strength(results, part, found, f"premise{end}"), _wrong(results, part, found, f"premise-wrong{end}")]
-    return tables
-
-
-def _single(results: Results) -> Results:
-    cells = [cell for cell in results.cells if usable(cell.meta)]
-    return Results(cells, runs=results.runs, bins=results.bins)
+    """Correlation of uncertainties with strength, and with being wrong: averages over data sets."""
+    found, part = Correlations(results), replace(results, cells=[cell for cell in results.cells if usable(cell.meta)])
+    return [_strength(results, part, found), _wrong(results, part, found)] if part.cells else []
 
 
 def _mean(parts: Iterator[Replicates | None]) -> Replicates | None:
@@ -193,7 +184,7 @@ def _mean(parts: Iterator[Replicates | None]) -> Replicates | None:
     return average(known) if known and len(known) == len(found) else None
 
 
-def _strength(results: Results, part: Results, found: Correlations, name: str) -> Table:
+def _strength(results: Results, part: Results, found: Correlations) -> Table:
     averages, rows, remarks = Averages(part, SINGLE), list[Row](), list[str]()
     for course in courses(results):
         sets, first = averages.sets(*course.steps), True
@@ -217,10 +208,10 @@ def _strength(results: Results, part: Results, found: Correlations, name: str) -
         f" largest strength less clean accuracy, in points. {_sets(averages)} That of -log α₀ is the same as that of EU."
     )
     columns = [*_columns(), Column("Acc change", "", True, "", True)]
-    return _table(name, short, ("Strength", "Model"), columns, rows, part.cells, remarks)
+    return _table("premise", short, ("Strength", "Model"), columns, rows, part.cells, remarks)
 
 
-def _wrong(results: Results, part: Results, found: Correlations, name: str) -> Table:
+def _wrong(results: Results, part: Results, found: Correlations) -> Table:
     averages, rows = Averages(part, SINGLE), list[Row]()
     for attack, eps in members(part):
         first = True
@@ -235,7 +226,7 @@ def _wrong(results: Results, part: Results, found: Correlations, name: str) -> T
         "Rank correlation (Spearman) of uncertainty with being wrong, among the images of one attack and radius: 0 where"
         f" uncertainty does not tell which predictions are wrong [95 % interval]; empty where all or none are. {_sets(averages)}"
     )
-    return _table(name, short, ("Attack", "Radius", "Model"), _columns(), rows, part.cells, ())
+    return _table("premise-wrong", short, ("Attack", "Radius", "Model"), _columns(), rows, part.cells, ())
 
 
 def _sets(averages: Averages) -> str:

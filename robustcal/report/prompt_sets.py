@@ -57,9 +57,9 @@ def prompt_tables(results: Results) -> list[Table]:
     columns = [column for name in NUMBERS for column in _columns(name)]
     prompts = dict.fromkeys(name for cells in groups.values() for name in cells)
     short = (
-        f"Accuracy and ECE (in %) over class prompts {sentence(prompts)}, all else the same: mean, least and largest; spread, the"
-        " largest less the least, with the interval of that paired difference [95 % interval]. Attacks are made against the prompts"
-        " that they are read with."
+        f"Accuracy and ECE (in %) over class prompts {sentence(prompts)}, all else the same: mean, least and largest;"
+        " spread, the largest less the least, with the interval of that paired difference [95 % interval]."
+        " Attacks are made against the prompts that they are read with."
     )
     metas = [cell.meta for cells in groups.values() for cell in cells.values()]
     versions = results.runs[0].header.get("versions", {}) if results.runs else {}

@@ -20,7 +20,7 @@ from ..metrics.conformal import (
 )  # fmt: skip
 from ..metrics.weighted import Means
 from ..types import Records, UserError
-from .again import by_resolution, half, members, readers, usable, with_numbers
+from .again import half, members, readers, usable, with_numbers
 from .averages import SINGLE, Averages
 from .captions import protocol
 from .evaluate import Measured, Results
@@ -96,12 +96,10 @@ def _judge(records: Records, limits: Mapping[str, float], resamples: Resamples, 
 
 # -- the layout --------------------------------------------------------------------------------------------------------
 def conformal_tables(results: Results) -> list[Table]:
-    """Averages over the data sets of one resolution, one table each; and every data set by itself."""
+    """Averages over data sets, and every data set by itself."""
     found, lacking, sizes = conformal_numbers(results)
-    numbers = {name: sets.numbers for name, sets in found.items()}
-    groups = list(by_resolution(with_numbers(results, numbers)))
-    tables = [_averages(results, part, f"conformal-{side}" if len(groups) > 1 else "conformal", sizes) for side, part in groups]
-    return [*tables, _every_set(results, found, lacking)] if found else []
+    part = with_numbers(results, {name: sets.numbers for name, sets in found.items()})
+    return [_averages(results, part, sizes), _every_set(results, found, lacking)] if found else []
 
 
 def _pair(title: str) -> list[Column]:
@@ -114,7 +112,7 @@ def _entries(numbers: Replicates | None, methods: Sequence[str]) -> Iterator[Ent
             yield Entry(*numbers.interval(name)) if numbers and name in numbers.values else Entry()
 
 
-def _averages(results: Results, part: Results, name: str, sizes: Sequence[int]) -> Table:
+def _averages(results: Results, part: Results, sizes: Sequence[int]) -> Table:
     averages, labels, rows = Averages(part, SINGLE), results.labels, list[Row]()
     shown = members(part)
     for attack, eps in shown:
@@ -131,7 +129,7 @@ def _averages(results: Results, part: Results, name: str, sizes: Sequence[int]) 
         f" RAPS: penalty {PENALTY:g} beyond {FREE} class."
     )
     short = f"{short} {missing(part, averages, shown)}".rstrip()
-    return _table(name, short, ("Attack", "Radius", "Model"), columns, rows, part.cells)
+    return _table("conformal", short, ("Attack", "Radius", "Model"), columns, rows, part.cells)
 
 
 def _spread(sizes: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..registry import parse_spec
 from ..types import UserError
-from .again import by_resolution, members
+from .again import members
 from .averages import SINGLE, Averages, Member
 from .captions import protocol
 from .evaluate import Results
@@ -149,21 +149,18 @@ def equal_clean(curves: Sequence[Triple]) -> float | None:
 # -- the layout --------------------------------------------------------------------------------------------------------
 def trade_off_tables(results: Results) -> list[Table]:
     """Every family under every attack, point by point; and its area and its point of equal clean accuracy."""
-    found, groups, tables = families(results), list(by_resolution(results)), list[Table]()
-    for side, part in groups if found else ():
-        end = f"-{side}" if len(groups) > 1 else ""
-        tables += [_points(results, part, found, f"trade-off{end}"), _curves(results, part, found, f"trade-off-area{end}")]
-    return tables
+    found, averages = families(results), Averages(results, SINGLE)
+    return [_points(results, averages, found), _curves(results, averages, found)] if found else []
 
 
-def attacked(part: Results) -> list[Member]:
+def attacked(results: Results) -> list[Member]:
     """Attacks and radii that a trade-off is about."""
-    return members(part, ("control", "white-box", "black-box", "transfer", "shift", "worst"))
+    return members(results, ("control", "white-box", "black-box", "transfer", "shift", "worst"))
 
 
-def _points(results: Results, part: Results, found: Sequence[Family], name: str) -> Table:
-    averages, rows, labels = Averages(part, SINGLE), list[Row](), results.labels
-    for member in attacked(part):
+def _points(results: Results, averages: Averages, found: Sequence[Family]) -> Table:
+    rows, labels = list[Row](), results.labels
+    for member in attacked(results):
         for family in found:
             for i, point in enumerate(points(averages, family, member)):
                 strength = f"{family.parameter}={point.strength:g}"
@@ -173,12 +170,13 @@ def _points(results: Results, part: Results, found: Sequence[Family], name: str)
     columns = [Column("clean Acc", "", True, "higher", True), Column("Acc", "attacked", True, "higher", True)]
     columns.append(Column("ECE", "attacked", True, METRICS["ece"].better, True))
     short = "Models that differ in one number: clean accuracy, and accuracy and ECE under attack (in %) [95 % interval]."
-    return _table(name, f"{short} {_sets(averages)}", ("Attack", "Radius", "Family", "Strength", "Model"), columns, rows, part)
+    heads = ("Attack", "Radius", "Family", "Strength", "Model")
+    return _table("trade-off", f"{short} {_sets(averages)}", heads, columns, rows, results)
 
 
-def _curves(results: Results, part: Results, found: Sequence[Family], name: str) -> Table:
-    averages, rows = Averages(part, SINGLE), list[Row]()
-    for member in attacked(part):
+def _curves(results: Results, averages: Averages, found: Sequence[Family]) -> Table:
+    rows = list[Row]()
+    for member in attacked(results):
         curves = {family.title: points(averages, family, member) for family in found}
         curves = {title: curve for title, curve in curves.items() if len(curve) > 1}
         level = equal_clean([stacked(curve, draws=False) for curve in curves.values()]) if curves else None
@@ -186,13 +184,13 @@ def _curves(results: Results, part: Results, found: Sequence[Family], name: str)
             names = (results.labels["attack"][member[0]], member[1], title)
             rows.append(Row(names, tuple(_summary(curve, level)), rule=i == 0 and bool(rows)))
     columns = [Column("area", "", True, "higher", True), Column("clean Acc", "equal clean accuracy", True, "", False)]
-    columns += [Column("Acc", "equal clean accuracy", True, "higher", True), Column("ECE", "equal clean accuracy", True, "lower", True)]
+    columns += [Column(title, "equal clean accuracy", True, way, True) for title, way in (("Acc", "higher"), ("ECE", "lower"))]
     short = (
         "Area (in %): of all pairs of clean and robust accuracy that a model of the family reaches in both. Equal clean"
         " accuracy: robust accuracy and attacked ECE where each family's curve, linear between its models, crosses the"
         f" largest clean accuracy that all families come down to [95 % interval]. {_sets(averages)}"
     )
-    return _table(name, short, ("Attack", "Radius", "Family"), columns, rows, part)
+    return _table("trade-off-area", short, ("Attack", "Radius", "Family"), columns, rows, results)
 
 
 def _summary(curve: Sequence[Point], level: float | None) -> Iterator[Entry]:
@@ -215,7 +213,8 @@ def _sets(averages: Averages) -> str:
     return "One data set." if count == 1 else f"Averages over those of {count} data sets that all shown models have."
 
 
-def _table(name: str, short: str, labels: Sequence[str], columns: Sequence[Column], rows: Sequence[Row], part: Results) -> Table:
-    versions = part.cells[0].run.header.get("versions", {})
-    caption = f"{short} {protocol([cell.meta for cell in part.cells], versions)}"
+def _table(
+    name: str, short: str, labels: Sequence[str], columns: Sequence[Column], rows: Sequence[Row], results: Results
+) -> Table:
+    caption = f"{short} {protocol([cell.meta for cell in results.cells], results.cells[0].run.header.get('versions', {}))}"
     return Table(name, caption, tuple(labels), tuple(columns), tuple(rows), short=short)
