@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import registry
 from .finished import Bench
-from .registry.suites import LISTS, read_suite, sweeps_of, take_labels, whole
+from .registry.suites import LISTS, job_of, read_suite, sweeps_of, take_labels, whole
 from .types import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def bench(
     batch_size: int | None = None,
     workers: int | None = None,
     plugins: Sequence[str | Path] = (),
-    out: str | Path = "runs/bench",
+    out: str | Path | None = None,
     progress: Callable[[Event], None] | bool = True,
 ) -> Bench:
     """Sweep models x attacks x datasets x radii, keep one record per sample, and return the run.
@@ -75,7 +75,7 @@ def bench(
         batch_size: images per pass; default: found by trying. Does not change the result.
         workers: processes; default: one per GPU or CPU core.
         plugins: files of your own models, attacks, datasets ...; they are run.
-        out: the run directory.
+        out: the run directory; default: the suite's, else ``runs/bench``.
         progress: True shows bars, or plain lines where there is no terminal; False shows nothing (the logger `robustcal` is
             told all the same); a function is called with every event of `robustcal.sweep.events`.
 
@@ -92,16 +92,17 @@ def bench(
     chosen = pick_engine(engine)
     targets = parse_targets(until, dict.fromkeys(CSV_METRICS)) if until is not None else {}
     limit = FIRST if targets and limit is None else limit
-    request, notes = plan_request(models, attacks, datasets, eps, suite, limit, seed, plugins)
-    hardware = chosen.pick(device, request.precision if precision == "auto" else precision)
+    job = job_of(suite, device, workers, plugins, out)
+    request, notes = plan_request(models, attacks, datasets, eps, suite, limit, seed, job["plugins"])
+    hardware = chosen.pick(job["device"], request.precision if precision == "auto" else precision)
     request = replace(request, precision=hardware.precision, skip_unreadable=skip_unreadable)
-    how = {"device": hardware.device, "batch_size": batch_size, "workers": workers}
+    how = {"device": hardware.device, "batch_size": batch_size, "workers": job["workers"]}
     asked = request
     told = progress if callable(progress) else None if progress else _silent
     with nullcontext(told) if told else Display(stream=sys.stderr) as tell:
         while True:
-            prepared = prepare(request, Path(out), strict)
-            run = Run.create(out, invocation(asked, prepared.plan, hardware.name))
+            prepared = prepare(request, Path(job["out"]), strict)
+            run = Run.create(job["out"], invocation(asked, prepared.plan, hardware.name))
             notes += take_up(prepared, run)
             failures = compute(prepared, run, request, chosen, tell, notes, strict, **how)
             finished = Bench(run.path, notes, failures)

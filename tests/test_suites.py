@@ -6,7 +6,7 @@ from robustcal import registry
 from robustcal.api import plan_request
 from robustcal.cli import main
 from robustcal.records.store import Run
-from robustcal.registry.suites import SUITES, read_suite, sweeps_of
+from robustcal.registry.suites import REPORT, SUITES, job_of, read_suite, sweeps_of
 from robustcal.types import UserError
 
 NAMES = sorted(path.stem for path in SUITES.glob("*.toml"))
@@ -47,3 +47,39 @@ def test_the_seed_of_a_suite_holds_unless_another_is_given(tmp_path):
 def test_a_suite_with_a_fault_is_refused(tmp_path, text, hint):
     with pytest.raises(UserError, match=hint):
         read_suite(write(tmp_path, text))
+
+
+def test_a_suite_can_be_a_whole_job(tmp_path, monkeypatch, capsys):
+    """Device, workers, plugin, run directory and report stand in the file; what is given beside it wins."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "halve.py").write_text(
+        "from robustcal import register\n\n@register.attack(kind='control', returns='last')\n"
+        "def halve_it(classifier, images, labels, threat, noise):\n    'Half the brightness.'\n    return images / 2\n"
+    )
+    lines = 'device = "cpu"\nworkers = 1\nplugins = ["halve.py"]\nout = "deep/run"\n[report]\nformats = ["text", "csv"]\nlayout = "main"\n'
+    path = write(tmp_path, lines)
+    path.write_text(path.read_text().replace('"fgsm"', '"halve-it"') + "bins = 10\n")
+    assert main(["bench", "--suite", "mine.toml", "--limit", "4"]) == 0
+    text = capsys.readouterr().out
+    assert "halve-it" in text and (tmp_path / "deep/run/report/cells.csv").is_file() and not (tmp_path / "deep/run/report/index.html").exists()
+    assert job_of(path, "cuda:1", 3, ["other.py", "halve.py"], "else") == {
+        "device": "cuda:1", "workers": 3, "plugins": ["halve.py", "other.py"], "out": "else", "report": read_suite(path)["report"]
+    }  # fmt: skip
+    assert job_of(None) == {"device": "auto", "workers": None, "plugins": [], "out": "runs/bench", "report": {}}
+
+
+@pytest.mark.parametrize("text, hint", [
+    ("workers = \"two\"", "workers is not a whole number"), ("plugins = [1]", "plugins is not a list of texts"), ("out = 3", "out is not a text"),
+    ("[report]\nlayuot = \"main\"", "unknown keys: layuot; there are: formats"), ("[report]\nbins = \"x\"", "bins is not a whole"),
+])  # fmt: skip
+def test_a_job_with_a_fault_is_refused(tmp_path, text, hint):
+    with pytest.raises(UserError, match=hint):
+        read_suite(write(tmp_path, text))
+
+
+def test_the_report_options_of_a_suite_are_those_of_the_verb():
+    import inspect
+
+    import robustcal
+
+    assert set(REPORT) == set(inspect.signature(robustcal.report).parameters) - {"runs", "out", "width"}

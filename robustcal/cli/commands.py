@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
+from ..registry.suites import job_of
 from ..types import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def bench(options: argparse.Namespace) -> int:
     }  # fmt: skip
     batch_size = None if options.batch_size == "auto" else positive(options.batch_size, "--batch-size", " or auto")
     workers = positive(options.workers, "--workers")
+    job = job_of(options.suite, options.device, workers, options.plugin, options.out)
+    options.device, options.workers, options.plugin = job["device"], job["workers"], job["plugins"]
     if options.dry_run:
         return dry_run(options, chosen, batch_size)
     from .. import api
@@ -35,11 +38,13 @@ def bench(options: argparse.Namespace) -> int:
         warnings.simplefilter("ignore", RuntimeWarning)  # failures are printed
         run = api.bench(
             **chosen, until=options.until, device=options.device, precision=options.precision, batch_size=batch_size,
-            workers=workers, plugins=options.plugin, out=options.out, progress=progress, strict=options.strict,
+            workers=options.workers, plugins=options.plugin, out=job["out"], progress=progress, strict=options.strict,
             engine=options.engine, skip_unreadable=options.skip_unreadable,
         )  # fmt: skip
     if options.no_report:
         print(f"cells: {run.path / 'cells.csv'}")
+    elif job["report"]:
+        print(run.report(**job["report"]))
     else:
         from ..report.report import text_table, write_report
 

@@ -98,7 +98,7 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--plugin", action="append", default=[], metavar="FILE.py",
                        help="a model, attack, dataset ... of your own: the file is run, with your rights")  # fmt: skip
     bench.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
-    bench.add_argument("--out", default="runs/bench", metavar="RUN", help="run directory; the same one continues")
+    bench.add_argument("--out", metavar="RUN", help="run directory; the same one continues (default runs/bench)")
     bench.add_argument("--engine", default="local", choices=["local", "ray"], help="this machine, or a Ray cluster")
     bench.add_argument("--skip-unreadable", action="store_true", help="leave out images that do not decode (flagged)")
     bench.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of time, compute nothing")

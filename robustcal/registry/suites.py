@@ -18,6 +18,14 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 #: What can have a label, and the family of its specs.
 AXES = {"model": families.models, "attack": families.attacks, "dataset": families.datasets}
 LISTS = ("models", "attacks", "datasets", "eps")
+#: What else makes a whole job of a suite -> the type of its value; and of what stands under ``[report]``.
+JOB: dict[str, type] = {"device": str, "workers": int, "plugins": list, "out": str, "report": dict}
+REPORT: dict[str, type] = {
+    "formats": list, "layout": str, "metrics": list, "compare": str, "versus": str, "bins": int, "rename": list, "caption": str,
+}  # fmt: skip
+#: Where a run goes of which nothing says where.
+OUT = "runs/bench"
+KINDS = {str: "a text", int: "a whole number", list: "a list of texts", dict: "a table"}
 
 
 def read_suite(name: str | Path) -> dict[str, Any]:
@@ -34,9 +42,14 @@ def read_suite(name: str | Path) -> dict[str, Any]:
         suite = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"suite '{path}' is not valid TOML: {error}") from None
-    unknown = set(suite) - {*LISTS, "limit", "title", "description", "sweep", "seed", "precision"}
+    unknown = set(suite) - {*LISTS, *JOB, "limit", "title", "description", "sweep", "seed", "precision"}
     if unknown:
         raise UserError(f"suite '{path}' has unknown keys: {', '.join(sorted(unknown))}")
+    _check_job(suite, JOB, f"suite '{path}'")
+    _check_job(suite.get("report", {}), REPORT, f"suite '{path}', [report]")
+    if unknown := set(suite.get("report", {})) - set(REPORT):
+        names = ", ".join(sorted(unknown))
+        raise UserError(f"suite '{path}', [report] has unknown keys: {names}; there are: {', '.join(REPORT)}")
     blocks = suite.get("sweep", [])
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise UserError(f"suite '{path}': sweeps are tables, each under a line [[sweep]]")
@@ -46,6 +59,32 @@ def read_suite(name: str | Path) -> dict[str, Any]:
                 wanted = {"precision": f"one of {', '.join(PRECISIONS)}", **dict.fromkeys(LISTS, "a list of texts")}
                 raise UserError(f"suite '{path}': {key} is not {wanted.get(key, 'a whole number')}")
     return suite
+
+
+def _check_job(found: Mapping[str, Any], kinds: Mapping[str, type], where: str) -> None:
+    for key, kind in kinds.items():
+        value: Any = found.get(key, kind())
+        texts = not isinstance(value, list) or all(isinstance(item, str) for item in value)
+        if not isinstance(value, kind) or isinstance(value, bool) or not texts:
+            raise UserError(f"{where}: {key} is not {KINDS[kind]}")
+
+
+def job_of(
+    suite: str | Path | None, device: str = "auto", workers: int | None = None, plugins: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Device, workers, plugins, run directory and report options: those given, else those of the suite, else the usual ones.
+
+    Plugins are those of both. Paths are relative to the working directory, as everywhere.
+    """
+    said = {} if suite is None else read_suite(suite)
+    return {
+        "device": said.get("device", device) if device == "auto" else device,
+        "workers": said.get("workers") if workers is None else workers,
+        "plugins": list(dict.fromkeys(map(str, (*said.get("plugins", ()), *plugins)))),
+        "out": said.get("out", OUT) if out is None else out,
+        "report": said.get("report", {}),
+    }
 
 
 def _suits(key: str, value: Any) -> bool:
