@@ -242,3 +242,15 @@ def test_a_name_that_a_resample_lacks_is_left_out_there():
 
     found = cell(np.linspace(0, 1, 30), np.zeros(30), metrics=[sometimes], resamples=100)
     assert np.isnan(found.draws["last"]).any() and found.interval("last").lo < 0.5 < found.interval("last").hi
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+@pytest.mark.parametrize("pull", [0.0, 3.0])
+def test_limits_stay_in_the_range_of_their_number(n, pull):
+    """A mean entropy is not negative, a mean confidence no less than 0 and no more than 1, however few the samples."""
+    found = stats.replicates(invented(n, 5, pull, 60, 3))
+    ranges = {"nll": (0, np.inf), "brier": (0, np.inf), "entropy": (0, np.inf), "eu": (0, np.inf), "au": (0, np.inf),
+              "confidence": (0, 1), "ece": (0, 1), "accuracy": (0, 1), "entropy_normalised": (0, 1)}  # fmt: skip
+    for name, (low, high) in ranges.items():
+        value, lo, hi = found.interval(name)
+        assert low <= lo <= hi <= high, (name, value, lo, hi)

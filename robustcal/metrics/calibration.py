@@ -47,7 +47,8 @@ DIRECTION = {
 
 @register.metric(
     direction={prefix + name: way for _, prefix in READINGS.values() for name, way in DIRECTION.items()},
-    unit="fraction", columns=("confidence", "dirichlet_confidence", "correct"),
+    unit="fraction", least={prefix + "confidence": 0 for _, prefix in READINGS.values()},
+    columns=("confidence", "dirichlet_confidence", "correct"),
 )  # fmt: skip
 def calibration(records: Records, *, bins: int = 15, reading: str = "softmax") -> Means | dict[str, float]:
     """How far confidence is from accuracy.

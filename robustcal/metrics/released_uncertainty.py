@@ -14,7 +14,10 @@ from .weighted import Means
 LARGE = 20.0
 
 
-@register.metric(unit={"au_released": "fraction", "eu_released": ""}, columns=(*COLUMNS, "log_eu", "log_alpha0"))
+@register.metric(
+    unit={"au_released": "fraction", "eu_released": ""}, least={"au_released": 0, "eu_released": 0},
+    columns=(*COLUMNS, "log_eu", "log_alpha0"),
+)  # fmt: skip
 def released_uncertainty(records: Records) -> Means:
     """Means over samples of au_released and eu_released; for comparison with numbers logged by that code only.
 

@@ -19,7 +19,7 @@ LOSS = "label_loss"
 
 
 @register.metric(
-    direction={"nll": "lower", "brier": "lower"}, unit={"nll": "nats", "brier": ""},
+    direction={"nll": "lower", "brier": "lower"}, unit={"nll": "nats", "brier": ""}, least={"nll": 0, "brier": 0},
     columns=("label", "label_probability", "brier"),
 )  # fmt: skip
 def scores(records: Records) -> Means:

@@ -15,6 +15,7 @@ from .weighted import Means
         "entropy": "nats", "au": "nats", "eu": "", "log10_eu": "log10", "entropy_normalised": "fraction",
         "au_normalised": "fraction",
     },
+    least={"entropy": 0, "au": 0, "eu": 0, "entropy_normalised": 0, "au_normalised": 0},
     columns=("entropy", "au", "log_eu", "log_alpha0"),
 )  # fmt: skip
 def uncertainty(records: Records) -> Means:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
+from ..registry import register
 from ..types import Records
 from .catalogue import CELL_METRICS, Metric, declared, metric_function, needs_clean
 from .proportions import Samples, average_limits, shares_of
@@ -97,9 +98,9 @@ def replicates(
     pseudo = Pseudo.of(records, resamples.count, f"{resamples.seed}/{resamples.key}")
     steps = joined_names(displacements(*given, pseudo) for given in zip(found, functions, inputs, strict=True))
     steps |= {name: pseudo.of_share(values[name]) * n / len(share.hits) for name, share in shares.items()}
-    lowest = joined_names(fractions_of(metric) for metric in metrics)
+    ranges = joined_names(ranges_of(metric) for metric in metrics)
     whole = {name: x + steps.get(name, 0.0) for name, x in draws.items()}
-    whole = {name: x.clip(lowest[name], 1) if lowest.get(name, 2) <= values.get(name, 2) <= 1 else x for name, x in whole.items()}
+    whole = {name: _within(x, values.get(name, np.nan), ranges.get(name)) for name, x in whole.items()}
     return Replicates(
         values, whole,
         limits={name: average_limits([share.hits], samples, level) for name, share in shares.items()},
@@ -116,10 +117,22 @@ def joined_names(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
     return {name: found for part in parts for name, found in part.items()}
 
 
-def fractions_of(metric: Metric) -> dict[str, int]:
-    """The least that a metric's fractions can be: 0 where more, or less, is better; -1 of those that have a sign."""
-    stated = declared(metric).items()
-    return {name: 0 if way in ("higher", "lower") else -1 for name, (way, unit) in stated if unit == "fraction"}
+def _within(draws: np.ndarray, value: float, limits: tuple[float, float] | None) -> np.ndarray:
+    """Draws kept in the range of a number; all of them where the number itself is outside."""
+    return draws if limits is None or not limits[0] <= value <= limits[1] else draws.clip(*limits)
+
+
+def ranges_of(metric: Metric) -> dict[str, tuple[float, float]]:
+    """The least and the most that a metric's numbers can be, where that is known.
+
+    A metric declares ``least``; fractions are at most 1, and at least 0 where more, or less, is better.
+    """
+    stated = declared(metric)
+    least = {} if callable(metric) else register.metrics.get(register.metrics.spec(metric).name).meta.get("least", {})
+    found = {name: (float(low), 1.0 if stated[name][1] == "fraction" else np.inf) for name, low in least.items() if name in stated}
+    signed = {name: (0.0 if way in ("higher", "lower") else -1.0, 1.0) for name, (way, unit) in stated.items() if unit == "fraction"}
+    return signed | found
+
 
 
 def stretched(draws: np.ndarray, n: int) -> np.ndarray:
