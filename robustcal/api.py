@@ -125,26 +125,30 @@ def _silent(event: Event) -> None:
 
 def _extension(finished: Bench, cells: Iterable[Cell], targets: Mapping[str, float]) -> tuple[dict[str, int], list[str]]:
     """How many samples each dataset needs for the targets, all models alike; and a line for what cannot be had."""
+    from .records.store import Run
+    from .report.evaluate import evaluate
     from .sweep.until import samples_needed
 
     more: dict[str, int] = {}
     lacking: list[str] = []
     if not targets:
         return more, lacking
-    planned = {cell.id: cell for cell in cells}
-    failed = {failure.what for failure in finished.failures}
-    for row in finished.results.cells:
-        cell = planned.get(row.id)
-        if cell is None or cell.title in failed:
+    run = Run.open(finished.path)
+    planned = {cell.id: cell for cell in cells if not run.missing(cell)}
+    for row in evaluate([run], only=lambda source: source.cell.id in planned, alone=True).cells:
+        if row.id not in planned:  # a worst case
             continue
+        cell = planned[row.id]
         for name, target in targets.items():
             _, low, high = row.interval(name)
             width = (high - low) / 2
-            if width > target and row.n < cell.dataset_size:
-                wanted = min(samples_needed(row.n, width, target), cell.dataset_size)
+            wanted = min(max(samples_needed(cell.n, width, target), cell.n + 1), cell.dataset_size)
+            if width > target and wanted > cell.n:
                 more[cell.dataset] = max(wanted, more.get(cell.dataset, 0))
             elif width > target:
                 lacking.append(f"{cell.title}: {name} is known to +-{width:.4f}, not {target:g}: there are no more samples")
+            elif not width <= target:
+                lacking.append(f"{cell.title}: {name} is no number here")
     return more, lacking
 
 
@@ -165,6 +169,7 @@ def plan_request(
 
     Loads the plugin files.
     """
+    from .sweep.declared import uses_radius
     from .sweep.plan import Request, Sweep
 
     paths = [Path(path).resolve() for path in plugins]
@@ -176,7 +181,8 @@ def plan_request(
     filled: list[str] = []
     chosen = read_suite(DEFAULT if suite is None else suite)
     if suite is None and any(given[axis] for axis in LISTS):
-        kept = [axis for axis in LISTS if not given[axis]]
+        needed = uses_radius(given["attacks"] or chosen["attacks"])
+        kept = [axis for axis in LISTS if not given[axis] and (needed or axis != "eps")]
         filled = [f"{axis} of the suite {DEFAULT}: {' '.join(map(str, chosen[axis]))}" for axis in kept]
         if given["datasets"]:  # the suite's number of samples is for its own datasets
             chosen = {key: value for key, value in chosen.items() if key != "limit"}

@@ -128,10 +128,10 @@ def test_other_weights_under_the_same_name_are_another_model_said_in_one_line(tm
     folder = tmp_path / "model"
     argv = ["bench", "--models", f"clip:local-dir:{folder}", "--attacks", "clean", "--datasets", "digits", "--limit", "8",
             "--device", "cpu", "--no-report", "--out", str(tmp_path / "run")]  # fmt: skip
-    write_model(folder, seed=0)
+    write_model(folder, seed=0, context=24)
     assert main(argv) == 0
     assert "other weights" not in capsys.readouterr().err
-    write_model(folder, seed=1)
+    write_model(folder, seed=1, context=24)
     assert main(argv) == 0
     assert capsys.readouterr().err.count("has other weights than the records") == 1
     assert len(Run.open(tmp_path / "run").cells()) == 2
@@ -177,3 +177,35 @@ def test_kill_nine_during_growth(moody, tmp_path):
     assert not any(run.missing(cell) for cell in plan.cells)
     names = sorted(path.name for path in records.glob("*/*.parquet"))
     assert names == sorted(path.name for path in (tmp_path / "whole" / "records").glob("*/*.parquet"))
+
+
+def test_what_another_driver_met_is_told_here_too(moody, tmp_path, monkeypatch):
+    """A cell that another driver marks as failed while this one works is left out, and is no success."""
+    monkeypatch.setenv("MOODY", "")
+    out, marked = tmp_path / "run", []
+
+    def other_driver(event):
+        cells = Run.open(out).cells()
+        if not marked and cells:
+            (cell,) = [cell for cell in cells if cell.attack.startswith("moody")]
+            marked.append(cell.id)
+            Run.open(out).fail(cell.id, "out of memory there")
+
+    how = {"models": ["clip"], "attacks": ["clean", "moody"], "datasets": ["digits"], "eps": "1/255", "limit": 8, "device": "cpu", "workers": 1}
+    with pytest.warns(RuntimeWarning, match="out of memory there"):
+        run = robustcal.bench(plugins=[moody], out=out, progress=other_driver, **how)
+    assert [failure.reason for failure in run.failures] == ["out of memory there"]
+
+
+def test_a_model_that_does_not_load_here_is_left_to_others(tmp_path, capsys):
+    """What is refused before the sweep is this machine's matter: the run keeps no failure that would stop another driver."""
+    folder = write_model(tmp_path / "broken")
+    file = next(folder.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-100])
+    argv = ["bench", "--models", f"clip:local-dir:{folder}", "clip", "--attacks", "clean", "--datasets", "digits", "--limit", "8",
+            "--device", "cpu", "--no-report", "--out", str(tmp_path / "run")]  # fmt: skip
+    assert main(argv) == 2
+    assert not Run.open(tmp_path / "run").failures()
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert "failed: clip:local-dir" in capsys.readouterr().out

@@ -249,3 +249,51 @@ def test_a_cell_comes_back_from_json_as_it_was(tmp_path):
         for broken in ({**data, "n": "20"}, {**data, "more": 1}, {k: v for k, v in data.items() if k != "identity"}, [], None):
             with pytest.raises(ValueError):
                 from_json(Cell, broken)
+
+
+# -- what lies in a run besides -----------------------------------------------------------------------------------------
+
+
+def test_until_looks_at_its_own_cells_whatever_else_the_run_holds(tmp_path, coin):
+    """A cell of the same data set with fewer samples, from another sweep, neither stops it nor keeps it going for ever."""
+    how = {"models": ["believer"], "datasets": ["coins"], "plugins": [coin]}
+    sweep(tmp_path / "run", 20, attacks=["noise"], **how)
+    run, _ = sweep(tmp_path / "run", None, attacks=["clean"], until="accuracy=0.03", **how)
+    (cell,) = [cell for cell in Run.open(run.path).cells() if cell.kind == "clean"]
+    assert wilson_half_width(0.8, cell.n) <= 0.031 and cell.n < 1500
+
+
+def test_samples_beyond_a_gap_are_no_part_of_what_cells_have_in_common(tmp_path):
+    sweep(tmp_path / "run", 300, models=["clip", "ucat"], attacks=["clean"])
+    run = Run.open(tmp_path / "run")
+    first, other = run.cells()
+    run.shard_path(first.id, 1).unlink()
+    results = evaluate([run])
+    assert {cell.n for cell in results.cells} == {128} and not any("unreadable-skipped" in cell.flags for cell in results.cells)
+    assert not any("skipped" in note for note in results.notes) and any("compared on the 128" in note for note in results.notes)
+    run.shard_path(other.id, 1).unlink()  # the same gap in all cells: what lies beyond is not taken either
+    assert {cell.n for cell in evaluate([run]).cells} == {128}
+
+
+def test_readers_look_again_where_a_shard_grows_under_their_eyes(tmp_path, monkeypatch):
+    sweep(tmp_path / "run", 40, attacks=["clean"])
+    run = Run.open(tmp_path / "run")
+    (cell,) = run.cells()
+    listed, looks = run.present, []
+
+    def stale(name):
+        looks.append(name)
+        return {0: 20} if len(looks) % 2 else listed(name)  # the short shard of before is gone by the time it is opened
+
+    monkeypatch.setattr(run, "present", stale)
+    assert len(run.read(cell.id, ("id",))["id"]) == 40
+    assert run.skipped(cell.id) == [] and run.discard_damaged(cell.id) == [] and len(run.first(cell, 40)) == 40
+
+
+def test_two_drivers_lose_no_call_of_each_other(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: Run.create(tmp_path / "run", {"command": str(number)}), range(8)))
+    held = json.loads((tmp_path / "run" / "run.json").read_text())["invocations"]
+    assert sorted(call["command"] for call in held) == [str(number) for number in range(8)]

@@ -11,7 +11,7 @@ from robustcal.models import folder as folders
 WORDS = ["a", "photo", "of", "this", "is", "the", "red", "blue", "green", "circle", "square", "star", "cat", "dog", "zero", "one", "two"]
 
 
-def config(tower="resnet", *, sigmoid=False, quick_gelu=False):
+def config(tower="resnet", *, sigmoid=False, quick_gelu=False, context=16):
     """An open_clip model config small enough for tests. `tower`: "resnet" (ModifiedResNet) or "vit"."""
     vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32, "patch_size": None}
     if tower == "vit":
@@ -20,7 +20,7 @@ def config(tower="resnet", *, sigmoid=False, quick_gelu=False):
         "embed_dim": 32,
         "quick_gelu": quick_gelu,
         "vision_cfg": vision,
-        "text_cfg": {"context_length": 16, "vocab_size": 600, "width": 64, "heads": 2, "layers": 2},
+        "text_cfg": {"context_length": context, "vocab_size": 600, "width": 64, "heads": 2, "layers": 2},
     }
     if sigmoid:
         model |= {"custom_text": True, "init_logit_scale": 2.3, "init_logit_bias": -10.0}

@@ -52,8 +52,8 @@ def extended_header(path: Path, invocation: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _is_free(path: Path) -> bool:
-    # A run killed before its header was renamed into place leaves only hidden temporaries.
-    mine = (".run.json", "report")
+    # A run killed before its header was renamed into place leaves claims and hidden temporaries only.
+    mine = (".run.json", "report", "claims")
     return not path.exists() or (path.is_dir() and all(p.name.startswith(mine) for p in path.iterdir()))
 
 

@@ -129,6 +129,8 @@ def read(path: Path, stamp: Mapping[str, str], columns: Sequence[str] | None = N
             chosen = names if columns is None else [name for name in names if name in set(columns)]
             table = file.read(chosen, use_threads=False)
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):  # replaced by a longer one meanwhile: the caller looks again
+            raise
         if getattr(error, "errno", None):  # the system says so, not the format: nothing is known about the content
             raise UserError(f"shard '{path}' cannot be read: {error.strerror}") from None
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
@@ -155,6 +157,8 @@ def check(path: Path, stamp: Mapping[str, str]) -> None:
                 raise DamagedShard(path, "is damaged or truncated (it has no footer)")
             file.seek(size - TAIL - length)
             footer = file.read(length)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise UserError(f"shard '{path}' cannot be read: {error.strerror}") from None
     if not all(_spelled(key, value) in footer for key, value in stamp.items()):

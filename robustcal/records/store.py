@@ -19,12 +19,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -38,11 +40,13 @@ from .shardfile import TEMPORARY, DamagedShard, write_atomically
 __all__ = ["DamagedShard", "Run", "claim_name", "write_atomically"]
 
 SHARD_NAME = re.compile(r"([0-9]{5,})(?:-([0-9]{1,3}))?\.parquet")
-REMARKS = "remarks.json"
+REMARKS, DRIVER = "remarks.json", "driver"
 #: Threads that read the shards of a cell: most of the time is spent outside Python, decompressing.
 READERS = min(8, os.cpu_count() or 1)
-#: Threads that look at footers when a run continues: they wait for the file system, not for a core.
-LOOKERS = 4
+#: How often a reader looks again where a shard was replaced under its eyes.
+RETRIES = 5
+
+T = TypeVar("T")
 
 
 class Run:
@@ -74,12 +78,22 @@ class Run:
         path = Path(path)
         run = cls(path, extended_header(path, invocation), claim_seconds)
         try:
-            write_atomically(path / "run.json", as_json(run.header))
-            for folder in ("records", "claims"):
-                (path / folder).mkdir(exist_ok=True)
+            (path / "claims").mkdir(exist_ok=True, parents=True)
+            with run.alone():
+                run.header = extended_header(path, invocation)  # another driver may have added to it
+                write_atomically(path / "run.json", as_json(run.header))
+            (path / "records").mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to '{path}': {error.strerror or error}; choose another --out") from None
         return run
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the run's own claim: for what is read and written again, by one driver at a time."""
+        while not self.claims.take(DRIVER):
+            time.sleep(0.05)
+        with self.claims.renewing(DRIVER):
+            yield
 
     # -- cells -----------------------------------------------------------------------------------------------------
     def add_cell(self, cell: Cell) -> Cell:
@@ -111,8 +125,11 @@ class Run:
     def failures(self) -> dict[str, str]:
         """Cells that could not be computed, and why."""
         folder = self.path / "failed"
-        names = [name for name in os.listdir(folder) if not name.startswith(".")] if folder.is_dir() else []
-        return {name: (folder / name).read_text() for name in sorted(names)}
+        found: dict[str, str] = {}
+        for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+            with suppress(FileNotFoundError):  # another driver lets it be tried again at this moment
+                found |= {} if name.startswith(".") else {name: (folder / name).read_text()}
+        return found
 
     def forget_failure(self, cell: str) -> None:
         """Let a cell be tried again."""
@@ -150,6 +167,15 @@ class Run:
         """The shards of a cell that are still to be computed, in order; a last one of fewer samples counts as missing."""
         present = self.present(cell.id)
         return [shard for shard in range(cell.shards) if present.get(shard, 0) < cell.rows(shard)]
+
+    def held(self, cell: Cell) -> int:
+        """How many samples a cell holds from the beginning of its order without a gap, those without a row included."""
+        present, whole, count = self.present(cell.id), replace(cell, n=cell.dataset_size), 0
+        for shard in range(whole.shards):
+            count += min(present.get(shard, 0), whole.rows(shard))
+            if present.get(shard, 0) < whole.rows(shard):
+                break
+        return count
 
     def has(self, cell: Cell, shard: int) -> bool:
         """Whether a shard exists with all samples that the cell asks for."""
@@ -191,8 +217,7 @@ class Run:
 
     def discard_damaged(self, cell: str) -> list[str]:
         """Move shards aside whose footer cannot be trusted, remove what killed workers left. One line for each shard."""
-        with ThreadPoolExecutor(LOOKERS) as pool:
-            found = list(pool.map(lambda shard: self._damage(cell, *shard), self.present(cell).items()))
+        found = self._of_each(cell, lambda shard, rows: self._damage(cell, shard, rows))
         self._remove_leftovers(cell)
         self._remove_superseded(cell)
         return [self.set_aside(damage) for damage in found if damage]
@@ -228,8 +253,7 @@ class Run:
             DamagedShard: a shard is damaged. It was set aside, so that the same bench command computes it again.
         """
         try:
-            with ThreadPoolExecutor(READERS) as pool:
-                tables = list(pool.map(lambda part: self.read_shard(cell, part[0], part[1], columns), self.present(cell).items()))
+            tables = self._of_each(cell, lambda shard, rows: self.read_shard(cell, shard, rows, columns))
         except DamagedShard as damage:
             self.set_aside(damage)
             raise DamagedShard(damage.path, f"{damage.reason}; run the same bench command again to compute it") from None
@@ -238,10 +262,31 @@ class Run:
         table = pa.concat_tables(tables)
         return {name: shardfile.as_array(table.column(name)) for name in table.column_names}
 
+    def first(self, cell: Cell, count: int) -> list[str]:
+        """The ids of the samples that the first shards of a cell, `count` samples in all, hold, with or without a row."""
+
+        def names(shard: int, rows: int) -> list[str]:
+            if shard * SHARD >= count:
+                return []
+            ids = shardfile.as_array(self.read_shard(cell.id, shard, rows, ("id",)).column("id"))
+            return [*ids.tolist(), *shardfile.skipped_in(self.shard_path(cell.id, shard, rows))]
+
+        return list(chain.from_iterable(self._of_each(cell.id, names)))
+
     def skipped(self, cell: str) -> list[str]:
         """The ids of samples that were left out of a cell because their image could not be read."""
-        paths = [self.shard_path(cell, *shard) for shard in self.present(cell).items()]
-        return [name for path in paths for name in shardfile.skipped_in(path)]
+        return list(chain.from_iterable(self._of_each(cell, lambda *at: shardfile.skipped_in(self.shard_path(cell, *at)))))
+
+    def _of_each(self, cell: str, look: Callable[[int, int], T]) -> list[T]:
+        """`look` at each shard of a cell, in order. Looks again where a shard was replaced by a longer one meanwhile."""
+        for patience in range(RETRIES, -1, -1):
+            try:
+                with ThreadPoolExecutor(READERS) as pool:
+                    return list(pool.map(lambda part: look(*part), self.present(cell).items()))
+            except FileNotFoundError as error:
+                if not patience:
+                    raise UserError(f"shard '{error.filename}' cannot be read: {error.strerror}") from None
+        return []
 
     # -- claims ------------------------------------------------------------------------------------------------------
     def claim(self, cell: Cell, shard: int) -> bool:

@@ -178,7 +178,7 @@ class Family:
         known = plugin.parameters
         for key in spec.params:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
                 hint = f"did you mean '{near[0]}'?" if near else f"it takes: {', '.join(known) or 'none'}"
                 if any(isinstance(v, str) and normalise(parse_spec(v).name) in self.names() for v in spec.params.values()):
                     hint += "; a spec inside a spec takes no parameters of its own: give it a card or a run folder"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import unicodedata
+from collections.abc import Iterable
 from fractions import Fraction
 from math import isfinite
+from typing import Any
 
 from ..types import Param, Spec, UserError
 
@@ -109,3 +111,9 @@ def _finite(value: float) -> float:
     if not isfinite(value):
         raise ValueError
     return value
+
+
+def split_list(values: Iterable[Any] | str | None) -> tuple[str, ...]:
+    """``["a,b", "c"]`` -> ``("a", "b", "c")``: lists take spaces or commas. Order kept, repeats dropped."""
+    values = [values] if isinstance(values, str) else (values or [])
+    return tuple(dict.fromkeys(piece.strip() for value in values for piece in str(value).split(",") if piece.strip()))

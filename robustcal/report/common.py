@@ -26,38 +26,27 @@ class Common:
 
 
 def common_samples(sources: Sequence[Source], notes: list[str]) -> dict[str, Common]:
-    """For each data set, what all its cells hold, of cells that hold anything; a note where some hold more or ask for more."""
+    """For each data set, what all its cells hold, of cells that hold anything; a note where some hold more.
+
+    What lies beyond a gap, which a killed worker may leave, is not counted: it is no beginning of the order.
+    """
     found: dict[str, Common] = {}
     for dataset in dict.fromkeys(source.names["dataset"] for source in sources):
-        all_held = [(held(source), source) for source in sources if source.names["dataset"] == dataset]
-        some = [(count, source) for count, source in all_held if count]
+        held = [(source.run.held(source.cell), source) for source in sources if source.names["dataset"] == dataset]
+        some = [(count, source) for count, source in held if count]
         if not some:
             continue
         (least, smallest), (most, _) = (choose(some, key=lambda pair: pair[0]) for choose in (min, max))
-        ids = None
-        if least < most:
-            ids = _ids(smallest)
-            notes.append(f"samples: cells of '{dataset}' hold {least} to {most}; compared on the {least} they have in common")
+        beyond = any(sum(source.run.present(source.cell.id).values()) > least for _, source in some)
         orders = {source.cell.identity.order for _, source in some}
+        ids = frozenset(smallest.run.first(smallest.cell, least)) if beyond else None
+        if beyond and len(orders) > 1:  # beginnings of several orders: what they share is no beginning
+            ids = frozenset.intersection(*(frozenset(source.run.first(source.cell, count)) for count, source in some))
+            least = len(ids)
+        if least < most:
+            notes.append(f"samples: cells of '{dataset}' hold {least} to {most}; compared on the {least} they have in common")
         found[dataset] = Common(least, ids, by_id=len(orders) > 1)
     return found
-
-
-def held(source: Source) -> int:
-    """How many samples a cell holds from the beginning of its order without a gap, those without a row included."""
-    present, cell = source.run.present(source.cell.id), source.cell
-    whole = replace(cell, n=cell.dataset_size)
-    count = 0
-    for shard in range(whole.shards):
-        count += min(present.get(shard, 0), whole.rows(shard))
-        if present.get(shard, 0) < whole.rows(shard):
-            break
-    return count
-
-
-def _ids(source: Source) -> frozenset[str]:
-    """The ids of the samples that a cell holds, those without a row included."""
-    return frozenset([*source.run.read(source.cell.id, ("id",))["id"], *source.run.skipped(source.cell.id)])
 
 
 class Reader:

@@ -167,13 +167,14 @@ Details = Callable[[Cell, Records, "Records | None"], Any]
 def evaluate(
     runs: Iterable[Run], metrics: Sequence[Metric] = CELL_METRICS, *, resamples: int = 1000,
     details: Details | None = None, only: Callable[[Source], bool] | None = None, wanted: Sequence[str] = (),
-    bins: int | None = None,
+    bins: int | None = None, alone: bool = False,
 ) -> Results:  # fmt: skip
     """Read every cell of the runs once and compute its numbers; `worst` cells are added where attacks allow.
 
     Args:
         metrics: specs or functions; multi-label cells get `MULTI_METRICS` too.
         only: which cells to look at; all by default.
+        alone: compare those cells on what they have in common themselves, whatever other cells hold.
         details: called with (cell, records, clean records or None); its result is kept as `Measured.details`.
         wanted: specs of further metrics, kept apart in `Measured.asked`: their names may be those of others.
         bins: of every metric that has bins and does not say how many; None leaves it to the metrics.
@@ -181,7 +182,7 @@ def evaluate(
     runs = list(runs)
     sources, notes = merge(runs)
     sources = _without_failed(sources, notes)
-    common = common_samples(sources, notes)
+    common = common_samples([source for source in sources if not alone or only is None or only(source)], notes)
     shared: dict[str, Resamples] = {}
     groups: dict[tuple[str, str], list[Source]] = {}
     for source in filter(only, sources):
@@ -200,7 +201,8 @@ def _without_failed(sources: Sequence[Source], notes: list[str]) -> list[Source]
     kept = []
     for source in sources:
         cell, rows = source.cell, sum(source.run.present(source.cell.id).values())
-        reason = reasons[source.run].get(cell.id) if rows < cell.n else None
+        said = [reasons[source.run].get(cell.id), *source.run.remarks(cell.id).get("failed", ())]
+        reason = next(filter(None, said), None) if rows < cell.n else None
         if reason:
             notes.append(f"failed: {cell.title}: {reason}")
         elif rows < cell.n:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,7 +42,8 @@ def merge(runs: Sequence[Run]) -> tuple[list[Source], list[str]]:
             held[cell.id].append((run, cell))
     notes: list[str] = []
     chosen = [_newest(copies, notes) for copies in held.values()]
-    names = {axis: _names([cell for _, cell in chosen], axis, notes) for axis in AXES}
+    held_now = [replace(cell, n=min(cell.n, run.held(cell))) for run, cell in chosen]
+    names = {axis: _names(held_now, axis, notes) for axis in AXES}
     sources = [Source(run, cell, {axis: names[axis][cell.id] for axis in AXES}) for run, cell in chosen]
     return _ordered(sources), notes
 

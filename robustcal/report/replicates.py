@@ -129,9 +129,12 @@ def ranges_of(metric: Metric) -> dict[str, tuple[float, float]]:
     """
     stated = declared(metric)
     least = {} if callable(metric) else register.metrics.get(register.metrics.spec(metric).name).meta.get("least", {})
-    found = {name: (float(low), 1.0 if stated[name][1] == "fraction" else np.inf) for name, low in least.items() if name in stated}
-    signed = {name: (0.0 if way in ("higher", "lower") else -1.0, 1.0) for name, (way, unit) in stated.items() if unit == "fraction"}
-    return signed | found
+    found = {}
+    for name, (way, unit) in stated.items():
+        if name in least or unit == "fraction":
+            low = least.get(name, 0 if way in ("higher", "lower") else -1)
+            found[name] = (float(low), 1.0 if unit == "fraction" else np.inf)
+    return found
 
 
 

@@ -20,6 +20,8 @@ from .plan import Plan, Request, make_plan, model_identity
 from .preflight import preflight, try_attacks
 from .reading import explain
 
+#: What a run's remarks call the reason why a cell was not tried.
+FAILED = "failed"
 LOG = logging.getLogger("robustcal")
 LOG.addHandler(logging.NullHandler())  # who wants to see it says so; the command line has its own display
 
@@ -78,6 +80,11 @@ def _finished(plan: Plan, refused: Mapping[str, str], out: Path) -> bool:
 
 def take_up(prepared: Prepared, run: Run) -> list[str]:
     """Put the cells into a run and look at what it has of them. Returns a line for everything noticed."""
+    with run.alone():
+        return _take_up(prepared, run)
+
+
+def _take_up(prepared: Prepared, run: Run) -> list[str]:
     plan = prepared.plan
     notes = _other_weights(run, plan.cells)
     said = {name: tuple(getattr(source.dataset, "notes", ())) for name, source in plan.sources.items()}
@@ -86,9 +93,8 @@ def take_up(prepared: Prepared, run: Run) -> list[str]:
         run.add_cell(cell)
         run.forget_failure(cell.id)
         run.remark(cell.id, "data", said[cell.dataset])
+        run.remark(cell.id, FAILED, [prepared.refused[cell.id]] if cell.id in prepared.refused else [])
         notes += run.discard_damaged(cell.id)
-    for name, reason in prepared.refused.items():
-        run.fail(name, reason)
     run.drop_claims(plan.cells)
     return notes
 
@@ -118,7 +124,8 @@ def compute(
     Raises:
         UserError: what ends the sweep; with `strict`, the first cell that fails; else that there is no record of any.
     """
-    plan = prepared.plan
+    plan = replace(prepared.plan, cells=tuple(prepared.cells()))
+    request = replace(request, without=tuple(prepared.refused))  # of no concern to other drivers, where they may work
     tell(outset(prepared, run, notes, how.get("device", "cpu"), how.get("workers")))
     failed: dict[str, CellFailed] = {}
     for event in engine.execute(plan, run, request, live=tell, **how):
@@ -132,6 +139,10 @@ def compute(
         else:
             LOG.info("%s", event)
         tell(event)
+    unseen = {cell.id: reason for cell in plan.cells if (reason := run.failures().get(cell.id)) and run.missing(cell)}
+    for cell in plan.cells:  # that another driver met
+        if cell.id in unseen and not any(event.cell == cell.id or event.dataset == cell.dataset for event in failed.values()):
+            failed[cell.id] = CellFailed(cell.id, cell.title, unseen[cell.id])
     found = [_explained(event, plan) for event in failed.values()]
     if found and not any(run.present(cell.id) for cell in plan.cells):
         raise UserError("; ".join(dict.fromkeys(event.reason for event in found)))

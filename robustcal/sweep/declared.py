@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from .. import registry
+from ..registry.specs import split_list
 from ..types import Spec, Threat, UserError
 
 #: What an attack may declare, and the words for it where only some are understood.
@@ -36,7 +37,8 @@ def attack_meta(plugin: registry.Plugin, arguments: Mapping[str, Any]) -> dict[s
         if key not in ATTACK_META:
             raise UserError(f"attack '{plugin.name}' declares '{key}', which means nothing; there are: {', '.join(ATTACK_META)}")
         if ATTACK_META[key] and value not in ATTACK_META[key]:
-            raise UserError(f"attack '{plugin.name}' declares {key}={value!r}; there are: {', '.join(ATTACK_META[key])}")
+            said = f"has no {dict(names)[key].rstrip('_')} '{value}'" if key in own else f"declares {key}={value!r}"
+            raise UserError(f"attack '{plugin.name}' {said}; there are: {', '.join(ATTACK_META[key])}")
     return meta
 
 
@@ -60,6 +62,11 @@ def radii_of(attack: Spec, radii: Sequence[Fraction]) -> list[Fraction]:
     """The radii to run an attack at: an attack that has none (clean) is planned once, at 0."""
     uses_eps = attack_meta(*registry.attacks.arguments(attack)).get("uses_eps", True)
     return list(radii) if uses_eps else [Fraction(0)]
+
+
+def uses_radius(attacks: Sequence[str]) -> bool:
+    """Whether any of these attacks has a radius."""
+    return any(radii_of(registry.attacks.spec(text), [Fraction(1)]) == [1] for text in split_list(attacks))
 
 
 def surrogate_of(attack: Spec) -> Spec | None:

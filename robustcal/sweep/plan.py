@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import registry
 from ..cell import Cell, Identity
+from ..registry.specs import split_list
 from ..types import Spec, UserError, parse_radius
 from .declared import attack_meta, radii_of, surrogate_of, threat_of
 from .samples import Source, make_source
@@ -44,11 +45,13 @@ class Request:
     skip_unreadable: bool = False
     plugins: tuple[str, ...] = ()
     labels: Mapping[str, Any] = field(default_factory=dict)  #: axis -> canonical spec -> what reports call it
+    without: tuple[str, ...] = ()  #: ids of cells that are known not to work here
 
     def limited(self, limits: Mapping[str, int]) -> Request:
-        """The same with these numbers of samples for the datasets named (by canonical spec)."""
+        """The same with at least so many samples of the datasets named (by canonical spec)."""
+        wanted = {name: limits.get(str(registry.datasets.spec(name)), 0) for sweep in self.sweeps for name in sweep.datasets}
         parts = [
-            replace(sweep, datasets=(name,), limit=limits.get(str(registry.datasets.spec(name)), sweep.limit))
+            replace(sweep, datasets=(name,), limit=sweep.limit and max(sweep.limit, wanted[name]))
             for sweep in self.sweeps
             for name in sweep.datasets
         ]
@@ -83,12 +86,6 @@ class Plan:
     def distinct(self, axis: str) -> list[str]:
         """The models, datasets or attacks of the plan, in order."""
         return list(dict.fromkeys(getattr(cell, axis) for cell in self.cells))
-
-
-def split_list(values: Iterable[Any] | str | None) -> tuple[str, ...]:
-    """``["a,b", "c"]`` -> ``("a", "b", "c")``: lists take spaces or commas. Order kept, repeats dropped."""
-    values = [values] if isinstance(values, str) else (values or [])
-    return tuple(dict.fromkeys(piece.strip() for value in values for piece in str(value).split(",") if piece.strip()))
 
 
 def make_plan(
@@ -133,6 +130,7 @@ def make_plan(
             cell = replace(cell, model_place=models.index(model), training=trained[model])
             held = cells.get(cell.id)
             cells[cell.id] = cell if held is None or cell.n > held.n else held
+    cells = {name: cell for name, cell in cells.items() if name not in request.without}
     if not cells:
         raise UserError("; ".join(dict.fromkeys(absence.reason for absence in absent)))
     return Plan(tuple(cells.values()), {source.spec: source for source in sources.values()}, tuple(absent))
