@@ -34,10 +34,10 @@ TOWERS = {
     "resnet": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
     "vit": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
 }
-SMALL = dict(
-    dataset="world-source:split=train:size=64", batch=8, held_out=8, save_every=3, log_every=1, warmup=2,
-    eval_steps=2, eps="2/255", attack_step="2/255", device="cpu", workers=0,
-)  # fmt: skip
+SMALL = {
+    "dataset": "world-source:split=train:size=64", "batch": 8, "held_out": 8, "save_every": 3, "log_every": 1, "warmup": 2,
+    "eval_steps": 2, "eps": "2/255", "attack_step": "2/255", "device": "cpu", "workers": 0,
+}  # fmt: skip
 
 
 OBJECTIVES = [

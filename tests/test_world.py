@@ -187,7 +187,7 @@ def test_difficulty_disturbs_more_and_more():
 def test_the_random_numbers_are_uniform_normal_and_uncorrelated():
     keys = sample_keys("statistics", np.arange(4000))
     u, g = uniforms(keys, 64), gaussians(keys, 64)
-    assert 0 <= u.min() and u.max() < 1
+    assert u.min() >= 0 and u.max() < 1
     assert np.histogram(u, 20, (0, 1))[0].std() < 3 * np.sqrt(u.size / 20)
     assert abs(g.mean()) < 0.01 and abs(g.std() - 1) < 0.01 and np.abs(g).max() < 3.5
     for numbers in (u, g):

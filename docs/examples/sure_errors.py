@@ -6,7 +6,9 @@ from robustcal import register
 from robustcal.metrics.weighted import Means
 
 
-@register.metric(direction={"sure_errors": "lower", "error_confidence": "none"}, unit="fraction", columns=("correct", "confidence"))
+@register.metric(
+    direction={"sure_errors": "lower", "error_confidence": "none"}, unit="fraction", columns=("correct", "confidence")
+)
 def sure_errors(records, *, above: float = 0.9):
     """sure_errors: share of samples that are wrong at a confidence above `above`; error_confidence: mean confidence of errors.
 
