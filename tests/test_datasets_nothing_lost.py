@@ -315,6 +315,18 @@ def test_what_a_coco_set_holds_beside_its_samples_is_told(tmp_path):
     ]
 
 
+def test_a_coco_annotation_id_that_comes_twice_is_counted_and_both_are_read(tmp_path):
+    rows = [{"id": 7, "image_id": 0, "category_id": 2}, {"id": 7, "image_id": 1, "category_id": 1}]
+    data = datasets.build(coco(tmp_path / "c", annotations=rows))
+    assert data.labels.tolist() == [[1, 1], [1, 1]]
+    assert list(data.notes) == ["annotation ids that stand for several annotations, all of which are read: 1, such as 7"]
+
+
+def test_files_beside_the_class_folders_are_counted(tmp_path):
+    spec = tree(tmp_path / "f", {"cat/1.png": picture(1), "dog/2.png": picture(2), "README.md": b"hello", "classnames.txt": b"cat\ndog\n"})
+    assert list(datasets.build(spec).notes) == ["files beside the class folders, not read: 1, such as README.md"]
+
+
 # -- modes ---------------------------------------------------------------------------------------------------------
 
 

@@ -88,6 +88,7 @@ def read_instances(path: Path, left: LeftOut) -> tuple[list[str], list[str], np.
         categories = _by_id(content["categories"], "name", "category")
         images = _by_id(content["images"], "file_name", "image")
         pairs = [(_number(row["image_id"]), _number(row["category_id"])) for row in content["annotations"]]
+        numbers = Counter(row["id"] for row in content["annotations"] if isinstance(row.get("id"), (int, str)))
         groups = {str(row.get("supercategory")) for row in content["categories"]}
     except OSError as error:
         raise UserError(f"annotation file '{path}' cannot be read: {error.strerror}") from None
@@ -100,6 +101,9 @@ def read_instances(path: Path, left: LeftOut) -> tuple[list[str], list[str], np.
     twice = next((file for file, count in Counter(images.values()).items() if count > 1), None)
     if twice is not None:
         raise UserError(f"annotation file '{path}': two images are one file, '{twice}'")
+    for number, count in numbers.items():
+        if count > 1:  # does no harm to a label: both are read
+            left.add("annotation ids that stand for several annotations, all of which are read", str(number))
     row = {key: place for place, key in enumerate(images)}
     column = {key: place for place, key in enumerate(categories)}
     labels = np.zeros((len(row), len(column)), dtype=np.float32)

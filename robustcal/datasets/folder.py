@@ -100,6 +100,8 @@ def from_folders(top: Path, left: LeftOut, order: str | None = None) -> tuple[li
             raise UserError(f"'{entry.path}' is a link to nothing; mend it, or remove it if it is no class")
         elif not os.path.isdir(entry.path) and is_image(entry.name):
             left.add("images beside the class folders, not read", entry.name)
+        elif order is None and not os.path.isdir(entry.path) and entry.name not in (CLASSNAMES, TEMPLATES):
+            left.add("files beside the class folders, not read", entry.name)
     folders = [entry for entry in inside if os.path.isdir(entry.path) and not hidden(entry.name)]
     classes = [entry.name for entry in folders if not tree.leads_up(entry.path)]
     if not classes:
