@@ -13,7 +13,7 @@ from synthetic_run import make_run
 
 from robustcal.metrics.accuracy import harmonic_mean, mean_harmonic
 from robustcal.metrics.label_calibration import label_calibration
-from robustcal.report import layouts, markup, tables
+from robustcal.report import layouts, markup, standard, tables
 from robustcal.report.averages import ranked
 from robustcal.report.report import chosen_tables, gather, text_report, write_report
 from robustcal.report.stats import Replicates
@@ -199,7 +199,7 @@ def test_a_small_negative_number_keeps_its_sign(value, signed, shown):
 
 def test_a_run_of_clean_images_alone_has_a_table(tmp_path):
     clean = gather([make_run(tmp_path / "run", attacks=("clean",), n=40).path], resamples=50)
-    (found,) = layouts.by_eps(clean)
+    (found,) = standard.by_eps(clean)
     assert [column.title for column in found.columns] == ["clean", "clean"]
     assert found.rows and all(0 <= entry.value <= 1 for row in found.rows for entry in row.entries)
 
@@ -213,7 +213,7 @@ def test_by_eps_runs_from_clean_to_the_largest_radius(results):
 
 def test_an_attack_at_radius_0_is_not_called_clean(tmp_path):
     zero = gather([make_run(tmp_path / "run", attacks=("clean", "pgd"), radii=("0", "2/255"), n=40).path], resamples=50)
-    (found,) = layouts.by_eps(zero)
+    (found,) = standard.by_eps(zero)
     assert [column.title for column in found.columns] == ["clean", "0", "2/255"] * 2
     assert all(entry.value is not None for row in found.rows for entry in row.entries)
 
