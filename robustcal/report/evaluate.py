@@ -19,6 +19,7 @@ from .common import Reader, common_samples
 from .labels import short_labels
 from .merge import AXES, Source, merge
 from .naming import kept_labels, labelled, renamed
+from .noted import condensed, remarks_of, without_failed
 from .resample import Resamples
 from .stats import CELL_METRICS, Interval, Replicates, replicates
 from .worst_rows import is_of_calibration, mean_gap, of_calibration, worst_rows
@@ -181,46 +182,18 @@ def evaluate(
     """
     runs = list(runs)
     sources, notes = merge(runs)
-    sources = _without_failed(sources, notes)
+    sources = without_failed(sources, notes)
     common = common_samples([source for source in sources if not alone or only is None or only(source)], notes)
     shared: dict[str, Resamples] = {}
     groups: dict[tuple[str, str], list[Source]] = {}
     for source in filter(only, sources):
         groups.setdefault((source.names["model"], source.names["dataset"]), []).append(source)
     cells: list[Measured] = []
-    notes += _remarks(sources)
+    notes += remarks_of(sources)
     for (_, dataset), group in groups.items():
         readers = [Reader(source, common[dataset]) for source in group if dataset in common]
         cells += _group(readers, metrics, resamples, details, shared, notes, wanted, bins)
-    return Results(cells, _condensed(notes), runs, bins or BINS)
-
-
-def _without_failed(sources: Sequence[Source], notes: list[str]) -> list[Source]:
-    """The cells that are not unfinished because they failed, and that have records; a note says which are left out."""
-    reasons = {run: run.failures() for run in dict.fromkeys(source.run for source in sources)}
-    kept = []
-    for source in sources:
-        cell, rows = source.cell, sum(source.run.present(source.cell.id).values())
-        said = [reasons[source.run].get(cell.id), *source.run.remarks(cell.id).get("failed", ())]
-        reason = next(filter(None, said), None) if rows < cell.n else None
-        if reason:
-            notes.append(f"failed: {cell.title}: {reason}")
-        elif rows < cell.n:
-            notes.append(f"unfinished: {cell.title}: {rows} of {cell.n} samples")
-        if rows and not reason:
-            kept.append(source)
-    return kept
-
-
-def _remarks(sources: Iterable[Source]) -> list[str]:
-    """What was noticed about data sets and about the classes of models on them, a line each."""
-    lines: dict[str, None] = {}
-    for source in sources:
-        remarks, names = source.run.remarks(source.cell.id), source.names
-        lines |= dict.fromkeys(f"data: '{names['dataset']}': {line}" for line in remarks.get("data", ()))
-        place = f"{names['model']} on '{names['dataset']}'"
-        lines |= dict.fromkeys(f"classes: {place}: {line}" for line in remarks.get("classes", ()))
-    return list(lines)
+    return Results(cells, condensed(notes), runs, bins or BINS)
 
 
 def _group(
@@ -279,17 +252,6 @@ def _small(numbers: Replicates) -> Replicates:
     """The same with draws of half the size."""
     draws, plain = ({k: v.astype(np.float32) for k, v in x.items()} for x in (numbers.draws, numbers.plain))
     return replace(numbers, draws=draws, plain=plain)
-
-
-def _condensed(notes: list[str], most: int = 3) -> list[str]:
-    """The notes, with no more than `most` of one kind spelled out."""
-    kinds: dict[str, list[str]] = {}
-    for note in notes:
-        kinds.setdefault(note.split(":")[0], []).append(note)
-    short = []
-    for kind, lines in kinds.items():
-        short += lines[:most] + ([f"{kind}: and {len(lines) - most} more"] if len(lines) > most else [])
-    return short
 
 
 def _metrics_for(cell: Cell, metrics: Sequence[Metric]) -> Sequence[Metric]:
