@@ -2,6 +2,7 @@
 
 import io
 import logging
+import sys
 from contextlib import redirect_stderr
 
 import pytest
@@ -93,6 +94,19 @@ def test_a_sweep_tells_its_passes_so_that_time_can_be_told(tmp_path):
     assert sum(plan.passes.values()) == 20 * sum(plan.passes_each.values())
     robustcal.bench(attacks=["clean", "pgd:steps=5"], out=tmp_path / "run", progress=seen.append, **how)
     assert not [event for event in seen if isinstance(event, Planned)][1].passes  # nothing is pending
+
+
+def test_an_attack_of_ones_own_is_not_run_to_count_its_passes(tmp_path):
+    """It may take an hour, or leave a trace: only a worker runs it."""
+    plugin = tmp_path / "slow.py"
+    plugin.write_text(
+        "from robustcal import register\nRUNS = []\n@register.attack(kind='control', returns='last')\n"
+        "def slow(classifier, images, labels, threat, noise):\n    classifier(images)\n    RUNS.append(len(images))\n    return images\n"
+    )
+    how = {"models": ["clip"], "datasets": ["digits"], "eps": "2/255", "limit": 20, "device": "cpu", "workers": 1}
+    robustcal.bench(attacks=["slow"], plugins=[plugin], out=tmp_path / "run", progress=False, **how)
+    (module,) = [module for name, module in sys.modules.items() if name.startswith("robustcal_plugin_slow")]
+    assert module.RUNS == [20]
 
 
 def test_from_python_a_display_by_default_silence_on_request_and_a_log_underneath(tmp_path, capsys, caplog):

@@ -161,13 +161,16 @@ def outset(prepared: Prepared, run: Run, notes: Sequence[str], device: str, work
         passes={cell.id: each[cell.id] * sum(cell.rows(shard) for shard in todo[cell.id]) for cell in cells},
         passes_each=each,
         forwards={name: forwards for name, (forwards, _) in costs.items()},
-        kinds={cell.id: f"{cell.model} at {cell.resolution}" for cell in cells},
+        kinds={cell.id: f"{cell.model} {cell.resolution} {cell.attack if cell.identity.attack_file else ''}" for cell in cells},
         titles={cell.id: " ".join(text.partition(":")[0] for text in (cell.model, cell.dataset, cell.attack)) for cell in cells},
     )  # fmt: skip
 
 
 def _cost(cell: Cell) -> tuple[float, float]:
-    """`passes_of_cell`; one pass for an attack that wants more than a linear model to be counted on."""
+    """`passes_of_cell`; one pass for an attack of the user's own, which is not run outside a worker, or that wants more
+    than a linear model to be counted on."""
+    if cell.identity.attack_file:
+        return 1.0, 0.0
     try:
         return passes_of_cell(cell)
     except Exception:
