@@ -60,6 +60,7 @@ STUDIES = {
     "protocol": Study(
         {"runs/protocol": "tiny-protocol", "runs/protocol-fp16": "tiny-protocol-fp16"}, "main", ("protocol",), page=False
     ),
+    "premise": Study({"runs/premise": "results/premise/suite.toml"}, "premise,conformal", (), page=False),
     "full-size": Study(
         {"runs/full-size": "results/full-size/suite.toml"}, "main,calibration", (), page=False, random=("ViT-B-32",)
     ),
