@@ -1,4 +1,4 @@
-"""The bundled tiny CLIP and its fine-tunes: a genuine open_clip folder, loaded like any other model."""
+"""The bundled CLIPs and their fine-tunes, each base a genuine open_clip folder, loaded like any other model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import blueprint, folder, source
 if TYPE_CHECKING:
     from ..clip.classifier import ClipModel
 
-FOLDER = Path(__file__).parent / "weights" / "tiny"
+BUNDLED = Path(__file__).parent / "weights"
 
 
 def identity(
@@ -23,14 +23,14 @@ def identity(
     if variant is not None:
         return source.identity(variant, base=base, activation=activation)
     tower = _tower(card)
-    return weights.digest(folder.folder_identity(FOLDER), weights.sha256(tower) if tower else None)
+    return weights.digest(folder.folder_identity(_folder(card)), weights.sha256(tower) if tower else None)
 
 
 @register.model(identity=identity, training=source.training)
 def tiny(
     *, variant: str | None = None, card: dict[str, Any] | None = None, base: str | None = None, activation: str | None = None
 ) -> ClipModel:
-    """Load the bundled tiny CLIP with a card's image tower, or whatever the variant names instead.
+    """Load a bundled CLIP with a card's image tower, or whatever the variant names instead.
 
     Args:
         variant: ``ARCH/TAG``, ``hf-hub:ORG/NAME``, ``local-dir:PATH``, a checkpoint or a run folder.
@@ -39,7 +39,7 @@ def tiny(
     if variant is not None:
         return source.load(variant, base=base, activation=activation)
     tower = _tower(card)
-    model = blueprint.build(folder.from_local_dir(FOLDER))
+    model = blueprint.build(folder.from_local_dir(_folder(card)))
     if tower is not None:
         weights.load_into(model.clip.visual, weights.load_state_dict(tower), str(tower))
         model.fingerprint = weights.digest(model.fingerprint, weights.sha256(tower))
@@ -47,10 +47,15 @@ def tiny(
     return model
 
 
+def _folder(card: dict[str, Any] | None) -> Path:
+    """The open_clip folder of the base that a card belongs to."""
+    return BUNDLED / str((card or {}).get("folder", "tiny"))
+
+
 def _tower(card: dict[str, Any] | None) -> Path | None:
     """The image tower a card names (None: the base itself), after comparing sha256 with the card."""
     name = (card or {}).get("weights", folder.WEIGHTS)
-    file, stated = FOLDER / name, (card or {}).get("sha256")
+    file, stated = _folder(card) / name, (card or {}).get("sha256")
     if not file.is_file():
         raise UserError(f"bundled weights '{file.name}' are missing; reinstall, or rebuild them: robustcal train")
     if stated and weights.sha256(file) != stated:
