@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from ..metrics.bins import ReliabilityBins, binomial_limits
 from .style import BAR, GAP, GAP_FILL, INK, SOFT, label_percent
@@ -38,7 +39,7 @@ def reliability(axes: Axes, bins: ReliabilityBins, title: str = "", note: str | 
     """One reliability diagram: accuracy bars with exact intervals, the hatched gap to the mean confidence, the ECE.
 
     Args:
-        note: text in the panel; the ECE of these very bins by default.
+        note: text under the title; the ECE of these very bins by default.
     """
     used = np.flatnonzero(bins.counts)
     low, high = bins.edges[used], bins.edges[used + 1]
@@ -59,15 +60,11 @@ def reliability(axes: Axes, bins: ReliabilityBins, title: str = "", note: str | 
         color=INK,
         markersize=3.5,
         markeredgewidth=0.8,
-        zorder=6,  # an interval that reaches into the corner shows over the box of the ECE
+        zorder=6,
     )
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=3)
     text = f"ECE {100 * bins.error():.1f} %" if note is None else note
-    box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
-    axes.text(
-        0.03, 0.97, text, transform=axes.transAxes, va="top", fontweight="bold", bbox=box, fontsize=7.5, zorder=5
-    )
-    axes.set_title(title)
+    axes.set_title(f"{title}\n{text}" if title else text, fontsize=8)  # above the panel: inside, it would lie on something
     label_percent(axes, x=True)
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
 
@@ -89,7 +86,8 @@ def counts(axes: Axes, bins: ReliabilityBins) -> None:
 def reliability_row(parts: Sequence[tuple[str, ReliabilityBins, str | None]], title: str = "") -> Figure:
     """Diagrams side by side, such as clean and each radius, with the counts below: (title, bins, note) each."""
     # Placed by hand, in inches: automatic layout costs as much as drawing, and a sweep has dozens of these.
-    left, panel, gap, right, top = 0.5, 1.75, 0.32, 0.12, 0.55 if title else 0.28
+    lines = max(2 + (note or "").count("\n") for _, _, note in parts)
+    left, panel, gap, right, top = 0.5, 1.75, 0.32, 0.12, 0.16 + 0.14 * lines + (0.27 if title else 0)
     width = left + len(parts) * panel + (len(parts) - 1) * gap + right
     height = top + 1.7 + 0.18 + 0.46 + 0.42
     figure = Figure(figsize=(width, height))
@@ -132,13 +130,12 @@ def histograms(
     axes.set_title(title)
 
 
-def _boxes(left: np.ndarray, right: np.ndarray, bottom: np.ndarray, top: np.ndarray) -> np.ndarray:
+def _boxes(left: np.ndarray, right: np.ndarray, bottom: np.ndarray, top: np.ndarray) -> list[np.ndarray]:
     corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
-    return np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1)
+    return list(np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1))
 
 
-def _two_ticks(top: float):
-    from matplotlib.ticker import FixedLocator
+def _two_ticks(top: float) -> FixedLocator:
 
     step = 10 ** np.floor(np.log10(max(top, 1e-6)))
     return FixedLocator([0, max(step * np.floor(top / step), step / 10)])

@@ -50,7 +50,7 @@ def write_images(
 
 
 def reach(eps: float, clean: np.ndarray, attacked: np.ndarray) -> float:
-    """The change of a channel that is shown in full: the largest there is, at most the radius (a distance in L2 may be larger)."""
+    """The change of a channel that is shown in full: the largest there is, at most the radius (one in L2 may be larger)."""
     largest = float(np.abs(attacked - clean).max(initial=0.0))
     return min(eps, largest) if largest > 0 else 0.0
 
@@ -62,14 +62,14 @@ def strip(clean: np.ndarray, attacked: np.ndarray, eps: float) -> np.ndarray:
     row = np.concatenate([clean, gap, attacked, gap, change], axis=2)
     pixels = np.rint(255 * np.clip(np.moveaxis(row, 0, -1), 0, 1)).astype(np.uint8)
     factor = max(1, SIDE // clean.shape[1])
-    return pixels.repeat(factor, 0).repeat(factor, 1)
+    return np.repeat(np.repeat(pixels, factor, 0), factor, 1)
 
 
 def png(pixels: np.ndarray) -> bytes:
     from matplotlib.image import imsave
 
     file = io.BytesIO()
-    imsave(file, pixels, format="png", metadata={"Software": None})
+    imsave(file, pixels, format="png", metadata={"Software": None})  # type: ignore[dict-item]
     return file.getvalue()
 
 

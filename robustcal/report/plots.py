@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..metrics.bins import ReliabilityBins
 from .averages import Averages
 from .diagrams import histograms, pool, reliability_row
 from .evaluate import Measured, Results
 from .layouts import radii
-from .style import INK, label_percent, look, panels
+from .style import INK, label_percent, legend, look, panels, radius_ticks
 
 
 def clean_cells(results: Results, model: str, datasets: Sequence[str]) -> list[Measured]:
@@ -22,7 +24,7 @@ def clean_cells(results: Results, model: str, datasets: Sequence[str]) -> list[M
 
 def reliability_figure(results: Results, model: str, attack: str) -> Figure | None:
     """Clean and every radius of an attack side by side, the samples of all data sets together."""
-    parts = []
+    parts: list[tuple[str, ReliabilityBins, str]] = []
     for eps in radii(results):
         cells = [
             c
@@ -42,7 +44,7 @@ def reliability_figure(results: Results, model: str, attack: str) -> Figure | No
     return reliability_row(parts, f"{results.labels['model'][model]} under {results.labels['attack'][attack]}{where}")
 
 
-def _pooled(cells: Sequence[Measured]):
+def _pooled(cells: Sequence[Measured]) -> tuple[ReliabilityBins, str]:
     bins = pool([cell.details.bins for cell in cells])
     if len(cells) > 1:
         return bins, f"ECE {100 * bins.error():.1f} %"
@@ -76,7 +78,8 @@ def histogram_figure(results: Results, attack: str, eps: str, what: str = "confi
     rows = -(-len(groups) // columns)
     figure, axes = panels(columns, rows, 2.1, 1.7, sharey=True)
     for ax, (model, cells, clean) in zip(axes, groups):
-        after, before = (_counts(members, what) for members in (cells, clean))
+        after, before = _counts(cells, what), _counts(clean, what)
+        assert after is not None  # a group has cells
         most = 1.0
         label = "confidence %" if what == "confidence" else "entropy / log C"
         histograms(ax, before, after, most, label, results.labels["model"][model], percent=what == "confidence")
@@ -84,72 +87,62 @@ def histogram_figure(results: Results, attack: str, eps: str, what: str = "confi
         ax.set_ylabel("share %")
     for ax in axes[len(groups) :]:
         ax.set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    legend(figure, axes[0])
     return figure
 
 
 def _counts(cells: Sequence[Measured], what: str) -> np.ndarray | None:
     if not cells:
         return None
-    return np.sum([c.details.confidences if what == "confidence" else c.details.entropies for c in cells], axis=0)
+    return np.asarray(np.sum([c.details.confidences if what == "confidence" else c.details.entropies for c in cells], axis=0))
 
 
-def curve_figure(results: Results, attack: str) -> Figure | None:
-    """Accuracy and ECE against the radius, averages over data sets, with 95 % intervals."""
+def curve_figure(results: Results, attack: str, ax: Any = None) -> Figure | None:
+    """Accuracy and ECE against the radius, averages over data sets, with 95 % intervals. `ax`: two axes to draw on."""
     averages, steps = Averages(results), radii(results)
-    lines = {
+    found = {
         m: [(0.0, averages.clean(m))] + [(_size(results, e), averages.get(m, attack, e)) for e in steps]
         for m in averages.models
     }
-    lines = {m: [(x, y) for x, y in points if y is not None] for m, points in lines.items()}
+    lines = {m: [(x, y) for x, y in points if y is not None] for m, points in found.items()}
     if not any(len(points) > 1 for points in lines.values()):
         return None
-    figure, axes = panels(2, 1, 3.2, 2.7)
+    figure, axes = panels(2, 1, 3.2, 2.7, ax)
     shift = 0.006 * max(x for points in lines.values() for x, _ in points)
-    for ax, (name, title) in zip(axes, (("accuracy", "accuracy %"), ("ece", "calibration error (ECE) %"))):
+    for panel, (name, title) in zip(axes, (("accuracy", "accuracy %"), ("ece", "calibration error (ECE) %"))):
         for i, (model, points) in enumerate(lines.items()):
             if not points:  # the attack never met this model
                 continue
             x = np.array([p[0] for p in points]) + (i - len(lines) / 2) * shift
             y = np.array([p[1].interval(name) for p in points])
-            ax.errorbar(
-                x,
-                y[:, 0],
-                _bars(y),
-                label=results.labels["model"][model],
-                markersize=4,
-                elinewidth=0.7,
-                capsize=1.5,
-                **look(i),
+            panel.errorbar(
+                x, y[:, 0], _bars(y), label=results.labels["model"][model], markersize=4, elinewidth=0.7, capsize=1.5, **look(i)
             )
-        ticks = {0.0: "0", **{_size(results, e): e for e in steps}}
-        ax.set_xticks(list(ticks), list(ticks.values()))
-        ax.set_xlabel(f"radius ({results.labels['attack'][attack]})")
-        ax.set_ylabel(title)
-        ax.grid(axis="y")
-        ax.set_ylim(bottom=0)
-        label_percent(ax, limit=False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+        radius_ticks(panel, {"0": 0.0, **{e: _size(results, e) for e in steps}})
+        panel.set_xlabel(f"radius ({results.labels['attack'][attack]})")
+        panel.set_ylabel(title)
+        panel.grid(axis="y")
+        panel.set_ylim(bottom=0)
+        label_percent(panel, limit=False)
+    legend(figure, axes[0], own=ax is None)
     return figure
 
 
-def scatter_figure(results: Results, attack: str, eps: str) -> Figure | None:
-    """Accuracy against ECE of all models: hollow clean, filled attacked, joined by a line."""
+def scatter_figure(results: Results, attack: str, eps: str, ax: Any = None) -> Figure | None:
+    """Accuracy against ECE of all models: hollow clean, filled attacked, joined by a line. `ax`: axes to draw on."""
     averages = Averages(results)
-    found = [(m, averages.clean(m), averages.get(m, attack, eps)) for m in averages.models]
-    found = [(m, before, after) for m, before, after in found if after is not None]
+    both = [(m, averages.clean(m), averages.get(m, attack, eps)) for m in averages.models]
+    found = [(m, before, after) for m, before, after in both if after is not None]
     if not found:
         return None
-    figure, (ax,) = panels(1, 1, 3.5, 3.1)
+    figure, (panel,) = panels(1, 1, 3.5, 3.1, ax)
     for i, (model, before, after) in enumerate(found):
         style = look(i)
         x, y = after.values["accuracy"], after.values["ece"]
         if before is not None:
             bx, by = before.values["accuracy"], before.values["ece"]
-            ax.plot([bx, x], [by, y], color=style["color"], linewidth=0.8, alpha=0.6)
-            ax.plot(
+            panel.plot([bx, x], [by, y], color=style["color"], linewidth=0.8, alpha=0.6)
+            panel.plot(
                 [bx],
                 [by],
                 color=style["color"],
@@ -160,25 +153,25 @@ def scatter_figure(results: Results, attack: str, eps: str) -> Figure | None:
             )
         down, up = _bars(np.array([after.interval("ece")]))[:, 0]
         left, right = _bars(np.array([after.interval("accuracy")]))[:, 0]
-        ax.errorbar(
+        panel.errorbar(
             [x], [y], [[down], [up]], [[left], [right]], elinewidth=0.7, color=style["color"], marker=style["marker"],
             markersize=5.5, label=results.labels["model"][model], linestyle="none",
         )  # fmt: skip
-    ax.set_xlabel("accuracy %")
-    ax.set_ylabel("calibration error (ECE) %")
-    ax.set_title(f"hollow: clean, filled: {results.labels['attack'][attack]} at {eps}", color=INK)
-    ax.grid()
-    ax.set_axisbelow(True)
-    ax.set_xlim(left=-0.02)
-    ax.set_ylim(bottom=0)
-    label_percent(ax, x=True, limit=False)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    panel.set_xlabel("accuracy %")
+    panel.set_ylabel("calibration error (ECE) %")
+    panel.set_title(f"hollow: clean, filled: {results.labels['attack'][attack]} at {eps}", color=INK)
+    panel.grid()
+    panel.set_axisbelow(True)
+    panel.set_xlim(left=-0.02)
+    panel.set_ylim(bottom=0)
+    label_percent(panel, x=True, limit=False)
+    legend(figure, panel, own=ax is None)
     return figure
 
 
-def risk_figure(results: Results, attack: str, eps: str) -> Figure | None:
-    """Risk against coverage when the least confident are refused: clean and attacked, mean over data sets."""
-    figure, axes = panels(2, 1, 3.2, 2.7, sharey=True)
+def risk_figure(results: Results, attack: str, eps: str, ax: Any = None) -> Figure | None:
+    """Risk against coverage when the least confident are refused: clean and attacked, mean over data sets. `ax`: two axes."""
+    figure, axes = panels(2, 1, 3.2, 2.7, ax, sharey=True)
     drawn = False
     for i, model in enumerate(results.values("model")):
         cells = [
@@ -186,11 +179,11 @@ def risk_figure(results: Results, attack: str, eps: str) -> Figure | None:
             for c in results.cells
             if (c.model, c.attack, c.eps) == (model, attack, eps) and c.meta.task == "single"
         ]
-        for ax, members in zip(axes, (clean_cells(results, model, [c.dataset for c in cells]), cells)):
+        for panel, members in zip(axes, (clean_cells(results, model, [c.dataset for c in cells]), cells)):
             if members:
                 style, drawn = look(i), True
                 risk = np.mean([c.details.risk for c in members], axis=0)
-                ax.plot(
+                panel.plot(
                     members[0].details.coverage,
                     risk,
                     markevery=(4 + i % 4, 16),
@@ -198,15 +191,13 @@ def risk_figure(results: Results, attack: str, eps: str) -> Figure | None:
                     label=results.labels["model"][model],
                     **style,
                 )
-    for ax, title in zip(axes, ("clean", f"{results.labels['attack'].get(attack, attack)} at {eps}")):
-        ax.set_title(title)
-        ax.set_xlabel("coverage %")
-        ax.grid()
-        label_percent(ax, x=True, limit=True)
+    for panel, title in zip(axes, ("clean", f"{results.labels['attack'].get(attack, attack)} at {eps}")):
+        panel.set_title(title)
+        panel.set_xlabel("coverage %")
+        panel.grid()
+        label_percent(panel, x=True, limit=True)
     axes[0].set_ylabel("errors among those answered, %")
-    handles, labels = axes[1].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+    legend(figure, axes[1], own=ax is None)
     return figure if drawn else None
 
 
@@ -223,11 +214,9 @@ def image_figure(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], eps: float)
     for ax in axes:
         ax.set_axis_off()
     for i, (caption, clean, attacked) in enumerate(rows):
-        clean, attacked = (
-            np.moveaxis(x, 0, -1) if x.shape[0] == 3 else x for x in (np.asarray(clean), np.asarray(attacked))
-        )
-        change = 0.5 + (attacked - clean) / (2 * eps) if eps > 0 else np.full_like(clean, 0.5)
-        for ax, picture, title in zip(axes[3 * i :], (clean, attacked, change), ("clean", "attacked", "change, stretched")):
+        before, after = (np.moveaxis(x, 0, -1) if x.shape[0] == 3 else x for x in (np.asarray(clean), np.asarray(attacked)))
+        change = 0.5 + (after - before) / (2 * eps) if eps > 0 else np.full_like(before, 0.5)
+        for ax, picture, title in zip(axes[3 * i :], (before, after, change), ("clean", "attacked", "change, stretched")):
             ax.imshow(np.clip(picture, 0, 1), interpolation="nearest")
             if i < across:
                 ax.set_title(title, fontsize=7.5)
@@ -242,4 +231,4 @@ def _size(results: Results, eps: str) -> float:
 
 def _bars(rows: np.ndarray) -> np.ndarray:
     """Distances (2, N) from values to their limits, for rows of (value, lo, hi); 0 where unknown or beyond."""
-    return np.nan_to_num(np.maximum(np.stack([rows[:, 0] - rows[:, 1], rows[:, 2] - rows[:, 0]]), 0))
+    return np.asarray(np.nan_to_num(np.maximum(np.stack([rows[:, 0] - rows[:, 1], rows[:, 2] - rows[:, 0]]), 0)))

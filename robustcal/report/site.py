@@ -108,7 +108,8 @@ def payload(
 
 
 def _cell(
-    cell: Measured, results: Results, place, protocols: dict[str, int], at: Mapping[str, int], images
+    cell: Measured, results: Results, place: Mapping[str, Mapping[str, int]], protocols: dict[str, int], at: Mapping[str, int],
+    images: Mapping[tuple[str, str], str],
 ) -> dict[str, Any]:
     facts = protocol_facts(cell.meta)
     shared = json.dumps({key: value for key, value in facts.items() if key not in OWN_FACTS})
@@ -163,17 +164,17 @@ def _details(cell: Measured, images: Mapping[tuple[str, str], str]) -> dict[str,
 
 def _rank_cells(results: Results, cells: list[dict[str, Any]]) -> None:
     """Mark the best (and significantly so) and the second model of every dataset, attack and radius."""
-    groups: dict[tuple, list[int]] = {}
+    groups: dict[tuple[str, str, str], list[int]] = {}
     for i, cell in enumerate(results.cells):
         groups.setdefault((cell.dataset, cell.attack, cell.eps), []).append(i)
     for members in groups.values():
         for name in CSV_METRICS:
-            numbers = {i: results.cells[i].numbers for i in members if name in results.cells[i].numbers.values}
-            for i, rank in ranked(numbers, name).items():
-                cells[i]["rank"][name] = rank
+            numbers = {str(i): results.cells[i].numbers for i in members if name in results.cells[i].numbers.values}
+            for at, rank in ranked(numbers, name).items():
+                cells[int(at)]["rank"][name] = rank
 
 
-def _averages(results: Results, place) -> list[dict[str, Any]]:
+def _averages(results: Results, place: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
     averages = Averages(results)
     found = []
     pairs = {(cell.attack, cell.eps): cell.kind for cell in results.cells}
@@ -191,7 +192,7 @@ def _averages(results: Results, place) -> list[dict[str, Any]]:
             rank = {name: ranks[name][model] for name in names if model in ranks[name]}
             found.append({
                 "model": place["model"][model], "attack": place["attack"][attack], "eps": eps,
-                "datasets": len(averages.datasets), "v": _values(numbers, names), "rank": rank,
+                "datasets": len(averages.sets((attack, eps))), "v": _values(numbers, names), "rank": rank,
             })  # fmt: skip
     return found
 
