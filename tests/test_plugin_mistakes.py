@@ -106,7 +106,7 @@ def test_an_attack_returns_images(returned, said):
 
 @pytest.mark.parametrize("declared, said", [
     ({"norm": "l1"}, "'odd' has the norm l1, whose ball is not verified"),
-    ({"norm": "Linf"}, "declares norm='Linf'; there are: linf, l2"), ({"kind": "whitebox"}, "there are: clean, control, white-box"),
+    ({"norm": "Linf"}, "declares norm='Linf'; there are: linf, l2"), ({"kind": "whitebox"}, "there are: clean, control, shift, white-box"),
     ({"returns": "final"}, "there are: last, best"), ({"accuracy_onyl": True}, "'accuracy_onyl', which means nothing"),
     ({"goal": "targetd"}, "there are: untargeted, targeted"),
 ])  # fmt: skip

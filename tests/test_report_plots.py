@@ -28,7 +28,8 @@ def small(tmp_path_factory):
 
 
 def texts(figure):
-    return [t.get_text() for ax in figure.axes for t in ax.texts] + [t.get_text() for t in figure.texts]
+    inside = [t.get_text() for ax in figure.axes for t in (*ax.texts, ax.title)]
+    return [line for text in [*inside, *(t.get_text() for t in figure.texts)] for line in text.splitlines()]
 
 
 def test_pooled_bins_are_the_bins_of_all_samples():
