@@ -151,3 +151,13 @@ def test_a_model_without_a_single_cell_of_the_attack_is_no_line(tmp_path):
     pgd = next(name for name in results.values("attack") if name.startswith("pgd"))
     names = [text.get_text() for text in plots.curve_figure(results, pgd).legends[0].texts]
     assert names == ["clip"]
+
+
+def test_no_histogram_is_cut_off_by_the_height_of_another(tmp_path):
+    """Panels share their height: the highest bar of all of them fits."""
+    run = make_run(tmp_path / "run", datasets=("digits",), radii=("1/255", "2/255"), n=4)
+    results = gather([run.path], resamples=20)
+    figure = plots.histogram_figure(results, "pgd", "2/255")
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    highest = max(value for ax in shown for patch in ax.patches for value in np.asarray(patch.get_data().values))
+    assert len(shown) == 3 and all(ax.get_ylim()[0] == 0 and ax.get_ylim()[1] >= highest for ax in shown)

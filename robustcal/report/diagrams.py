@@ -124,7 +124,6 @@ def histograms(
     if clean is not None:
         axes.stairs(clean / max(clean.sum(), 1), edges, color=INK, linewidth=1.1, label="clean")
     axes.set_xlim(0, most)
-    axes.set_ylim(bottom=0)
     label_percent(axes, x=percent, y=True, limit=False)
     axes.set_xlabel(label)
     axes.set_title(title)

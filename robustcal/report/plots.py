@@ -83,6 +83,7 @@ def histogram_figure(results: Results, attack: str, eps: str, what: str = "confi
         most = 1.0
         label = "confidence %" if what == "confidence" else "entropy / log C"
         histograms(ax, before, after, most, label, results.labels["model"][model], percent=what == "confidence")
+    axes[0].set_ylim(bottom=0)  # shared: set once all panels are drawn, else the first one's height is that of all
     for ax in axes[::columns]:
         ax.set_ylabel("share %")
     for ax in axes[len(groups) :]:

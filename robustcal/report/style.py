@@ -88,7 +88,8 @@ def legend(figure: Figure, axes: Axes, own: bool = True) -> None:
     width, height = figure.get_size_inches()
     longest = max(len(line) for label in wrapped for line in label.splitlines())
     columns = max(1, min(len(wrapped), int(width / (0.062 * longest + 0.5))))
-    lines = sum(max(label.count("\n") + 1 for label in wrapped[at::columns]) for at in range(1)) * -(-len(wrapped) // columns)
+    rows = -(-len(wrapped) // columns)
+    lines = rows * max(label.count("\n") + 1 for label in wrapped)
     figure.set_size_inches(width, height + 0.13 * max(0, lines - 1))
     figure.legend(handles, wrapped, loc="outside lower center", ncols=columns)
 
