@@ -28,6 +28,8 @@ PLOTS = {
     "risk-coverage": ("risk_figure", ("attack", "eps")),
     "confidence": ("histogram_figure", ("attack", "eps")),
 }
+#: Plots whose number of panels follows from the run: they draw on no axes of the caller's.
+WHOLE = ("reliability", "confidence")
 
 
 class Bench:
@@ -83,7 +85,7 @@ class Bench:
             attack: spec or label; default: the last whose calibration means something.
             eps: radius such as "1/255"; default: the second smallest, as in the report.
             model: of "reliability"; default: the first.
-            ax: the axes to draw on, one for each panel; default: a new figure.
+            ax: the axes to draw on, one for each panel, of the plots with a fixed number of them; default: a new figure.
 
         Raises:
             UserError: unknown kind or name; a run without what the figure shows.
@@ -93,6 +95,8 @@ class Bench:
 
         if kind not in PLOTS:
             raise UserError(f"unknown plot '{kind}'; there are: {', '.join(PLOTS)}")
+        if ax is not None and kind in WHOLE:
+            raise UserError(f"plot '{kind}' has as many panels as the run asks for and makes its own figure; leave ax out")
         function, needs = PLOTS[kind]
         chosen = self._shown(attack, eps, model)
         with styled():

@@ -11,6 +11,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from synthetic_run import make_run
 
 import robustcal
@@ -154,3 +155,18 @@ def test_running_metrics_refuse_what_they_cannot_measure():
     half = torch.tensor([[2.0, 0.0]], dtype=torch.bfloat16, requires_grad=True)
     running.update(half, torch.tensor([0]))
     assert running.compute()["accuracy"] == 1
+
+
+@pytest.mark.parametrize(("kind", "panels"), [("accuracy-ece", 1), ("radius", 2), ("risk-coverage", 2)])
+def test_a_plot_goes_onto_axes_of_ones_own(run, kind, panels):
+    figure = Figure()
+    axes = figure.subplots(1, panels)
+    assert run.plot(kind, ax=axes) is figure and all(ax.has_data() for ax in np.ravel(axes))
+    with pytest.raises(UserError, match=f"has {panels} panels"):
+        run.plot(kind, ax=Figure().subplots(1, 3))
+
+
+@pytest.mark.parametrize("kind", ["reliability", "confidence"])
+def test_plots_of_many_panels_say_that_they_make_their_own_figure(run, kind):
+    with pytest.raises(UserError, match="leave ax out"):
+        run.plot(kind, ax=Figure().subplots())
