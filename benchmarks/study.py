@@ -48,9 +48,9 @@ SWEEP = {
     f"runs/ucat-sweep/tau-{tau}-weight-{weight}": f"tiny/ucat --objective ucat:tau={tau}:weight={weight}:evidence=matched"
     for tau, weight in DIALS
 }
-DIAGRAMS = tuple(f"{model}/{attack}" for model in ("clip", "tecoa", "ucat") for attack in ("pgd", "confidence:goal=max"))
+DIAGRAMS = tuple(f"{model}/{attack}" for model in ("tiny-clip", "tiny-tecoa", "tiny-ucat") for attack in ("pgd", "confidence:goal=max"))
 STUDIES = {
-    "tiny": Study({"runs/tiny": "tiny"}, None, ("clip/pgd", "tecoa/pgd", "ucat/pgd"), page=False),
+    "tiny": Study({"runs/tiny": "tiny"}, None, ("tiny-clip/pgd", "tiny-tecoa/pgd", "tiny-ucat/pgd"), page=False),
     "main": Study({"runs/main": "tiny-main"}, "main,ablation"),
     "calibration": Study({"runs/main": "tiny-main"}, "calibration,temperature", ("figures", *DIAGRAMS), page=False),
     "radius": Study({"runs/radius": "tiny-radius"}, "by-eps"),

@@ -126,7 +126,7 @@ def test_datasets_are_checked_by_card():
     assert rows["digits"]["ok"] and "cifar10" in rows
 
 
-BUNDLED = [name for name, card in models.cards().items() if card["source"] == "tiny"]
+BUNDLED = [name for name, card in models.cards().items() if card["source"] == "bundled"]
 
 
 @pytest.mark.parametrize("name", BUNDLED)

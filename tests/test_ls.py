@@ -1,6 +1,7 @@
 """`robustcal ls`: every name, in tables that fit the terminal; where it comes from on demand."""
 
 import json
+import os
 
 import pytest
 
@@ -48,3 +49,4 @@ def test_the_data_root_decides_what_is_here(capsys, tmp_path, monkeypatch):
     assert main(["ls", "datasets", "--json", "--data-root", str(tmp_path)]) == 0
     present = {row["name"]: row.get("present") for row in json.loads(capsys.readouterr().out)}
     assert present["cifar10"] == "yes" and present["cifar100"].startswith("no")
+    assert "ROBUSTCAL_DATA" not in os.environ  # a command leaves the caller's environment as it was

@@ -1,7 +1,7 @@
 """Put the folders of results/ on the site: their texts as pages, their figures and tables beside them.
 
-A text there links to the documentation as ``../../docs/PAGE.md``, and a page of the documentation to a text there as
-``../results/FOLDER/README.md``: right in the repository, while on the site docs/ is the root.
+A text there links to the documentation as ``../docs/PAGE.md`` or ``../../docs/PAGE.md``, and a page of the documentation
+to a text there as ``../results/FOLDER/README.md``: right in the repository, while on the site docs/ is the root.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links from results/ to docs/, and from the pages of docs/ to results/."""
+    """Links from results/ to docs/, from whatever depth, and from the pages of docs/ to results/."""
     if page.file.src_uri.startswith("results/"):
-        return markdown.replace("../../docs/", "../../")
+        up = "../" * page.file.src_uri.count("/")
+        return markdown.replace(f"{up}docs/", up)
     return markdown.replace("](../results/", "](results/")

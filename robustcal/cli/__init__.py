@@ -14,9 +14,12 @@ from .parser import parser
 
 __all__ = ["main", "parser"]
 
+DATA_ROOT = "ROBUSTCAL_DATA"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit status 0 done, 2 a mistake the user can mend (one line on stderr), 130 interrupted."""
+    kept = os.environ.get(DATA_ROOT)
     try:
         options = parser().parse_args(argv)
         _stop_like_ctrl_c()
@@ -27,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser().print_help()
             return 0
         if getattr(options, "data_root", None):
-            os.environ["ROBUSTCAL_DATA"] = options.data_root
+            os.environ[DATA_ROOT] = options.data_root  # where workers of their own process find it too
         from . import commands
 
         return int(getattr(commands, options.command.replace("-", "_"))(options))
@@ -50,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             " finished work is kept; set ROBUSTCAL_DEBUG=1 for the whole traceback", file=sys.stderr,
         )  # fmt: skip
         return 1
+    finally:
+        if kept is None:
+            os.environ.pop(DATA_ROOT, None)
+        else:
+            os.environ[DATA_ROOT] = kept
 
 
 def _stop_like_ctrl_c() -> None:

@@ -71,7 +71,7 @@ def is_bundled(text: str) -> bool:
     """Whether a spec names weights that ship with the package."""
     spec = registry.models.spec(text)
     card = registry.models.cards().get(spec.name, {})
-    return spec.variant is None and card.get("source", spec.name) == "tiny"
+    return spec.variant is None and card.get("source", spec.name) == "bundled"
 
 
 class Untouched(torch.nn.Module):

@@ -23,13 +23,14 @@ def bundle(base: Path, towers: Mapping[str, Path], claims: Sequence[str], out: P
 
     Args:
         base: a finished pre-training run (an open_clip folder with a `card.json`).
-        towers: model name -> finished fine-tuning run.
+        towers: method -> finished fine-tuning run; its card is named after the zoo and the method, ``tiny-ucat``.
         claims: dataset specs on which a card states the clean accuracy.
 
     Raises:
         UserError: if a run is not finished.
     """
     facts = {name: _facts(run) for name, run in {"clip": base, **towers}.items()}
+    zoo = facts["clip"]["recipe"]["name"].partition("/")[0]
     folder, cards = out / "weights", out / "cards"
     cards.mkdir(parents=True, exist_ok=True)
     folder.mkdir(exist_ok=True)
@@ -42,7 +43,7 @@ def bundle(base: Path, towers: Mapping[str, Path], claims: Sequence[str], out: P
             weights.save_state_dict(weights.load_state_dict(towers[name] / "model.safetensors"), file, torch.float16)
         measured = {dataset: clean_accuracy(spec, dataset) for dataset in claims}
         table = as_toml(fingerprint(models.build(spec)))
-        (cards / f"{name}.toml").write_text(card_text(card, file.name, weights.sha256(file), measured) + "\n" + table)
+        (cards / f"{zoo}-{name}.toml").write_text(card_text(card, file.name, weights.sha256(file), measured) + "\n" + table)
 
 
 @torch.no_grad()
@@ -62,7 +63,7 @@ def card_text(card: Mapping[str, Any], file: str, digest: str, claims: Mapping[s
     recipe, processes = card["recipe"], card.get("processes", 1)
     launch = "robustcal" if processes == 1 else f"torchrun --nproc_per_node={processes} -m robustcal.cli"
     facts = {
-        "title": card["title"], "source": recipe["name"].partition("/")[0],
+        "title": card["title"], "source": "bundled", "folder": recipe["name"].partition("/")[0],
         "weights": file, "sha256": digest, "method": card["method"],
         "objective": recipe["objective"] if recipe["task"] == "finetune" else "", "seed": card["seed"],
         "steps": card["steps"], "command": f"{launch} train {recipe['name']} --seed {card['seed']}",

@@ -27,7 +27,7 @@ def identity(
 
 
 @register.model(identity=identity, training=source.training)
-def tiny(
+def bundled(
     *, variant: str | None = None, card: dict[str, Any] | None = None, base: str | None = None, activation: str | None = None
 ) -> ClipModel:
     """Load a bundled CLIP with a card's image tower, or whatever the variant names instead.
@@ -43,7 +43,7 @@ def tiny(
     if tower is not None:
         weights.load_into(model.clip.visual, weights.load_state_dict(tower), str(tower))
         model.fingerprint = weights.digest(model.fingerprint, weights.sha256(tower))
-    model.name = Path(card["path"]).stem if card else "tiny"
+    model.name = Path(card["path"]).stem if card else "bundled"
     return model
 
 
