@@ -13,7 +13,7 @@ bench: $(VENV)/.installed
 	$(BIN)/robustcal bench --suite tiny --out $(RUN)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/mypy
