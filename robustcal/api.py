@@ -250,7 +250,7 @@ def load_model(spec: str) -> Any:
     """The model a spec names. `.classifier(classnames, templates)` gives images in [0, 1] -> logits.
 
     Args:
-        spec: such as ``clip``, ``clip:ViT-B-32/openai``, ``ucat:runs/x`` or ``tecoa:FILE:base=clip:ViT-B-32/openai``.
+        spec: such as ``tiny-clip``, ``clip:ViT-B-32/openai``, ``ucat:runs/x`` or ``tecoa:FILE:base=clip:ViT-B-32/openai``.
 
     Raises:
         UserError: an unknown name, a file that is missing, damaged or unsafe, or weights that do not fit.

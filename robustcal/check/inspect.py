@@ -30,8 +30,8 @@ def check(what: Sequence[str] = ()) -> list[Row]:
 
 
 def check_models() -> list[Row]:
-    """Every model card: whether its weights are here and intact, or how to get them. Nothing is loaded."""
-    return [_model_row(name, card) for name, card in sorted(registry.models.cards().items())]
+    """Every model card that has weights: whether they are here and intact, or how to get them. Nothing is loaded."""
+    return [_model_row(name, card) for name, card in sorted(registry.models.cards().items()) if card.get("source") != "named"]
 
 
 def _model_row(name: str, card: dict[str, Any]) -> Row:

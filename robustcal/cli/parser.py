@@ -80,7 +80,7 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     def many(name: str, text: str) -> None:
         bench.add_argument(name, nargs="+", action="extend", metavar="SPEC", help=text)
 
-    many("--models", "model specs, such as: clip ucat clip:ViT-B-32/openai \"Our model=ucat:runs/my-run\"")
+    many("--models", "model specs, such as: tiny-clip tiny-ucat clip:ViT-B-32/openai \"Our model=ucat:runs/my-run\"")
     many("--attacks", "attack specs, such as: clean pgd:steps=100 torchattacks:DIFGSM")
     many("--datasets", "dataset specs, such as: digits cifar10 folder:PATH webdataset:PATH")
     many("--eps", "radii in [0, 1] pixel units, such as: 1/255 4/255")

@@ -28,7 +28,7 @@ def interpolate(*, a: str, b: str, t: float = 0.5) -> ClipModel:
     statistics, where a tower has them, are interpolated like weights.
 
     Args:
-        a, b: model specs, such as ``clip`` and ``ucat``.
+        a, b: model specs, such as ``tiny-clip`` and ``tiny-ucat``.
         t: share of b, in [0, 1].
     """
     check_share(t)

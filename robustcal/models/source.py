@@ -113,7 +113,7 @@ def inner_attack(recipe: Mapping[str, Any]) -> str | None:
 
 
 def is_spec(text: str) -> bool:
-    """Whether a text names a registered model (``clip``, ``ucat:RUN``), rather than being a variant itself."""
+    """Whether a text names a registered model (``tiny-clip``, ``ucat:RUN``), rather than being a variant itself."""
     return normalise(parse_spec(text).name) in models.names()
 
 

@@ -24,7 +24,7 @@ FITS = ("clean-source",)
 
 
 def identity(
-    *, model: str = "clip", t: float | None = None, fit: str = "clean-source", data: str | None = None,
+    *, model: str, t: float | None = None, fit: str = "clean-source", data: str | None = None,
     samples: int = 1000, seed: int = 0,
 ) -> str:  # fmt: skip
     """Identity of the model below and of everything that decides the temperature."""
@@ -40,7 +40,7 @@ def identity(
 
 @register.model(identity=identity, parts=("model",))
 def temperature(
-    *, model: str = "clip", t: float | None = None, fit: str = "clean-source", data: str | None = None,
+    *, model: str, t: float | None = None, fit: str = "clean-source", data: str | None = None,
     samples: int = 1000, seed: int = 0,
 ) -> ClipModel:  # fmt: skip
     """The model with its logits divided by t (Guo et al. 2017). Accuracy is unchanged; confidence is not.

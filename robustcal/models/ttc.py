@@ -18,7 +18,7 @@ from ..types import Templates, UserError
 from . import source
 
 
-def identity(*, model: str = "clip", reference: str | None = None, **settings: Any) -> str:
+def identity(*, model: str, reference: str | None = None, **settings: Any) -> str:
     """Identity of the model below, of the reference tower, and of every setting."""
     check_settings(**settings)
     other = source.spec_identity(reference) if reference else None
@@ -27,7 +27,7 @@ def identity(*, model: str = "clip", reference: str | None = None, **settings: A
 
 @register.model(identity=identity, parts=("model", "reference"))
 def ttc(
-    *, model: str = "clip", eps: float = 4 / 255, step: float = 1 / 255, steps: int = 2, beta: float = 2.0,
+    *, model: str, eps: float = 4 / 255, step: float = 1 / 255, steps: int = 2, beta: float = 2.0,
     threshold: float = 0.2, reference: str | None = None, seed: int = 0,
 ) -> CounterattackModel:  # fmt: skip
     """Wrap a model in the test-time counterattack. The defence is random; attack it with ``eot``.

@@ -67,6 +67,12 @@ class Plugin:
     def takes_variant(self) -> bool:
         return "variant" in inspect.signature(self.make).parameters
 
+    @property
+    def asks_for_card(self) -> bool:
+        """Whether it is reached by the names of cards only, not by its own."""
+        card = inspect.signature(self.make).parameters.get("card")
+        return card is not None and card.default is card.empty
+
 
 class Family:
     """The plugins of one family. Lists without importing; imports a module when its plugin is first asked for."""
@@ -119,11 +125,11 @@ class Family:
         self.cards()[normalise(path.stem)] = {**tomllib.loads(path.read_text()), "path": str(path)}
 
     def entries(self) -> list[Entry]:
-        """Everything that can be named, sorted; a card hides a file of the same name."""
+        """Everything that can be named, sorted; a card hides a file of the same name, a file that asks for a card is none."""
         _load_entry_points()
         found: dict[str, Entry] = {}
         for name, path in self._files().items():
-            if _declares(path):
+            if _declares(path) and not _asks_for_card(path):
                 found[name] = Entry(self.name, name, "file", str(path), _summary(path))
         for name, plugin in self.plugins.items():
             if name not in found:
@@ -173,6 +179,8 @@ class Family:
         spec = parse_spec(text) if isinstance(text, str) else text
         card = self.cards().get(normalise(spec.name))
         plugin = self.get(card["source"] if card and "source" in card else spec.name)
+        if not card and plugin.asks_for_card:
+            raise self.unknown(spec.name)
         if spec.variant and not plugin.takes_variant:
             raise UserError(f"{self.singular} '{spec.name}' takes no variant, but '{text}' gives '{spec.variant}'")
         known = plugin.parameters
@@ -275,6 +283,13 @@ def _load_entry_points() -> None:
 def _declares(path: Path) -> bool:
     """Whether a file registers anything (its text says so; nothing is imported)."""
     return "@register." in path.read_text()
+
+
+def _asks_for_card(path: Path) -> bool:
+    """`Plugin.asks_for_card` of what a file registers, without importing it."""
+    made = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef) and node.decorator_list]
+    pairs = [pair for node in made for pair in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+    return any(argument.arg == "card" and default is None for argument, default in pairs)
 
 
 def _summary(path: Path) -> str:

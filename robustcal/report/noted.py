@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from .. import registry
 from .merge import Source
+from .labels import short_labels
 
 
 def without_failed(sources: Sequence[Source], notes: list[str]) -> list[Source]:
@@ -33,6 +35,44 @@ def remarks_of(sources: Iterable[Source]) -> list[str]:
         place = f"{names['model']} on '{names['dataset']}'"
         lines |= dict.fromkeys(f"classes: {place}: {line}" for line in remarks.get("classes", ()))
     return list(lines)
+
+
+def out_of_their_world(sources: Iterable[Source]) -> list[str]:
+    """A line for the models of rendered images that stand on natural ones, which they do not know; [] where there are none.
+
+    By cards: a data set's says ``natural = false``, a model's what its ``source_data`` was.
+    """
+    found: dict[str, None] = {}
+    data: dict[str, None] = {}
+    for source in sources:
+        cell = source.cell
+        specs = (cell.model, str((cell.training or {}).get("pretraining", cell.model)))
+        cards = [registry.models.cards().get(name, {}) for spec in specs for name in _named("models", spec)]
+        if any(_is_drawn(card.get("source_data", "")) for card in cards) and not _is_drawn(cell.dataset):
+            found[source.names["model"]] = data[source.names["dataset"]] = None
+    said = "trained on a rendered world; their numbers on natural images test the tool and say nothing about CLIP"
+    who, where = (", ".join(short_labels(names).values()) for names in (found, data))
+    return [f"toy models: {who} on {where}: {said}"] if found else []
+
+
+def _is_drawn(dataset: str) -> bool:
+    """Whether all sets that a dataset spec names have cards that say they are not natural."""
+    if not dataset:
+        return False
+    cards = registry.datasets.cards()
+    drawn = {name for card, facts in cards.items() if facts.get("natural") is False for name in (card, facts["source"])}
+    return drawn.issuperset(_named("datasets", dataset))
+
+
+def _named(family: str, text: str) -> Iterator[str]:
+    """The names of a family in a spec: those inside it where there are such, else its own."""
+    spec = registry.parse_spec(text)
+    known = getattr(registry, family).names()
+    inside = [str(value) for value in spec.params.values() if str(value).partition(":")[0] in known]
+    for value in inside:
+        yield from _named(family, value)
+    if not inside:
+        yield registry.normalise(spec.name)
 
 
 def condensed(notes: list[str], most: int = 3) -> list[str]:

@@ -67,7 +67,7 @@ class FineTune(Common):
     """Adversarial fine-tuning; the defaults are the common ones of its literature. The inner attack is linf PGD."""
 
     task: ClassVar[str] = "finetune"
-    model: str = "clip"
+    model: str = "tiny-clip"
     dataset: str = "world-source:split=train"
     objective: str = "tecoa"
     template: str = ""  # one prompt with {} for the class name; empty: the dataset's own
