@@ -133,8 +133,8 @@ class Threat:
     `goal`: untargeted | targeted | confidence-up | confidence-down | miscalibration | random-confidence | calibration-gap |
     look-known | look-unknown.
     `returns`, the return rule: "last" (last iterate), "best" (highest-loss iterate), "success-else-clean" (clean image
-    where the attack failed) or "success-else-last" (first misclassified iterate, else the last): with these two accuracy
-    stays valid, calibration does not.
+    where the attack failed), "nearest-else-clean" (the same, with the nearest misclassified image) or "success-else-last"
+    (first misclassified iterate, else the last): with these three accuracy stays valid, calibration does not.
     """
 
     eps: float

@@ -67,6 +67,7 @@ def specs():
         "pgd:return=success-else-last:restarts=2", "composite:components=linf:return=success-else-last",
         "composite:components=linf", "autoattack:plus", "autoattack:rand", "autoattack:paper",
         "confidence:goal=down", "confidence:goal=up", "confidence:goal=random",
+        "targeted:loss=margin:norm=l2:steps=40", "multitargeted:targets=2:restarts=2:norm=l2:steps=40", "fmn:norm=l2",
         "confidence:goal=gap", "confidence:goal=known", "confidence:goal=unknown:restarts=2",
     ]  # fmt: skip
     return found + variants

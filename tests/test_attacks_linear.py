@@ -14,6 +14,7 @@ from robustcal.types import Batch
 
 #: Attacks whose own rule keeps them from the nearest corner of a linear model, and why.
 NOT_NEAREST = {
+    "embedding": "knows no label: it leaves the clean logits on whichever side is farther",
     "torchattacks:TPGD": "ascends the divergence from the clean output, not the loss",
     "torchattacks:SPSA": "gradients estimated from finite differences of random directions",
     "torchattacks:Jitter": "adds noise to the logits",

@@ -30,6 +30,14 @@ def eot(
         draws: draws averaged at every step; each costs a forward and a backward pass.
         step, loss, norm, momentum, return_: as in ``pgd``.
     """
+    return mean_ascent(classifier, images, labels, threat, noise, draws, steps, step, loss, norm, momentum, return_)
+
+
+def mean_ascent(
+    classifier: Classifier, images: Tensor, labels: Tensor, threat: Threat, noise: Noise, draws: int, steps: int,
+    step: float | None, loss: str, norm: str, momentum: float, return_: str,
+) -> Tensor:  # fmt: skip
+    """What `eot` does, for whatever stands for the classifier; parameters as there."""
     check_choice("return", return_, ("best", "last"))
     check_positive(draws=draws, steps=steps)
     check_size(step)

@@ -15,6 +15,7 @@ RETURNS = {
     "last": "the last iterate is scored",
     "best": "the highest-loss iterate is scored",
     "success-else-clean": "the clean image is scored where the attack failed (accuracy only)",
+    "nearest-else-clean": "the nearest misclassified image found is scored, the clean one where there is none (accuracy only)",
     "success-else-last": "the first misclassified iterate is scored, the last where the attack failed (accuracy only)",
 }
 GOALS = {

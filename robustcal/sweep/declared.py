@@ -13,7 +13,7 @@ from ..types import Spec, Threat, UserError
 #: What an attack may declare, and the words for it where only some are understood.
 ATTACK_META: dict[str, tuple[str, ...]] = {
     "kind": ("clean", "control", "shift", "white-box", "black-box", "transfer"),
-    "returns": ("last", "best", "success-else-clean", "success-else-last"),
+    "returns": ("last", "best", "success-else-clean", "success-else-last", "nearest-else-clean"),
     "norm": ("linf", "l2", "composite", "l0", "l1", "none"),
     "goal": (
         "untargeted", "targeted", "confidence-up", "confidence-down", "miscalibration", "random-confidence", "calibration-gap",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+#: What else of a classifier takes images through its tower: the embedding, and the model behind a test-time defence.
+PASSES = ("embed", "deployed")
 
 
 class Meter(nn.Module):
@@ -30,15 +35,18 @@ class Meter(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(super().__getattr__("classifier"), name)
+            found = getattr(super().__getattr__("classifier"), name)
+        return partial(self._counted, found) if name in PASSES else found
 
     def forward(self, images: Tensor) -> Tensor:
+        return self._counted(self.classifier, images)
+
+    def _counted(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         self._add("forwards", torch.ones(len(images)))
         if images.requires_grad:
             images = _CountGradient.apply(images, self)
         with torch.autocast(images.device.type, dtype=self.search, enabled=self.search != torch.float32):
-            logits: Tensor = self.classifier(images).float()
-        return logits
+            return function(images).float()
 
     def _add(self, name: str, amount: Tensor) -> None:
         if len(amount) == self.count:
