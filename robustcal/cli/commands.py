@@ -14,9 +14,15 @@ from typing import TYPE_CHECKING, Any
 from .. import registry
 from ..registry.suites import job_of
 from ..types import UserError
+from .sharing import leaderboard, pack, push
 
 if TYPE_CHECKING:
     from ..sweep.conduct import Failure
+
+
+__all__ = [
+    "bench", "check", "cite", "completion", "leaderboard", "ls", "pack", "push", "report", "train",
+]  # fmt: skip
 
 
 def bench(options: argparse.Namespace) -> int:

@@ -37,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     top.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = top.add_subparsers(dest="command", metavar="bench | report | cite | train | ls | check | completion",
-                                  parser_class=Parser)  # fmt: skip
+    there_are = "bench | report | pack | leaderboard | cite | train | push | ls | check | completion"
+    commands = top.add_subparsers(dest="command", metavar=there_are, parser_class=Parser)
     _bench_options(commands.add_parser("bench", help="sweep models x attacks x datasets into records, tables and diagrams"))
     report = commands.add_parser("report", help="tables, figures and page from records; recomputes no attack")
     report.add_argument("runs", nargs="+", metavar="RUN", help="run directories; several are merged")
@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a plugin file of your own; it is run")
     completion = commands.add_parser("completion", help="print a script that completes names and options in a shell")
     completion.add_argument("shell", choices=["bash", "zsh"])
+    _sharing_options(commands)
     _train_options(commands.add_parser("train", help="fine-tune (or pre-train) a model from a recipe"))
     return top
 
@@ -105,6 +106,28 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--quiet", action="store_true", help="print the tables, failures and warnings only")
     bench.add_argument("--verbose", action="store_true", help="print a line for every shard")
     bench.add_argument("--no-report", action="store_true", help="write records and cells.csv only")
+
+
+def _sharing_options(commands: Any) -> None:
+    pack = commands.add_parser("pack", help="one file of a run, for a leaderboard: its records, specs, versions, and a card")
+    pack.add_argument("run", nargs="?", metavar="RUN")
+    pack.add_argument("--out", metavar="FILE", help="the submission to write")
+    pack.add_argument("--card", metavar="CARD.toml", help="name, authors, paper, training data, link and licence of its models")
+    pack.add_argument("--template", action="store_true", help="print a card to fill in, for the models of RUN")
+    pack.add_argument("--logits", action="store_true", help="with the logits, so that others can compute further metrics")
+    pack.add_argument("--signoff", metavar="FILE", help="what robustcal verify wrote about this run")
+    board = commands.add_parser("leaderboard", help="a static site from submissions")
+    board.add_argument("files", nargs="*", metavar="FILE", help="submissions, and sign-offs of robustcal verify (*.json)")
+    board.add_argument("--out", required=True, metavar="DIR", help="where the site goes")
+    board.add_argument("--published", metavar="ucat", help="published tables too, as rows that nobody checked")
+    board.add_argument("--title", default="robustcal leaderboard", metavar="TEXT")
+    push = commands.add_parser("push", help="put a trained run on the hub, its results in the model card")
+    push.add_argument("run", metavar="RUN", help="a run of robustcal train")
+    push.add_argument("--repo", required=True, metavar="ORG/NAME")
+    push.add_argument("--results", nargs="+", action="extend", default=[], metavar="RUN",
+                      help="runs of robustcal bench that measured it")  # fmt: skip
+    push.add_argument("--card", metavar="CARD.toml", help="as for pack: its first model")
+    push.add_argument("--dry-run", action="store_true", help="print the model card; nothing is sent")
 
 
 def _train_options(train: argparse.ArgumentParser) -> None:

@@ -81,7 +81,7 @@ def write(path: Path, records: Records, stamp: Mapping[str, str], skipped: Seque
         stamp: what the shard says about itself in its footer: its format, cell and index.
         skipped: ids of samples that have no row because their image could not be read.
     """
-    table = pa.table({name: _column(values) for name, values in records.items()})
+    table = pa.table({name: column(values) for name, values in records.items()})
     said = {SKIPPED: json.dumps(list(skipped))} if skipped else {}
     sink = pa.BufferOutputStream()
     table = table.replace_schema_metadata({**stamp, **said, SUM: ZEROS})
@@ -177,7 +177,8 @@ def _spelled(key: str, value: str) -> bytes:
     return b"".join(pieces) + b"\x00"
 
 
-def _column(values: Any) -> pa.Array:
+def column(values: Any) -> pa.Array:
+    """Values of a column as they are stored: (N, k) as lists of equal length."""
     array = np.asarray(values) if not isinstance(values, list) else values
     if isinstance(array, np.ndarray) and array.ndim == 2:
         flat = pa.array(np.ascontiguousarray(array).reshape(-1))
