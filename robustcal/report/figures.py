@@ -9,6 +9,7 @@ from pathlib import Path
 from . import plots
 from .evaluate import Results
 from .layouts import attacks_at, radii
+from .minimal_norm_plot import minimal_norm_figure
 from .style import save, styled
 
 
@@ -47,6 +48,7 @@ def write_figures(results: Results, out: Path, formats: Sequence[str] = ("pdf", 
             "radius": plots.curve_figure(results, attack),
             "accuracy-ece": plots.scatter_figure(results, attack, eps),
             "risk-coverage": plots.risk_figure(results, attack, eps),
+            "minimal-norm": minimal_norm_figure(results),
         }
         return [
             path

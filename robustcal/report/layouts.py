@@ -10,6 +10,7 @@ from .again import by_resolution
 from .asked import metric_tables
 from .evaluate import Results
 from .many_labels import coco
+from .minimal_norm import minimal_norm_tables
 from .ood import ood_tables
 from .parts import attacks_at, radii
 from .posthoc import calibrator_tables
@@ -37,6 +38,7 @@ EMPTY = {
     "prompts": "The same data set with other prompts= fills it.",
     "premise": "Cells with one label per image fill it.",
     "ood": "Cells of --datasets SPEC ood:images=OTHER:classes=SPEC fill it.",
+    "minimal-norm": "Cells of --attacks fmn or ddn fill it: one run at a large radius.",
     "conformal": "Clean cells with one label per image and no more than 1024 classes fill it.",
 }
 #: What fills one of averages that is empty.
@@ -47,13 +49,13 @@ LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
     "main": main, "harmonic": harmonic, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer,
     "coco": coco, "calibrators": calibrator_tables, "conformal": conformal_tables, "premise": premise_tables,
     "trade-off": trade_off_tables, "prompts": prompt_tables,
-    "ood": ood_tables,
+    "ood": ood_tables, "minimal-norm": minimal_norm_tables,
     "metrics": metric_tables,
     "seeds": seed_tables, "versus": versus_tables,
 }  # fmt: skip
 
 #: Layouts without averages. All others have tables of their own for each resolution.
-WHOLE = ("calibrators", "metrics", "ood", "prompts")
+WHOLE = ("calibrators", "metrics", "minimal-norm", "ood", "prompts")
 #: Former names of layouts.
 RENAMED = {"temperature": "calibrators"}
 
