@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from cells import cell
+from scipy.special import psi
 
 from robustcal.cell import SHARD
 from robustcal.records.store import Run
@@ -54,7 +55,7 @@ def records(n: int, classes: int, pull: float, sharpness: float, seed: int, pref
         "brier": ((p - onehot) ** 2).sum(1).astype(np.float32),
         "dirichlet_confidence": mean.max(1).astype(np.float32),
         "log_alpha0": np.log(alpha0).astype(np.float32),
-        "au": (-(mean * np.log(mean)).sum(1)).astype(np.float32),
+        "au": (mean * (psi(alpha0 + 1)[:, None] - psi(alpha + 1))).sum(1).astype(np.float32),
         "log_eu": np.log(classes / (alpha0 + classes)).astype(np.float32),
         "linf": np.full(n, eps, np.float32),
         "l2": np.full(n, eps * 32, np.float32),
@@ -62,6 +63,25 @@ def records(n: int, classes: int, pull: float, sharpness: float, seed: int, pref
         "backwards": np.full(n, 20 * (pull > 0.5), np.int32),
         "zero_gradients": np.zeros(n, np.int32),
         "flags": list(flags),
+    }
+
+
+def several(columns):
+    """What changes where the label and the class after it are both true of an image."""
+    logits, order = columns["top_logits"].astype(float), columns["top_classes"]
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    dense = np.empty_like(p)
+    np.put_along_axis(dense, order, p / p.sum(1, keepdims=True), axis=1)
+    target = np.zeros_like(dense)
+    classes = dense.shape[1]
+    for shift in (0, 1):
+        target[np.arange(len(p)), (columns["label"] + shift) % classes] = 1
+    return {
+        "labels": [[int(k), int(k + 1) % classes] for k in columns["label"]],
+        "label": np.full(len(p), -1),
+        "correct": target[np.arange(len(p)), columns["prediction"]] > 0,
+        "label_probability": (dense * target).sum(1).astype(np.float32),
+        "brier": ((dense - target / target.sum(1, keepdims=True)) ** 2).sum(1).astype(np.float32),
     }
 
 
@@ -94,9 +114,7 @@ def make_run(
                     run.add_cell(made)
                     key = int(hashlib.sha256(dataset.encode()).hexdigest()[:6], 16) + seed
                     columns = records(n, len(names), pull, 60 + 10 * m, key, dataset, float(Fraction(eps)))
-                    if multi:  # the label and the class after it are true of an image
-                        columns["labels"] = [[int(k), int(k + 1) % len(names)] for k in columns["label"]]
-                        columns["label"] = np.full(n, -1)
+                    columns |= several(columns) if multi else {}
                     for shard in range(made.shards):
                         rows = slice(shard * SHARD, (shard + 1) * SHARD)
                         run.write_shard(made.id, shard, {name: column[rows] for name, column in columns.items()})

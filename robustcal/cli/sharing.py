@@ -22,8 +22,9 @@ def pack(options: argparse.Namespace) -> int:
     if run is None or not options.out:
         raise UserError("pack needs a run and a file: robustcal pack RUN --out FILE (or --template, for a card to fill in)")
     card, signoff = (Path(path) if path else None for path in (options.card, options.signoff))
-    content, cells = write(run, Path(options.out), card, logits=options.logits, signoff=signoff)
-    print(f"packed: {options.out}   {cells} cells, {Path(options.out).stat().st_size / 1e6:.1f} MB\ncontent: {content}")
+    made = write(run, Path(options.out), card, logits=options.logits, signoff=signoff)
+    size = Path(options.out).stat().st_size / 1e6
+    print(f"packed: {options.out}   {made.cells} cells, {size:.1f} MB\ncontent: {made.content}\nrecords: {made.records}")
     if card is None:
         print("no card: robustcal pack RUN --template writes one to fill in", file=sys.stderr)
     return 0

@@ -93,7 +93,7 @@ def _members(archive: zipfile.ZipFile, path: Path, size: int) -> dict[str, bytes
         mode = entry.external_attr >> 16
         if not NAMES.fullmatch(entry.filename) or entry.filename in found:
             raise refused(path, f"it has a member {entry.filename[:60]!r}, which no submission has (or has it twice)")
-        if entry.flag_bits & 0x1 or (mode and not stat.S_ISREG(mode)):
+        if entry.flag_bits & 0x1 or stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             raise refused(path, f"its member {entry.filename} is encrypted or no file")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise refused(path, f"its member {entry.filename} is compressed; a submission's are stored")

@@ -10,7 +10,8 @@ import numpy as np
 from ..cell import Cell
 from ..metrics.bins import ReliabilityBins
 from ..metrics.calibration import bins_of
-from ..report.evaluate import Measured, Results, evaluate
+from ..records.signoff import SignOff
+from ..report.evaluate import Measured, evaluate
 from ..report.labels import short_labels
 from ..types import Records
 from .nouns import NAMES, Board, Column, Contender, Place, Table, Value
@@ -18,7 +19,6 @@ from .protocol import UNATTACKED, dataset_of, protocol_of, threat_of, truth_of
 from .published import Printed, put
 from .ranks import standings
 from .reading import Submission
-from .signoff import SignOff
 
 
 @dataclass(frozen=True)
@@ -29,39 +29,44 @@ class Seen:
     bins: ReliabilityBins
 
 
-def measured(submission: Submission, resamples: int = 1000) -> Results:
-    """The numbers of a submission, from its records alone."""
-    return evaluate([submission.run], resamples=resamples, details=_seen)
+@dataclass(frozen=True)
+class Entry:
+    """A submission on the board: its rows, and every cell with its protocol."""
+
+    contenders: tuple[Contender, ...]
+    cells: tuple[tuple[Measured, dict[str, str]], ...]
+
+
+def entry_of(submission: Submission, checked: SignOff | None = None, resamples: int = 1000) -> Entry:
+    """The numbers of a submission, from its records alone, one row for each of its models."""
+    head = submission.content.removeprefix("sha256:")[:12]
+    rows = [Contender(f"{head}-{at}", card, submission, checked=checked) for at, card in enumerate(submission.card.models)]
+    cells = [cell for cell in evaluate([submission.run], resamples=resamples, details=_seen).cells if cell.meta.task in NAMES]
+    metas = {cell.id: cell.meta for cell in cells}
+    over = [[metas[member] for member in cell.meta.members] or [cell.meta] for cell in cells]
+    told = [protocol_of(cell, members, cell.details.truth) for cell, members in zip(cells, over)]
+    return Entry(tuple(rows), tuple(zip(cells, told)))
 
 
 def _seen(cell: Cell, records: Records, clean: Records | None) -> Seen:
     return Seen(truth_of(records), bins_of(records))
 
 
-def contenders_of(submission: Submission, checked: SignOff | None = None) -> list[Contender]:
-    """The rows of a submission, one for each model."""
-    head = submission.content.removeprefix("sha256:")[:12]
-    return [Contender(f"{head}-{at}", card, submission, checked=checked) for at, card in enumerate(submission.card.models)]
-
-
-def boards_of(entries: Iterable[tuple[Sequence[Contender], Results]], published: Iterable[Printed] = ()) -> list[Board]:
+def boards_of(entries: Iterable[Entry], published: Iterable[Printed] = ()) -> list[Board]:
     """All tables, ordered by data set and radius.
 
     Args:
-        entries: the contenders of each submission with its numbers.
+        entries: of the submissions.
         published: numbers that nobody can check.
     """
     tables: dict[tuple[str, str, str], Table] = {}  # data set, task, threat model -> its columns
-    for contenders, results in entries:
-        keys = {contender.card.model: contender.key for contender in contenders}
-        cells = {cell.id: cell.meta for cell in results.cells}
-        for cell in results.cells:
-            if cell.meta.task in NAMES:
-                protocol = protocol_of(cell, [cells[m] for m in cell.meta.members] or [cell.meta], cell.details.truth)
-                table = tables.setdefault((dataset_of(cell.meta), cell.meta.task, threat_of(cell.meta)), {})
-                place = table.setdefault(tuple(sorted(protocol.items())), Place(protocol, cell.kind, cell.attack))
-                place.values[keys[cell.meta.model]] = _value(cell)
-                place.metas.append(cell.meta)
+    for entry in entries:
+        keys = {contender.card.model: contender.key for contender in entry.contenders}
+        for cell, protocol in entry.cells:
+            table = tables.setdefault((dataset_of(cell.meta), cell.meta.task, threat_of(cell.meta)), {})
+            place = table.setdefault(tuple(sorted(protocol.items())), Place(protocol, cell.kind, cell.attack))
+            place.values[keys[cell.meta.model]] = _value(cell)
+            place.metas.append(cell.meta)
     for number in published:
         put(number, tables)
     clean = {about[:2]: [*table.values()] for about, table in tables.items() if about[2] == "clean"}

@@ -18,8 +18,8 @@ MOST_CELLS, MOST_CLASSES, MOST_SAMPLES, MOST_TEXT = 20_000, 30_000, 10**8, 2000
 TASKS = ("single", "multi", "ood")
 KINDS = ("clean", "control", "shift", "white-box", "black-box", "transfer")
 HASH = re.compile(r"[0-9a-f]{16}")
-#: A number whose power of ten would keep an exact fraction busy for ever.
-HUGE = re.compile(r"[eE][+-]?[0-9]{3,}")
+#: A number so long, or whose power of ten is so large, that exact fractions of it would take for ever.
+HUGE = re.compile(r"\s*[-+]?([\d_.]+[eE][-+]?[\d_]{3,}|[\d_.]{40,}([eE][-+]?[\d_]+)?)\s*")
 RADIUS = re.compile(r"[0-9]{1,9}(/[0-9]{1,9})?")
 
 
@@ -88,7 +88,7 @@ def _fault(cell: Cell) -> str:
         return "its id is not the hash of its identity"
     for text in (cell.model, cell.dataset, cell.attack):
         parse_spec(text)
-        if HUGE.search(text):
+        if any(map(HUGE.fullmatch, re.split("[:=/]", text))):
             return f"'{text[:60]}' has a number that is too large"
     if not RADIUS.fullmatch(cell.eps) or not math.isclose(float(parse_radius(cell.eps)), threat.eps, rel_tol=1e-9, abs_tol=1e-12):
         return f"its radius '{cell.eps[:30]}' is not {threat.eps:g}"

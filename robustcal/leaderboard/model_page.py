@@ -45,7 +45,15 @@ def _facts(one: Contender) -> Iterator[Html]:
             told[title] = element("a", text, href=text, rel="nofollow noopener noreferrer")
     versions = ", ".join(f"{name} {version}" for name, version in sorted(submission.versions.items()))
     told |= {"In the run": one.card.model, "Submitted by": submission.card.submitter or "not stated", "File": submission.file}
-    told |= {"Content": submission.content, "Versions": versions or "not stated"}
+    told |= {"Content": submission.content, "Records": submission.records, "Versions": versions or "not stated"}
+    if signoff := one.checked or submission.signoff:
+        least = f"at least {100 * signoff.at_least:.1f} % of {signoff.population} records"
+        sure = f"{least} come out again, with {100 * signoff.confidence:g} % confidence"
+        told |= {"Follows": sure if signoff.samples else "nothing", "Check": signoff.command}
+        lines = (*signoff.disagree, *signoff.refuted, *signoff.unchecked)
+        told |= {f"Found {at}": line for at, line in enumerate(lines[:10], 1)}
+        for part in signoff.stronger:
+            told[part.what] = f"{100 * part.value:.1f} % [{100 * part.lo:.1f}, {100 * part.hi:.1f}] of {part.samples} drawn"
     for title, text in told.items():
         yield element("dt", title)
         yield element("dd", text)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..cell import Cell
+from ..records.signoff import SignOff
 from ..report.evaluate import Measured
 from ..report.stats import Interval
 from .card import ModelCard
 from .protocol import Protocol, differing
 from .ranks import Standing
 from .reading import Submission
-from .signoff import SignOff
 
 #: By task: accuracy and calibration.
 NAMES = {"single": ("accuracy", "ece"), "multi": ("map", "label_ece")}

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 
 from ..cell import Cell, to_json
 from ..records import shardfile
+from ..records.content import LOGITS, content_hash
 from ..records.portable import portable_cell
+from ..records.signoff import read_signoff
 from ..records.store import Run
 from ..report.labels import short_labels
 from ..report.naming import kept_labels, labelled
@@ -24,12 +26,17 @@ from ..types import UserError
 from .archive import as_json, write_archive
 from .card import Card, match, read_card, template
 
-#: Columns that are left out unless they are asked for: most of a record's bytes.
-LOGITS = ("top_logits", "top_classes", "rest_logit")
+
+class Packed(NamedTuple):
+    """What was packed: hashes of the file's content and of its records, and how many cells there are."""
+
+    content: str
+    records: str
+    cells: int
 
 
-def pack(run: Run, out: Path, card: Path | None = None, *, logits: bool = False, signoff: Path | None = None) -> tuple[str, int]:
-    """Write the submission of a run. Returns its content hash and how many cells it has.
+def pack(run: Run, out: Path, card: Path | None = None, *, logits: bool = False, signoff: Path | None = None) -> Packed:
+    """Write the submission of a run.
 
     The bytes depend on the records, the card and the sign-off only.
 
@@ -46,6 +53,7 @@ def pack(run: Run, out: Path, card: Path | None = None, *, logits: bool = False,
     if len({cell.id for cell in packed}) < len(packed):
         raise UserError("two models of the run have the same weights under two paths; pack a run that has them once")
     given = read_card(_bytes(card, "card"), card.name) if card else Card()
+    told = content_hash(run)
     members = {"card.toml": card_text(match(given, packed, names_of(run, cells))).encode()}
     about = {"versions": run.header.get("versions", {}), "cells": [_about(run, *pair) for pair in zip(cells, packed)]}
     members["cells.json"] = as_json(about)
@@ -53,9 +61,11 @@ def pack(run: Run, out: Path, card: Path | None = None, *, logits: bool = False,
         members[f"records/{shown.id}.parquet"] = table_bytes(run.read(cell.id), logits)
     if signoff is not None:
         members["signoff.json"] = _bytes(signoff, "sign-off")
+        if read_signoff(members["signoff.json"], signoff.name).run != told:
+            raise UserError(f"sign-off '{signoff.name}' is of other records than the run's; robustcal verify makes one")
     for name, data in members.items():
         _tells_nothing(run, name, data)
-    return write_archive(out, members), len(cells)
+    return Packed(write_archive(out, members), told, len(cells))
 
 
 def finished(run: Run) -> list[Cell]:

@@ -41,11 +41,15 @@ def standings(numbers: Mapping[str, Replicates], name: str, alpha: float = ALPHA
     1 - alpha: the intervals of Al Mohamad, Goeman and van Zwet (2022, Biometrics 78), who use Tukey's test. Without a claim, for
     too few samples, nobody is told apart.
 
+    A model that is alone has none.
+
     Args:
         numbers: model -> its numbers, all on the same samples.
     """
     sign = -1.0 if word(name).better == "higher" else 1.0
     known = [key for key in numbers if np.isfinite(numbers[key].values.get(name, np.nan))]
+    if len(known) < 2:
+        return {}
     order = sorted(known, key=lambda key: sign * numbers[key].values[name])
     pairs = list(combinations(range(len(order)), 2))
     p = holm([difference(numbers[order[i]], numbers[order[j]], name).p for i, j in pairs])

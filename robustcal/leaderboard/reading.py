@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..cell import SHARD
+from ..records.content import content_hash
+from ..records.signoff import SignOff, read_signoff
 from ..records.store import Run
 from ..types import UserError
 from .archive import parsed, read_archive, refused
 from .card import Card, match, read_card
 from .cells import Held, read_cells
 from .columns import read_columns
-from .signoff import SignOff, read_signoff
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Submission:
     Attributes:
         file: its name, without its folder.
         content: hash of all it holds.
+        records: hash of its records, which a sign-off names.
         run: its records as a run of their own, in a temporary folder.
         signoff: what its own sign-off says, if it has one; a claim of the submitter.
     """
 
     file: str
     content: str
+    records: str
     card: Card
     run: Run
     versions: dict[str, str]
@@ -41,7 +45,7 @@ class Submission:
 def read_submission(path: Path, folder: Path) -> Submission:
     """Check a submission and lay its records out as a run in `folder`, which must not exist.
 
-    Nothing of it is executed, no member's name becomes a path, and nothing is written unless all of it is in order.
+    Nothing of it is executed, no member's name becomes a path, and nothing stays unless all of it is in order.
 
     Raises:
         UserError: one line that names the file and what is wrong.
@@ -65,7 +69,11 @@ def read_submission(path: Path, folder: Path) -> Submission:
     run = Run.create(folder, {"command": "", "versions": versions})
     for one in held:
         lay_out(run, one, columns[one.cell.id])
-    return Submission(path.name, content, card, run, versions, signoff)
+    records = content_hash(run)
+    if signoff is not None and signoff.run != records:
+        shutil.rmtree(folder)
+        raise refused(path, "its sign-off is of other records")
+    return Submission(path.name, content, records, card, run, versions, signoff)
 
 
 def lay_out(run: Run, held: Held, records: Mapping[str, np.ndarray]) -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 
+from ..records.signoff import SignOff
 from ..report.stats import Interval
 from ..report.words import word
 from .elements import Html, element, page
 from .nouns import NAMES, Board, Column, Contender, Value
 from .protocol import differing
 from .ranks import ALPHA, Standing
-from .signoff import words_of
 
+#: Verdict of a sign-off -> how a row is filtered, and its colour.
+STATES = {"holds": ("yes", "good"), "refuted": ("refuted", "bad"), "not checked": ("part", "open")}
 #: How to read the page, a sentence each.
 HOW = (
     "Every number was computed here from one record per sample; 95 % intervals in small print. A column holds numbers of one"
     " protocol: attack and its version, return rule, resolution, split, prompts, samples. What differs between columns stands"
     " under each table.",
-    "Small letters: models that share one cannot be told apart in that column; a rank is the range of places a model can"
+    "Bold: no model of the column is significantly better. Small letters: models that share one cannot be told apart in that"
+    " column. A rank is the range of places a model can"
     f" have (paired tests on the same samples, for accuracy McNemar's exact one; Holm's correction over all pairs,"
     f" {100 * ALPHA:g} %).",
     "Checked: whoever runs this board attacked samples of the submission again and compared them with its records. What a"
@@ -63,9 +66,8 @@ def _entry(at: int, board: Board) -> Html:
 
 def _section(at: int, board: Board, contenders: Mapping[str, Contender]) -> Html:
     names = NAMES[board.task]
-    top = [element("th", "Model", rowspan=2, scope="col"), element("th", "Checked", rowspan=2, scope="col", class_="text")]
-    titles = [[element("b", letter(at)), f" {column.title}"] for at, column in enumerate(board.columns)]
-    top += [element("th", title, colspan=2, scope="colgroup") for title in titles]
+    titles = [_title(at, board.columns) for at in range(len(board.columns))]
+    top = [element("th", "Model", rowspan=2, scope="col"), [element("th", text, colspan=2, scope="colgroup") for text in titles]]
     below = [
         element("th", element("button", f"{word(name).short} %", type="button", data_better=word(name).better), scope="col")
         for _ in board.columns for name in names
@@ -78,13 +80,25 @@ def _section(at: int, board: Board, contenders: Mapping[str, Contender]) -> Html
     )  # fmt: skip
 
 
+def _title(at: int, columns: Sequence[Column]) -> list[Html | str | None]:
+    """The heading of a column: its attack, and in what it is unlike the first one of the same attack."""
+    column, first = columns[at], next(i for i, c in enumerate(columns) if _attack(c) == _attack(columns[at]))
+    unlike = differing([columns[first].protocol, column.protocol])
+    note = element("small", f"unlike {letter(first)}: {', '.join(unlike)}") if unlike else None
+    return [element("b", letter(at)), f" {column.title}", note]
+
+
+def _attack(column: Column) -> str:
+    return column.protocol.get("attack", "") + column.kind
+
+
 def _row(one: Contender, columns: Sequence[Column]) -> Html:
     name = element("a", one.card.name, href=f"models/{one.key}.html") if one.submission else one.card.name
     cells = [cell for column in columns for cell in _pair(column.values.get(one.key))]
-    state = "published" if one.submission is None else "yes" if one.checked and one.checked.holds else "no"
+    state = "published" if one.submission is None else STATES[one.checked.verdict][0] if one.checked else "no"
     whose = one.card.authors or one.source
-    head = element("th", name, element("small", whose) if whose else None, scope="row")
-    return element("tr", head, element("td", badge(one), class_="badge"), cells, data_checked=state)
+    head = element("th", name, element("small", whose) if whose else None, element("small", badge(one)), scope="row")
+    return element("tr", head, cells, data_checked=state)
 
 
 def badge(one: Contender) -> Html:
@@ -92,10 +106,16 @@ def badge(one: Contender) -> Html:
     if one.submission is None:
         return element("span", "published, unverified", class_="open")
     if one.checked:
-        return element("span", words_of(one.checked), class_="good" if one.checked.holds else "bad")
+        return element("span", words_of(one.checked), class_=STATES[one.checked.verdict][1])
     if one.submission.signoff:
-        return element("span", f"says itself: {words_of(one.submission.signoff)}", class_="open")
+        return element("span", f"says of itself: {words_of(one.submission.signoff)}", class_="open")
     return element("span", "not checked", class_="open")
+
+
+def words_of(signoff: SignOff) -> str:
+    """The badge of a sign-off, and what else it found."""
+    more = {"holds": "", "refuted": "; refuted", "not checked": "; not all could be looked at"}
+    return signoff.badge + more[signoff.verdict]
 
 
 def _pair(value: Value | None) -> list[Html]:
@@ -127,7 +147,8 @@ def limits(number: Interval) -> Html | None:
 def _protocols(board: Board) -> Html:
     fields = differing([column.protocol for column in board.columns])
     shared = [[element("dt", name), element("dd", text)] for name, text in board.shared.items()]
-    head = element("tr", element("th", "Column", scope="col"), [element("th", name, scope="col") for name in fields])
+    heads = [element("th", name, scope="col", class_="text") for name in fields]
+    head = element("tr", element("th", "Column", scope="col"), heads)
     rows = [
         element("tr", element("th", element("b", letter(at)), f" {column.title}", scope="row"),
                 [element("td", column.protocol.get(name, "–"), class_="text") for name in fields])

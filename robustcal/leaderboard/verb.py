@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..records.signoff import SignOff, read_signoff
 from ..records.store import write_atomically
-from ..report.evaluate import Results
 from ..types import UserError
 from .archive import refused
-from .boards import boards_of, contenders_of, measured
+from .boards import Entry, boards_of, entry_of
 from .model_page import model_page
 from .nouns import Board, Contender
 from .published import published
 from .reading import Submission, read_submission
-from .signoff import SignOff, read_signoff
 from .site import index
 
 PAGE = re.compile(r"[0-9a-f]{12}-[0-9]+\.html")
@@ -40,7 +39,7 @@ def leaderboard(
     """Write the site of these files into a folder; pages of an earlier one there that are no longer of it are removed.
 
     Args:
-        files: submissions, and sign-offs (``*.json``) that whoever runs the board made or trusts.
+        files: submissions, and sign-offs (``*.json``) that whoever runs the board made or trusts; the last one counts.
         tables: a comparison whose published tables are added.
 
     Raises:
@@ -49,7 +48,7 @@ def leaderboard(
     rows, numbers = published(tables) if tables else ([], [])
     paths, lines = [Path(file) for file in files], list[str]()
     signed = [one for path in paths if path.suffix == ".json" if (one := _signed(path, lines))]
-    entries: list[tuple[list[Contender], Results]] = []
+    entries: list[Entry] = []
     held: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="robustcal-") as folder:
         for at, path in enumerate(path for path in paths if path.suffix != ".json"):
@@ -57,14 +56,17 @@ def leaderboard(
                 submission = read_submission(path, Path(folder) / str(at))
                 if submission.content in held:
                     raise refused(path, f"it is '{held[submission.content]}' once more")
-                entries.append((contenders_of(submission, _of(submission, signed)), measured(submission, resamples)))
+                entries.append(entry_of(submission, _of(submission, signed), resamples))
                 held[submission.content] = path.name
             except UserError as error:
                 lines.append(" ".join(str(error).split()))
+            except Exception as error:  # what no check foresaw costs one submission, not the board
+                why = f"its numbers cannot be computed ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+                lines.append(str(refused(path, why)))
     if not entries and not rows:
         raise UserError("; ".join(lines) or "no submission was given; robustcal pack makes one")
     boards = boards_of(entries, numbers)
-    contenders = {one.key: one for one in [*(one for own, _ in entries for one in own), *rows]}
+    contenders = {one.key: one for one in [*(one for entry in entries for one in entry.contenders), *rows]}
     written = _write(Path(out), title, boards, contenders)
     return Made(written, len(contenders), len(boards), tuple(lines))
 
@@ -80,7 +82,7 @@ def _signed(path: Path, lines: list[str]) -> SignOff | None:
 
 
 def _of(submission: Submission, signed: Sequence[SignOff]) -> SignOff | None:
-    return next((one for one in signed if one.content == submission.content), None)
+    return next((one for one in reversed(signed) if one.run == submission.records), None)
 
 
 def _write(out: Path, title: str, boards: Sequence[Board], contenders: dict[str, Contender]) -> Path:

@@ -38,7 +38,7 @@ function show() {
 /** Sort the rows of a table by one of its columns of numbers; what has none comes last. */
 function sort(button) {
   const head = button.closest("tr"), table = button.closest("table"), heading = button.parentElement;
-  const at = 2 + [...head.cells].indexOf(heading);
+  const at = 1 + [...head.cells].indexOf(heading);
   const first = button.dataset.better === "higher" ? "descending" : "ascending";
   const other = { ascending: "descending", descending: "ascending" };
   const next = heading.ariaSort && heading.ariaSort !== "none" ? other[heading.ariaSort] : first;
@@ -51,10 +51,11 @@ function sort(button) {
 
 choice("set", "Data set", [["", "all"], ...distinct("set")]);
 choice("threat", "Threat model", [["", "all"], ...distinct("threat")]);
-choice("state", "Rows", [["", "all"], ["yes", "checked"], ["yes no", "with records"], ["published", "published"]]);
+choice("state", "Rows", [["", "all"], ["yes part", "checked"], ["yes part no refuted", "with records"], ["published", "published"]]);
 const field = make("input", { type: "search", id: "c-words", placeholder: "name or author" });
 field.addEventListener("input", () => { state.words = field.value.trim(); show(); });
 form.append(make("label", { for: "c-words" }, "Models", field));
 form.addEventListener("submit", event => event.preventDefault());
 form.after(make("p", { id: "none", class: "lead", hidden: "" }, "No row is like that."));
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(one => { one.open = true; }));
 for (const button of document.querySelectorAll("th > button")) button.addEventListener("click", () => sort(button));
