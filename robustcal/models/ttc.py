@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..clip import weights
-from ..clip.classifier import DEFAULT_TEMPLATES, ClipClassifier, ClipModel
-from ..noise import Noise
+from ..clip.classifier import ClipClassifier
 from ..registry import register
-from ..types import Templates, UserError
-from . import source
+from ..types import UserError
+from . import defended
+from .defended import Defended, DefendedModel, clip_model
 
 
 def identity(*, model: str, reference: str | None = None, **settings: Any) -> str:
     """Identity of the model below, of the reference tower, and of every setting."""
     check_settings(**settings)
-    other = source.spec_identity(reference) if reference else None
-    return weights.digest("ttc", source.spec_identity(model), other, sorted(settings.items()))
+    return defended.identity("ttc", model, settings, reference)
 
 
 @register.model(identity=identity, parts=("model", "reference"))
 def ttc(
     *, model: str, eps: float = 4 / 255, step: float = 1 / 255, steps: int = 2, beta: float = 2.0,
     threshold: float = 0.2, reference: str | None = None, seed: int = 0,
-) -> CounterattackModel:  # fmt: skip
+) -> DefendedModel:  # fmt: skip
     """Wrap a model in the test-time counterattack. The defence is random; attack it with ``eot``.
 
     Args:
@@ -44,10 +39,15 @@ def ttc(
     Raises:
         UserError: if eps or step is not positive, or steps is below 1.
     """
-    settings = {"eps": eps, "step": step, "steps": steps, "beta": beta, "threshold": threshold, "seed": seed}
+    settings: dict[str, Any] = {"eps": eps, "step": step, "steps": steps, "beta": beta, "threshold": threshold, "seed": seed}
     check_settings(**settings)
-    deployed = source.load_base(model)
-    return CounterattackModel(deployed, source.load_base(reference) if reference else None, settings)
+    deployed = clip_model(model, "ttc")
+    other = clip_model(reference, "ttc", "reference") if reference else None
+
+    def make(classifier: ClipClassifier) -> Counterattack:
+        return Counterattack(classifier, other.classifier(classifier.classnames) if other else None, **settings)
+
+    return DefendedModel("ttc", "TTC", deployed, settings, make, other)
 
 
 def check_settings(*, eps: float = 4 / 255, step: float = 1 / 255, steps: float = 2, **_: float) -> None:
@@ -57,91 +57,30 @@ def check_settings(*, eps: float = 4 / 255, step: float = 1 / 255, steps: float 
         raise UserError(f"ttc needs eps and step above 0 and steps of 1 or more, not {given}")
 
 
-class CounterattackModel:
-    """A CLIP model behind the counterattack; see `ttc`."""
-
-    def __init__(self, model: ClipModel, reference: ClipModel | None, settings: dict[str, Any]):
-        for role, part in (("model", model), ("reference", reference)):
-            if part is not None and not isinstance(part, ClipModel):
-                what = getattr(part, "name", type(part).__name__)
-                raise UserError(f"ttc cannot have '{what}' as its {role}: it needs a CLIP model, and nothing around it")
-        self.model, self.reference, self.settings = model, reference, settings
-        self.clip, self.scores, self.name = model.clip, model.scores, f"{model.name} with TTC"
-        other = reference.fingerprint if reference else None
-        self.fingerprint = weights.digest("ttc", model.fingerprint, other, sorted(settings.items()))
-
-    def classifier(
-        self, classnames: Sequence[str], templates: Templates = DEFAULT_TEMPLATES
-    ) -> CounterattackClassifier:
-        """A zero-shot classifier for these classes, defended."""
-        deployed = self.model.classifier(classnames, templates)
-        judge = self.reference.classifier(classnames, templates) if self.reference else None
-        return CounterattackClassifier(deployed, judge, **self.settings).eval()
-
-
-class CounterattackClassifier(nn.Module):
-    """Images (N, 3, H, W) in [0, 1] -> logits (N, C) of the counterattacked images.
-
-    The start of the counterattack is random. It is drawn from a stream keyed by (seed, draw, the image's own bytes),
-    so that a sample's result depends on no batch, order or process, and an image judged twice is judged the same.
-    Draw 0 is the deployed one. An attack that calls the classifier plainly meets draw 0 of every image it tries, as
-    one who knows the seed would; an attack that averages over the randomness (EOT) asks for draws 1, 2, ... inside
-    ``with classifier.drawing(k):`` and never sees the deployed one.
+class Counterattack(Defended):
+    """A classifier whose images are counterattacked first, from a random start; see `defended.Defended`.
 
     Gradients pass to the images as if the counterattack were constant. Its steps are signs, whose derivative is zero
     almost everywhere, so this is the exact gradient but for clipping at the range, and BPDA's for that.
     """
 
-    randomised = True
-
     def __init__(
         self, deployed: ClipClassifier, judge: ClipClassifier | None, *, eps: float, step: float, steps: int, beta: float,
         threshold: float, seed: int,
     ):  # fmt: skip
-        super().__init__()
-        self.deployed: ClipClassifier = deployed
+        super().__init__(deployed, seed)
         self.judge: ClipClassifier | None = judge
-        self.eps, self.step, self.steps, self.beta = eps, step, steps, beta
-        self.threshold, self.seed, self.draw = threshold, seed, 0
-        self.classnames, self.num_classes = deployed.classnames, deployed.num_classes
-        self.scores, self.alike = deployed.scores, deployed.alike
-        self.fingerprint = weights.digest("ttc", deployed.fingerprint, eps, step, steps, beta, threshold, seed)
-
-    @property
-    def scale(self) -> Tensor:
-        return self.deployed.scale
-
-    @property
-    def bias(self) -> Tensor:
-        return self.deployed.bias
-
-    @property
-    def head(self) -> Tensor:
-        return self.deployed.head
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.deployed(images + self.counterattack(images))
-        return logits
+        self.eps, self.step, self.steps, self.beta, self.threshold = eps, step, steps, beta, threshold
 
     def cosines(self, images: Tensor) -> Tensor:
-        """Cosine similarities of the counterattacked images with each class: (N, C)."""
         return self.deployed.cosines(images + self.counterattack(images))
-
-    @contextmanager
-    def drawing(self, draw: int) -> Iterator[None]:
-        """Use the independent randomness number `draw` inside; 0 is what is deployed."""
-        before, self.draw = self.draw, draw
-        try:
-            yield
-        finally:
-            self.draw = before
 
     @torch.enable_grad()
     def counterattack(self, images: Tensor) -> Tensor:
         """The perturbation the defence adds to each image: (N, 3, H, W), inside its own ball and the range."""
         images = images.detach()
         box = (-images).clamp(min=-self.eps), (1 - images).clamp(max=self.eps)
-        start = Noise(self.seed, self.keys(images), images.device).uniform(images.shape[1:], -self.eps, self.eps)
+        start = self.noise(images).uniform(images.shape[1:], -self.eps, self.eps)
         deltas = [start.clamp(*box)]
         with torch.no_grad():
             clean = self.deployed.embed(images)
@@ -162,8 +101,3 @@ class CounterattackClassifier(nn.Module):
         clean = tower.embed(images)
         change: Tensor = (tower.embed(images + delta) - clean).norm(dim=1) / clean.norm(dim=1)
         return change
-
-    def keys(self, images: Tensor) -> list[str]:
-        """What each image's randomness is keyed by: its own bytes and the draw."""
-        rows = images.float().cpu().contiguous().numpy()
-        return [f"{hashlib.sha256(row.tobytes()).hexdigest()}/{self.draw}" for row in rows]

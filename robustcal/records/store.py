@@ -33,7 +33,7 @@ import pyarrow as pa
 
 from ..cell import SHARD, Cell, from_json, to_json
 from ..types import RECORD_COLUMNS, Records, UserError
-from . import claims, shardfile
+from . import claims, derived, shardfile
 from .header import FORMAT, as_json, extended_header, read_header
 from .shardfile import TEMPORARY, DamagedShard, write_atomically
 
@@ -136,7 +136,7 @@ class Run:
         (self.path / "failed" / cell).unlink(missing_ok=True)
 
     def remark(self, cell: str, about: str, lines: Sequence[str]) -> None:
-        """Keep what was noticed `about` a cell's "data" or "classes"; no lines, no remark."""
+        """Keep what was noticed `about` a cell's "data", "classes" or "defence"; no lines, no remark."""
         held = self.remarks(cell)
         if list(lines) != held.get(about, []):
             write_atomically(self.path / "records" / cell / REMARKS, as_json({**held, about: list(lines)}))
@@ -215,6 +215,22 @@ class Run:
         """
         return shardfile.read(self.shard_path(cell, shard, rows), _stamp(cell, shard, rows), columns)
 
+    def read_believed(self, cell: str, shard: int, rows: int = SHARD, columns: Sequence[str] | None = None) -> pa.Table:
+        """`read_shard`, and derived columns compared with what they follow from.
+
+        Raises:
+            DamagedShard: also where one does not.
+        """
+        if columns is not None and not set(columns) & set(derived.DERIVED):
+            return self.read_shard(cell, shard, rows, columns)
+        needed = None if columns is None else [*columns, "id", *derived.DERIVED, *derived.GIVEN]
+        table = self.read_shard(cell, shard, rows, needed)
+        names = [name for name in table.column_names if name in {"id", *derived.DERIVED, *derived.GIVEN}]
+        fault = derived.contradiction({name: shardfile.as_array(table.column(name)) for name in names})
+        if fault:
+            raise DamagedShard(self.shard_path(cell, shard, rows), fault)
+        return table if columns is None else table.select([name for name in table.column_names if name in set(columns)])
+
     def discard_damaged(self, cell: str) -> list[str]:
         """Move shards aside whose footer cannot be trusted, remove what killed workers left. One line for each shard."""
         found = self._of_each(cell, lambda shard, rows: self._damage(cell, shard, rows))
@@ -247,13 +263,15 @@ class Run:
     def read(self, cell: str, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """All records of a cell, in sample order. List columns come back as arrays of equal-length rows (N, k).
 
-        `columns` names those to read (a record is mostly logits); columns the records lack are left out.
+        `columns` names those to read (a record is mostly logits); columns the records lack are left out. Whatever follows from
+        logits and labels is computed again and compared.
 
         Raises:
-            DamagedShard: a shard is damaged. It was set aside, so that the same bench command computes it again.
+            DamagedShard: a shard is damaged or contradicts itself. It was set aside, so that the same bench command computes it
+                again.
         """
         try:
-            tables = self._of_each(cell, lambda shard, rows: self.read_shard(cell, shard, rows, columns))
+            tables = self._of_each(cell, lambda shard, rows: self.read_believed(cell, shard, rows, columns))
         except DamagedShard as damage:
             self.set_aside(damage)
             raise DamagedShard(damage.path, f"{damage.reason}; run the same bench command again to compute it") from None

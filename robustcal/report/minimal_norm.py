@@ -67,7 +67,7 @@ def minimal_norm_tables(results: Results) -> list[Table]:
         short = (
             f"Accuracy (in %) against the radius, from one run at {eps}: a sample counts as broken at every radius that is not"
             " below its distance to the nearest misclassified image found [95 % interval]. Median distance: over samples that"
-            f" are right without attack, in the norm {norm}; empty where less than half were broken. Bounds from above, as for any attack."
+            f" are right without attack, in the norm {norm}; empty where less than half were broken."
         )
         caption = f"{short} {protocol([cell.meta for cell in cells], versions_of(results))}"
         name = f"minimal-norm-{norm}"

@@ -32,11 +32,13 @@ class Computed(NamedTuple):
     skipped: list[str]  #: ids of samples left out because they do not decode
     seconds: float  #: that it took, models and images already loaded
     alike: tuple[str, ...] = ()  #: sentences about classes that the text head cannot tell apart
+    defence: tuple[str, ...] = ()  #: of a test-time defence: that it is "randomised", or "adapting" without chance
 
     def write(self, run: Run, cell: Cell, shard: int) -> ShardDone:
         """Put it into a run."""
         run.write_shard(cell.id, shard, self.records, self.skipped)
         run.remark(cell.id, "classes", self.alike)
+        run.remark(cell.id, "defence", self.defence)
         return ShardDone(cell.id, shard, len(self.records["id"]), len(self.skipped), self.seconds)
 
 
@@ -149,7 +151,8 @@ class Worker:
         start = time.monotonic()
         with watched(classifier, sign_of_life):
             records = run_shard(cell, images, classifier, attack, batch_size)
-        return Computed(records, skipped, time.monotonic() - start, tuple(getattr(classifier, "alike", ())))
+        told = (tuple(getattr(classifier, name, ())) for name in ("alike", "defence"))
+        return Computed(records, skipped, time.monotonic() - start, *told)
 
     def classifier(self, spec: str, cell: Cell, slot: str = "model") -> torch.nn.Module:
         """The classifier of a model for a cell's classes and prompts; weights and text head are built once."""
