@@ -21,7 +21,7 @@ def cell(attack="pgd", eps="2/255", **given) -> Cell:
     threat = replace(Threat(float(Fraction(eps)), resolution=given.get("resolution", 32)), **dangers)
     identity = Identity(
         **{
-            "model": "clip", "weights": "weights", "dataset": "digits", "data": "data", "prompts": "prompts", "order": "order",
+            "model": "tiny-clip", "weights": "weights", "dataset": "digits", "data": "data", "prompts": "prompts", "order": "order",
             "attack": attack, "attack_version": 1, "attack_file": None, "surrogate": None, "eps": eps, "threat": threat,
             "precision": "fp32", "seed": 0, **facts,
         }

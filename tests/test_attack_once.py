@@ -55,7 +55,7 @@ def test_multi_hot_labels_of_a_plain_module(network, images):
     ({"labels": torch.tensor([0, 1, 2, 5])}, "5 classes"), ({"labels": torch.tensor([0, 1, -1, 2])}, "5 classes"),
     ({"labels": torch.zeros(4, 3)}, "multi-hot"), ({"labels": torch.zeros(3, dtype=torch.long)}, "labels must be"),
     ({"labels": torch.zeros(4)}, "labels must be"), ({"eps": "big"}, "not a number"), ({"eps": 2}, "2/255"),
-    ({"ids": ["a"]}, "1 ids for 4"), ({"spec": "pdg"}, "did you mean"), ({"spec": "transfer:from=clip"}, "class names"),
+    ({"ids": ["a"]}, "1 ids for 4"), ({"spec": "pdg"}, "did you mean"), ({"spec": "transfer:from=tiny-clip"}, "class names"),
 ])  # fmt: skip
 def test_what_cannot_be_attacked_is_one_line(wrong, hint, network, images):
     given = {"spec": "pgd:steps=1", "images": images, "labels": torch.zeros(4, dtype=torch.long), "eps": "1/255", **wrong}

@@ -263,7 +263,7 @@ def test_mistakes_are_one_line_with_the_alternative(net, spec, hint):
 
 
 def test_transfer_needs_its_surrogate(net):
-    plugin, arguments = registry.attacks.arguments(registry.attacks.spec("transfer:from=clip"))
+    plugin, arguments = registry.attacks.arguments(registry.attacks.spec("transfer:from=tiny-clip"))
     with pytest.raises(UserError, match="surrogate"):
         plugin.make(*net, Threat(EPS), noise(12), **arguments)
 

@@ -229,7 +229,7 @@ BAD = {
 def test_bad_input_is_exit_2_and_one_line(case, tmp_path, capsys):
     extra, hint = BAD[case]
     base = ["bench", "--out", str(tmp_path / "run")]
-    for option, value in (("--models", "clip"), ("--attacks", "clean"), ("--datasets", "digits")):
+    for option, value in (("--models", "tiny-clip"), ("--attacks", "clean"), ("--datasets", "digits")):
         if option not in extra:
             base += [option, value]
     assert main([*base, *extra]) == 2
@@ -245,7 +245,7 @@ def test_too_few_classes_are_refused_before_anything_is_computed(classes, hint, 
     for name in ("cat", "dog")[:classes]:
         (tmp_path / "pictures" / name).mkdir(parents=True)
         Image.new("RGB", (20, 20)).save(tmp_path / "pictures" / name / "a.png")
-    args = ["bench", "--models", "clip", "--attacks", "torchattacks:APGDT", "--datasets", f"folder:{tmp_path / 'pictures'}"]
+    args = ["bench", "--models", "tiny-clip", "--attacks", "torchattacks:APGDT", "--datasets", f"folder:{tmp_path / 'pictures'}"]
     assert main([*args, "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert hint in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
@@ -318,7 +318,7 @@ def test_many_labels_go_all_the_way_to_a_table(tmp_path, monkeypatch, capsys):
     annotations = tmp_path / "coco2017" / "annotations" / "instances_val2017.json"  # names that fit in 16 tokens
     annotations.write_text(annotations.read_text().replace("traffic light", "sign").replace("toothbrush", "tool"))
     out = tmp_path / "run"
-    assert main(["bench", "--models", "clip", "--attacks", "clean", "cw:steps=2", "pgd:steps=2:loss=bce", "--eps", "2/255",
+    assert main(["bench", "--models", "tiny-clip", "--attacks", "clean", "cw:steps=2", "pgd:steps=2:loss=bce", "--eps", "2/255",
                  "--datasets", "coco-2017:check=false:resolution=48", "--device", "cpu", "--workers", "1", "--out", str(out)]) == 0  # fmt: skip
     assert "mAP" in capsys.readouterr().out
     run = Run.open(out)

@@ -63,7 +63,7 @@ def test_a_work_is_complete_and_is_one_bibtex_entry(key):
 
 def test_a_run_gets_the_works_of_all_it_used_each_once(tmp_path, capsys):
     models = ("clip:ViT-B-32/laion2b_s34b_b79k", "fare4-vit-l-14", "temperature:of=ucat:t=1.5", "mine")
-    attacks = ("clean", "noise", "pgd:momentum=1.0:steps=3", "pgd:momentum=0.0:steps=4", "transfer:from=tecoa")
+    attacks = ("clean", "noise", "pgd:momentum=1.0:steps=3", "pgd:momentum=0.0:steps=4", "transfer:from=tiny-tecoa")
     made = make_run(tmp_path / "run", models=models, attacks=attacks, datasets=("digits", "world-letters", "my-set"), n=4)
     assert main(["cite", str(made.path)]) == 0
     text = capsys.readouterr().out

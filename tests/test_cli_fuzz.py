@@ -36,9 +36,9 @@ def fuzz_linear(*, scale: float = 1.0, name: str = "x", flag: bool = False, coun
 
 #: Words that mean something somewhere, so that inputs get past the first check.
 WORDS = st.sampled_from([
-    "fuzz-linear", "clip", "digits", "pgd", "clean", "cw", "square", "autoattack", "autoattack:paper", "transfer", "folder", "coco",
+    "fuzz-linear", "tiny-clip", "digits", "pgd", "clean", "cw", "square", "autoattack", "autoattack:paper", "transfer", "folder", "coco",
     "webdataset", "torchattacks:DIFGSM", "world-shapes", "cifar10", "checkpoint", "interpolate", "temperature", "ttc", "eot",
-    "steps=3", "steps=-1", "steps=1e9", "step=1/0", "norm=l2", "norm=l7", "return=last", "loss=ce", "eps=1", "from=clip",
+    "steps=3", "steps=-1", "steps=1e9", "step=1/0", "norm=l2", "norm=l7", "return=last", "loss=ce", "eps=1", "from=tiny-clip",
     "resolution=0", "resolution=native", "split=test", "ViT-B-32/openai", "hf-hub:a/b", "local-dir:nowhere", "none", "true", "nan",
     "inf", "1/255", "0", "-1", "1e999", "1/0", "auto", "cpu", "cuda:7", "fp32", "bf16", "tiny", "paper-16", "../..", "/", ".", "~",
     "/dev/null", "/proc/self/mem", "text", "md", "html", "main", "paper", "models", "environment", "", " ", ":", "=", ",", "::", "=:=",
@@ -51,7 +51,7 @@ BENCH = ["--models", "--attacks", "--datasets", "--eps", "--limit", "--seed", "-
 TRAIN = ["--model", "--dataset", "--objective", "--epochs", "--steps", "--seed", "--device", "--precision", "--plugin", "--data-root",
          "--out"]  # fmt: skip
 #: One setting of a recipe per line; what stands here is short and small.
-SHORT = {"model": "clip", "dataset": "world-source:split=train:size=32", "batch": 8, "held_out": 8, "steps": 2}
+SHORT = {"model": "tiny-clip", "dataset": "world-source:split=train:size=32", "batch": 8, "held_out": 8, "steps": 2}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -233,7 +233,7 @@ def test_a_list_of_recipes_lists_no_list(recipe):
 
 @given(text=st.text(max_size=200), name=st.sampled_from(["suite.toml", "plugin.py", "card.toml"]))
 @example(text="models = 3", name="suite.toml")
-@example(text='models = ["clip"]\neps = [1]\ndatasets = {}', name="suite.toml")
+@example(text='models = ["tiny-clip"]\neps = [1]\ndatasets = {}', name="suite.toml")
 @example(text="sweep = [1, 2]", name="suite.toml")
 @example(text='limit = "x"', name="suite.toml")
 @example(text="seed = []", name="suite.toml")

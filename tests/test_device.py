@@ -34,7 +34,7 @@ def gpu(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tiny():
-    return robustcal.load_model("clip").classifier(["circle", "square", "star"], ["This is a photo of a {}"])
+    return robustcal.load_model("tiny-clip").classifier(["circle", "square", "star"], ["This is a photo of a {}"])
 
 
 def on_gpu(classifier):

@@ -53,7 +53,7 @@ def test_blocks_run(page, folder):
     """In order, in one folder and one namespace, as a reader would."""
     found = blocks(page)
     if any("runs/tiny" in block.text for block in found):
-        make_run(folder / "runs" / "tiny", models=("clip", "ucat"), radii=("1/255",), n=40)
+        make_run(folder / "runs" / "tiny", models=("tiny-clip", "tiny-ucat"), radii=("1/255",), n=40)
     names = {"__name__": "__docs__"}
     for block in found:
         if block.language == "toml":
@@ -91,7 +91,7 @@ def test_the_notebook_runs(folder):
                 assert shown is None or repr(shown)
             else:
                 exec(compile(ast.Module([last], []), "notebook", "exec"), names)
-    assert set(names["cells"]["model"]) == {"clip", "tecoa", "Ours"} and len(names["cells"]) >= 18
+    assert set(names["cells"]["model"]) == {"tiny-clip", "tiny-tecoa", "Ours"} and len(names["cells"]) >= 18
     assert all(path.is_file() for path in names["made"].paths)
     assert 0 <= names["after"].compute()["accuracy"] <= names["before"].compute()["accuracy"]
 
@@ -211,7 +211,7 @@ def test_a_hidden_command_and_a_false_link_are_found(tmp_path):
     page = ROOT / "docs" / "index.md"
     assert links(page) and blocks(page)
     wrong = tmp_path / "wrong.md"
-    wrong.write_text("[x](nowhere.md) `[y](no)`\n\n<!-- needs: gpu -->\n```bash\nrobustcal bench \\\n  --models clip\n```\n")
+    wrong.write_text("[x](nowhere.md) `[y](no)`\n\n<!-- needs: gpu -->\n```bash\nrobustcal bench \\\n  --models tiny-clip\n```\n")
     (block,) = blocks(wrong)
-    assert block.needs == {"gpu"} and block.commands == [["robustcal", "bench", "--models", "clip"]]
+    assert block.needs == {"gpu"} and block.commands == [["robustcal", "bench", "--models", "tiny-clip"]]
     assert links(wrong) == ["nowhere.md"]

@@ -102,7 +102,7 @@ def test_time_is_the_sum_of_passes_divided_among_the_workers(bare, monkeypatch):
 
 
 def test_the_size_of_the_records_is_nearly_what_a_run_takes(bare):
-    arguments = ["--models", "clip", "--attacks", "clean", "fgsm", "--datasets", "digits", "world-source", "--limit", "256"]
+    arguments = ["--models", "tiny-clip", "--attacks", "clean", "fgsm", "--datasets", "digits", "world-source", "--limit", "256"]
     assert main(["bench", *arguments, "--device", "cpu", "--workers", "1", "--no-report", "--out", "run"]) == 0
     cells = Run.open("run").cells()
     taken = sum(path.stat().st_size for path in bare.glob("run/records/*/*.parquet"))
@@ -122,7 +122,7 @@ def test_the_commands_that_get_what_is_missing_are_printed(bare, capsys):
     weights, *recipes = lines
     assert weights == ["python", "-c", "import robustcal; robustcal.load_model('clip:ViT-B-32/openai')"]
     assert [parser().parse_args(words[1:]).recipe for words in recipes] == ["tecoa", "pmg-aft", "fare", "tga-zsr", "ucat"]
-    assert "to get" not in said(capsys, "--models", "clip", "--attacks", "clean", "--datasets", "digits", "--limit", "4")
+    assert "to get" not in said(capsys, "--models", "tiny-clip", "--attacks", "clean", "--datasets", "digits", "--limit", "4")
 
 
 @pytest.mark.parametrize("spec, arch", [("clip:ViT-L-14/openai", "ViT-L-14"), ("fare2-vit-l-14", "ViT-L-14"), ("ucat:runs/x", "ViT-B-32")])

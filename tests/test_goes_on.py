@@ -40,7 +40,7 @@ def moody(tmp_path_factory):
     return str(path)
 
 
-def arguments(plugin, out, *more, models=("clip",), datasets=BOTH):
+def arguments(plugin, out, *more, models=("tiny-clip",), datasets=BOTH):
     return ["bench", "--plugin", plugin, "--models", *models, "--attacks", "clean", "moody", "--datasets", *datasets, "--eps", "1/255",
             "--limit", "16", "--device", "cpu", "--no-report", "--out", str(out), *more]  # fmt: skip
 
@@ -62,7 +62,7 @@ def test_one_failing_attack_and_one_missing_data_set_leave_the_rest(moody, tmp_p
     assert sum("not today" in line for line in said) == 2  # at once, and again at the end
     assert sum("stl10" in line and line.startswith("robustcal: failed:") for line in said) == 1
     assert any("the same command tries what failed again" in line for line in said)
-    whole = {("clip", name, attack) for name in BOTH for attack in ("clean", "moody")} - {("clip", "digits", "moody")}
+    whole = {("tiny-clip", name, attack) for name in BOTH for attack in ("clean", "moody")} - {("tiny-clip", "digits", "moody")}
     assert finished(tmp_path / "run") == whole
     assert (tmp_path / "run" / "cells.csv").read_text().count("\n") == 1 + len(whole)
 
@@ -78,7 +78,7 @@ def test_a_report_says_what_failed_and_why(moody, tmp_path, monkeypatch, capsys)
     capsys.readouterr()
     assert main(["report", str(tmp_path / "run"), "--layout", "main"]) == 0
     out = capsys.readouterr().out
-    assert "failed: clip" in out and "not today" in out and "digits" in out
+    assert "failed: tiny-clip" in out and "not today" in out and "digits" in out
 
 
 def test_strict_stops_at_the_first(moody, tmp_path, monkeypatch, capsys):
@@ -94,7 +94,7 @@ def test_from_python_failures_are_told_and_nothing_at_all_is_an_error(moody, tmp
     how = {"attacks": ["clean", "moody"], "limit": 8, "device": "cpu", "plugins": [moody], "workers": 1}
     seen = []
     with pytest.warns(RuntimeWarning, match="not today"):
-        run = robustcal.bench(models=["clip", "clip:gone.pt"], datasets=["digits"], out=tmp_path / "a", progress=seen.append, **how)
+        run = robustcal.bench(models=["tiny-clip", "clip:gone.pt"], datasets=["digits"], out=tmp_path / "a", progress=seen.append, **how)
     assert [failure.cells for failure in run.failures if "not today" in failure.reason] == [1]
     assert any("gone.pt" in str(failure) for failure in run.failures) and len(run.failures) == 2
     assert [event.reason for event in seen if isinstance(event, CellFailed)] and len(run.cells) == 1
@@ -104,21 +104,21 @@ def test_from_python_failures_are_told_and_nothing_at_all_is_an_error(moody, tmp
 
 
 def test_a_parameter_that_one_data_set_does_not_suit_costs_only_its_cells(tmp_path, capsys):
-    argv = ["bench", "--models", "clip", "--attacks", "clean", "apgd:loss=targeted:targets=9", "--datasets", "digits", "world-letters",
+    argv = ["bench", "--models", "tiny-clip", "--attacks", "clean", "apgd:loss=targeted:targets=9", "--datasets", "digits", "world-letters",
             "--limit", "4", "--device", "cpu", "--no-report", "--out", str(tmp_path / "run"), "--eps", "1/255"]  # fmt: skip
     status = main(argv)
     assert status in (0, 2)
-    assert ("clip", "world-letters", "clean") in finished(tmp_path / "run")
+    assert ("tiny-clip", "world-letters", "clean") in finished(tmp_path / "run")
 
 
 def test_a_model_whose_weights_do_not_load_leaves_the_others(tmp_path, capsys):
     folder = write_model(tmp_path / "broken")
     file = next(folder.glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-100])
-    argv = ["bench", "--models", f"clip:local-dir:{folder}", "clip", "--attacks", "clean", "--datasets", "digits", "--limit", "8",
+    argv = ["bench", "--models", f"clip:local-dir:{folder}", "tiny-clip", "--attacks", "clean", "--datasets", "digits", "--limit", "8",
             "--device", "cpu", "--no-report", "--out", str(tmp_path / "run")]  # fmt: skip
     assert main(argv) == 2
-    assert "broken" in capsys.readouterr().err and finished(tmp_path / "run") == {("clip", "digits", "clean")}
+    assert "broken" in capsys.readouterr().err and finished(tmp_path / "run") == {("tiny-clip", "digits", "clean")}
 
 
 # -- weights ---------------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_published_weights_are_identified_by_their_bytes_once_they_are_here(tmp_
 
 def test_kill_nine_during_growth(moody, tmp_path):
     """Killed again and again while it grows, the run ends as one that was never disturbed."""
-    how = ["--models", "clip", "--attacks", "clean", "pgd:steps=2", "--datasets", "digits", "--eps", "2/255", "--device", "cpu",
+    how = ["--models", "tiny-clip", "--attacks", "clean", "pgd:steps=2", "--datasets", "digits", "--eps", "2/255", "--device", "cpu",
            "--workers", "1", "--no-report"]  # fmt: skip
     small, large = ["--limit", "100"], ["--limit", "600"]
     assert main(["bench", *how, *large, "--out", str(tmp_path / "whole")]) == 0
@@ -172,7 +172,7 @@ def test_kill_nine_during_growth(moody, tmp_path):
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONWARNINGS": "error::RuntimeWarning"})
     table = [(Path(tmp_path) / name / "cells.csv").read_bytes() for name in ("run", "whole")]
     assert table[0] == table[1]
-    plan = make_plan(Request((Sweep.of("clip", "clean,pgd:steps=2", "digits", "2/255", 600),)))
+    plan = make_plan(Request((Sweep.of("tiny-clip", "clean,pgd:steps=2", "digits", "2/255", 600),)))
     run = Run.open(tmp_path / "run")
     assert not any(run.missing(cell) for cell in plan.cells)
     names = sorted(path.name for path in records.glob("*/*.parquet"))
@@ -191,7 +191,7 @@ def test_what_another_driver_met_is_told_here_too(moody, tmp_path, monkeypatch):
             marked.append(cell.id)
             Run.open(out).fail(cell.id, "out of memory there")
 
-    how = {"models": ["clip"], "attacks": ["clean", "moody"], "datasets": ["digits"], "eps": "1/255", "limit": 8, "device": "cpu", "workers": 1}
+    how = {"models": ["tiny-clip"], "attacks": ["clean", "moody"], "datasets": ["digits"], "eps": "1/255", "limit": 8, "device": "cpu", "workers": 1}
     with pytest.warns(RuntimeWarning, match="out of memory there"):
         run = robustcal.bench(plugins=[moody], out=out, progress=other_driver, **how)
     assert [failure.reason for failure in run.failures] == ["out of memory there"]
@@ -202,7 +202,7 @@ def test_a_model_that_does_not_load_here_is_left_to_others(tmp_path, capsys):
     folder = write_model(tmp_path / "broken")
     file = next(folder.glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-100])
-    argv = ["bench", "--models", f"clip:local-dir:{folder}", "clip", "--attacks", "clean", "--datasets", "digits", "--limit", "8",
+    argv = ["bench", "--models", f"clip:local-dir:{folder}", "tiny-clip", "--attacks", "clean", "--datasets", "digits", "--limit", "8",
             "--device", "cpu", "--no-report", "--out", str(tmp_path / "run")]  # fmt: skip
     assert main(argv) == 2
     assert not Run.open(tmp_path / "run").failures()

@@ -70,7 +70,7 @@ def coin(tmp_path_factory):
 def sweep(out, limit, **more):
     """A sweep of the bundled base and the number of shards it computed."""
     done = []
-    how = {"models": ["clip"], "attacks": ["clean", "pgd:steps=2"], "datasets": ["digits"], "eps": "2/255", "workers": 1} | more
+    how = {"models": ["tiny-clip"], "attacks": ["clean", "pgd:steps=2"], "datasets": ["digits"], "eps": "2/255", "workers": 1} | more
     run = robustcal.bench(**how, limit=limit, out=out, device="cpu", progress=done.append)
     return run, [event for event in done if isinstance(event, ShardDone)]
 
@@ -147,7 +147,7 @@ def test_another_radius_attack_or_model_computes_only_itself(tmp_path):
     sweep(tmp_path / "run", 40)
     for more, count in (
         ({"eps": ["2/255", "4/255"]}, 1), ({"attacks": ["clean", "pgd:steps=2", "noise"]}, 1),
-        ({"models": ["clip", "ucat"]}, 2), ({}, 0),
+        ({"models": ["tiny-clip", "tiny-ucat"]}, 2), ({}, 0),
     ):  # fmt: skip
         _, done = sweep(tmp_path / "run", 40, **more)
         assert len(done) == count, more
@@ -165,8 +165,8 @@ def test_cells_are_compared_on_the_samples_they_have_in_common(tmp_path):
 
 def test_two_sizes_of_one_set_are_never_two_data_sets(tmp_path):
     sweep(tmp_path / "small", 60)
-    sweep(tmp_path / "large", 100, models=["ucat"])
-    sweep(tmp_path / "whole", None, models=["tecoa"], attacks=["clean"], datasets=["digits"])
+    sweep(tmp_path / "large", 100, models=["tiny-ucat"])
+    sweep(tmp_path / "whole", None, models=["tiny-tecoa"], attacks=["clean"], datasets=["digits"])
     results = evaluate([Run.open(tmp_path / name) for name in ("small", "large", "whole")])
     assert len(results.values("dataset")) == 1 and {cell.n for cell in results.cells} == {60}
     assert not any("conflict" in note for note in results.notes)
@@ -264,7 +264,7 @@ def test_until_looks_at_its_own_cells_whatever_else_the_run_holds(tmp_path, coin
 
 
 def test_samples_beyond_a_gap_are_no_part_of_what_cells_have_in_common(tmp_path):
-    sweep(tmp_path / "run", 300, models=["clip", "ucat"], attacks=["clean"])
+    sweep(tmp_path / "run", 300, models=["tiny-clip", "tiny-ucat"], attacks=["clean"])
     run = Run.open(tmp_path / "run")
     first, other = run.cells()
     run.shard_path(first.id, 1).unlink()

@@ -91,10 +91,10 @@ def test_every_card_takes_every_variant(base, tmp_path, images):
     tower = fine_tuned(base)
     weights.save_state_dict(tower, tmp_path / "tower.safetensors")
     plain = logits(f"open-clip:local-dir:{base}", images)
-    assert torch.equal(logits(f"tiny:local-dir:{base}", images), plain)
-    assert torch.equal(logits(f"tiny:{base}", images), plain)  # a bare folder is a local-dir
+    assert torch.equal(logits(f"clip:local-dir:{base}", images), plain)
+    assert torch.equal(logits(f"clip:{base}", images), plain)  # a bare folder is a local-dir
     tuned = logits(f"checkpoint:{tmp_path}/tower.safetensors:base=local-dir:{base}", images)
-    assert torch.equal(logits(f"tiny:{tmp_path}/tower.safetensors:base=open-clip:local-dir:{base}", images), tuned)
+    assert torch.equal(logits(f"clip:{tmp_path}/tower.safetensors:base=open-clip:local-dir:{base}", images), tuned)
     assert not torch.allclose(tuned, plain)
 
 
@@ -104,14 +104,14 @@ def test_run_folder_knows_its_base_and_its_sha256(base, tmp_path, images):
     with pytest.raises(UserError, match="card.json"):
         models.build(f"checkpoint:{run}")
     (run / "card.json").write_text(json.dumps({"base": f"open-clip:local-dir:{base}", "sha256": digest}))
-    first = logits(f"tiny:{run}", images)
-    assert torch.isfinite(first).all() and not torch.allclose(first, logits(f"tiny:{base}", images))
+    first = logits(f"clip:{run}", images)
+    assert torch.isfinite(first).all() and not torch.allclose(first, logits(f"clip:{base}", images))
     (run / "card.json").write_text(json.dumps({"base": f"local-dir:{base}", "sha256": "0" * 64}))
     with pytest.raises(UserError, match="sha256"):
         models.build(f"checkpoint:{run}")
     (run / "model.safetensors").unlink()
     with pytest.raises(UserError, match="no model.safetensors yet"):
-        models.build(f"tiny:{run}")
+        models.build(f"clip:{run}")
 
 
 def released(tower, whole):
@@ -244,15 +244,16 @@ def test_normalisation_can_be_the_one_of_the_release(base, tmp_path):
         models.build(f"{spec}:normalise=zero")
 
 
-def test_a_spec_inside_a_spec_is_one_line_that_says_what_to_do(base, tmp_path):
+def test_a_spec_inside_a_spec_is_one_line_that_says_what_to_do(base, tmp_path, monkeypatch):
     weights.save_state_dict(fine_tuned(base), tmp_path / "t.safetensors")
     spec = f"checkpoint:{tmp_path}/t.safetensors:base="
     for inner, told in (
-        ("temperature:model=clip", "no parameter 'model'.*takes no parameters of its own: give it a card or a run folder"),
-        (f"checkpoint:{tmp_path}/t.safetensors:base=clip", "gives 'base' twice"),
+        ("temperature:model=tiny-clip", "no parameter 'model'.*takes no parameters of its own: give it a card or a run folder"),
+        (f"checkpoint:{tmp_path}/t.safetensors:base=tiny-clip", "gives 'base' twice"),
         (f"checkpoint:{tmp_path}/t.safetensors", "say what it was fine-tuned from with base=SPEC"),
-        ("ttc", "no plain CLIP model"),
+        ("defended", "no plain CLIP model"),
     ):
+        monkeypatch.setitem(models.cards(), "defended", {"source": "ttc", "params": {"model": "tiny-clip"}})
         with pytest.raises(UserError, match=told) as error:
             models.build(spec + inner)
         assert "\n" not in str(error.value)
@@ -263,11 +264,11 @@ BAD = {
     "open-clip:ViT-B-33/openai": "did you mean ViT-B-32",
     "open-clip:hf-hub:nobody": "malformed",
     "open-clip:local-dir:/no/such/folder": "does not exist",
-    "tiny:/no/such/file.pt": "does not exist",
-    "tiny:runs/none/model.safetensors": "does not exist",
+    "clip:/no/such/file.pt": "does not exist",
+    "clip:runs/none/model.safetensors": "does not exist",
     "checkpoint": "needs a file or run folder",
     "checkpoint:/no/such/run": "does not exist",
-    "tiny:ViT-B-32/openai:base=clip": "base=clip has no use",
+    "clip:ViT-B-32/openai:base=tiny-clip": "base=tiny-clip has no use",
 }
 
 
@@ -377,7 +378,7 @@ def test_a_card_of_your_own_finds_the_weights_beside_it(base, tmp_path, images):
     try:
         expected = logits(f"checkpoint:{tmp_path}/mine.safetensors:base=local-dir:{base}", images)
         assert torch.equal(logits("my-robust", images), expected)
-        assert torch.equal(logits(f"my-robust:local-dir:{base}", images), logits(f"tiny:{base}", images))
+        assert torch.equal(logits(f"my-robust:local-dir:{base}", images), logits(f"clip:{base}", images))
         weights.save_state_dict(fine_tuned(base, 0.7), tmp_path / "mine.safetensors")
         with pytest.raises(UserError, match="sha256"):
             spec_identity("my-robust")
@@ -395,7 +396,7 @@ def test_the_example_of_the_docs_works(base, tmp_path, images):
     run = tmp_path / "run"
     digest = weights.save_state_dict(fine_tuned(base), run / "model.safetensors")
     (run / "card.json").write_text(json.dumps({"base": f"local-dir:{base}", "sha256": digest}))
-    a, b = f"tiny:{base}", f"tiny:{run}"
+    a, b = f"clip:{base}", f"clip:{run}"
     try:
         both = logits(f"ensemble:a={a}:b={b}", images)
         torch.testing.assert_close(both, (logits(a, images) + logits(b, images)) / 2)
@@ -448,6 +449,6 @@ def test_a_released_checkpoint_becomes_a_run_folder(base, tmp_path, images):
     card = json.loads((run / "card.json").read_text())
     assert card["converted_from"]["sha256"] == weights.sha256(tmp_path / "release.pth.tar")
     assert card["activation"] == "gelu" and card["sha256"] == weights.sha256(run / "model.safetensors")
-    torch.save(models.build(f"tiny:{base}").clip.state_dict(), tmp_path / "whole.pt")
+    torch.save(models.build(f"clip:{base}").clip.state_dict(), tmp_path / "whole.pt")
     with pytest.raises(UserError, match="whole model"):
         export_run(tmp_path / "whole.pt", tmp_path / "no", base=f"local-dir:{base}")

@@ -178,8 +178,9 @@ def test_counterattack_stays_in_its_ball_and_range_and_is_repeatable(base, image
     assert not torch.equal(delta, models.build(f"ttc:model={base}:seed=1").classifier(CLASSES).counterattack(edge))
 
 
-@pytest.mark.parametrize("spec, role", [("model=ttc", "model"), ("model=clip:reference=ttc", "reference")])
-def test_a_counterattack_needs_a_clip_model(spec, role):
+@pytest.mark.parametrize("spec, role", [("model=defended", "model"), ("model=tiny-clip:reference=defended", "reference")])
+def test_a_counterattack_needs_a_clip_model(spec, role, monkeypatch):
+    monkeypatch.setitem(models.cards(), "defended", {"source": "ttc", "params": {"model": "tiny-clip"}})
     with pytest.raises(UserError, match=f"ttc cannot have '.* with TTC' as its {role}"):
         models.build(f"ttc:{spec}")
 

@@ -113,7 +113,7 @@ def test_shared_classes_are_refused_or_counted():
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("ood")
     attacks = ["clean", "confidence:goal=known:steps=2", "confidence:goal=unknown:steps=2"]
-    api.bench(models="clip", datasets=["world-shapes", SPEC], attacks=attacks, eps="2/255", limit=24, out=out)
+    api.bench(models="tiny-clip", datasets=["world-shapes", SPEC], attacks=attacks, eps="2/255", limit=24, out=out)
     return out
 
 
@@ -145,4 +145,4 @@ def test_the_layout_pairs_known_with_unknown_and_attacks_move_the_measure(run):
 
 def test_a_goal_that_needs_a_label_says_so(tmp_path):
     with pytest.raises(UserError, match="needs one label per image"):
-        api.bench(models="clip", datasets=SPEC, attacks="confidence:goal=gap", eps="2/255", limit=4, out=tmp_path, strict=True)
+        api.bench(models="tiny-clip", datasets=SPEC, attacks="confidence:goal=gap", eps="2/255", limit=4, out=tmp_path, strict=True)

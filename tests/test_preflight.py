@@ -48,12 +48,12 @@ def test_a_bad_model_anywhere_in_the_sweep_is_found(tmp_path):
 
 def test_bundled_models_are_not_loaded_again(monkeypatch):
     monkeypatch.setattr(module.registry.models, "build", lambda spec: pytest.fail(f"built {spec}"))
-    preflight(["clip", "ucat", "temperature:model=clip", "interpolate:a=clip:b=ucat:t=0.5"])
+    preflight(["tiny-clip", "tiny-ucat", "temperature:model=tiny-clip", "interpolate:a=tiny-clip:b=tiny-ucat:t=0.5"])
 
 
 def test_parts_of_models_made_of_models_are_found():
-    assert [leaf.partition(":")[0] for leaf in leaves("interpolate:a=tecoa:b=ttc")] == ["tecoa", "clip"]
-    assert list(leaves("ttc:model=ucat:reference=ViT-B-32/openai")) == ["ucat", "open-clip:ViT-B-32/openai"]
+    assert [leaf.partition(":")[0] for leaf in leaves("interpolate:a=tiny-tecoa:b=tiny-clip")] == ["tiny-tecoa", "tiny-clip"]
+    assert list(leaves("ttc:model=tiny-ucat:reference=ViT-B-32/openai")) == ["tiny-ucat", "open-clip:ViT-B-32/openai"]
 
 
 OUT_OF_RANGE = [
@@ -63,7 +63,7 @@ OUT_OF_RANGE = [
     "autoattack:steps=0", "autoattack:queries=-5", "autoattack:norm=l3", "autoattack:norm=l1", "autoattack:strong", "eot:draws=0",
     "a3:budget=0", "a3:rounds=0", "a3:rounds=14", "confidence:goal=sideways", "confidence:steps=0",
     "composite:components=taste", "composite:steps=0",
-    "transfer:from=clip:steps=0", "torchattacks:PGD:steps=0", "torchattacks:PGD:step=-1", "torchattacks:Square:norm=l7",
+    "transfer:from=tiny-clip:steps=0", "torchattacks:PGD:steps=0", "torchattacks:PGD:step=-1", "torchattacks:Square:norm=l7",
     "torchattacks:Square:loss=bogus", "torchattacks:NoSuch", "pgd:steps=ten", "pgd:steps=1.5",
 ]  # fmt: skip
 
@@ -74,7 +74,7 @@ def test_a_parameter_out_of_range_is_refused_before_anything_is_written(spec, tm
     out = tmp_path / "run"
     where = ["--datasets", "digits", "--limit", "8", "--device", "cpu", "--out", str(out)]
     for attacks in ([spec], ["clean", spec, "--strict"]):
-        assert main(["bench", "--models", "clip", "--attacks", *attacks, *where]) == 2
+        assert main(["bench", "--models", "tiny-clip", "--attacks", *attacks, *where]) == 2
         error = capsys.readouterr().err
         name, _, rest = spec.partition(":")
         assert error.startswith("robustcal: ") and error.count("\n") == 1 and (name in error or rest in error)
@@ -83,14 +83,14 @@ def test_a_parameter_out_of_range_is_refused_before_anything_is_written(spec, tm
 
 def test_a_parameter_out_of_range_costs_no_other_attack_its_cells(tmp_path, capsys):
     where = ["--datasets", "digits", "--limit", "8", "--eps", "1/255", "--device", "cpu", "--no-report", "--out", str(tmp_path / "run")]
-    assert main(["bench", "--models", "clip", "--attacks", "clean", "pgd:steps=0", *where]) == 2
+    assert main(["bench", "--models", "tiny-clip", "--attacks", "clean", "pgd:steps=0", *where]) == 2
     failed, after = capsys.readouterr().err.splitlines()
     assert failed.startswith("robustcal: failed: ") and "steps" in failed and "everything else is computed" in after
     assert {cell.attack for cell in Run.open(tmp_path / "run").cells() if not Run.open(tmp_path / "run").missing(cell)} == {"clean"}
 
 
-@pytest.mark.parametrize("spec", ["temperature:model=clip:t=0", "temperature:model=clip:samples=0", "ttc:steps=0", "ttc:eps=-1",
-                                  "interpolate:a=clip:b=ucat:t=2"])  # fmt: skip
+@pytest.mark.parametrize("spec", ["temperature:model=tiny-clip:t=0", "temperature:model=tiny-clip:samples=0", "ttc:model=tiny-clip:steps=0", "ttc:model=tiny-clip:eps=-1",
+                                  "interpolate:a=tiny-clip:b=tiny-ucat:t=2"])  # fmt: skip
 def test_a_model_setting_out_of_range_is_refused_before_anything_is_written(spec, tmp_path, capsys):
     out = tmp_path / "run"
     where = ["--datasets", "digits", "--limit", "8", "--device", "cpu", "--out", str(out)]
@@ -99,7 +99,7 @@ def test_a_model_setting_out_of_range_is_refused_before_anything_is_written(spec
 
 
 def plan_of(*attacks, **stand_ins):
-    return make_plan(Request((Sweep.of("clip", attacks, "digits", limit=8),)), **stand_ins)
+    return make_plan(Request((Sweep.of("tiny-clip", attacks, "digits", limit=8),)), **stand_ins)
 
 
 def test_an_attack_that_the_labels_do_not_suit_is_refused_before_anything_is_written(monkeypatch):
@@ -116,7 +116,7 @@ def test_an_attack_that_the_labels_do_not_suit_is_refused_before_anything_is_wri
 def test_the_trial_of_an_attack_asks_no_model(monkeypatch):
     monkeypatch.setattr(module.registry.models, "build", lambda spec: pytest.fail(f"built {spec}"))
     attacks = ["clean", "pgd", "cw", "apgd", "square", "autoattack", "eot", "a3", "confidence", "composite", "fgsm", "noise",
-               "radii", "transfer:from=ucat", "torchattacks:DIFGSM"]  # fmt: skip
+               "radii", "transfer:from=tiny-ucat", "torchattacks:DIFGSM"]  # fmt: skip
     here = {name for name in registry.attacks.names() if name != "torchattacks" or find_spec(name)}
     known = [name for name in attacks if name.partition(":")[0] in here]
     assert module.try_attacks(plan_of(*known)) == {}

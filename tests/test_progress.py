@@ -87,7 +87,7 @@ def test_on_a_terminal_there_is_a_bar_for_the_sweep_and_one_for_each_worker(monk
 
 def test_a_sweep_tells_its_passes_so_that_time_can_be_told(tmp_path):
     seen = []
-    how = {"models": ["clip"], "datasets": ["digits"], "eps": "2/255", "limit": 20, "device": "cpu", "workers": 1}
+    how = {"models": ["tiny-clip"], "datasets": ["digits"], "eps": "2/255", "limit": 20, "device": "cpu", "workers": 1}
     robustcal.bench(attacks=["clean", "pgd:steps=5"], out=tmp_path / "run", progress=seen.append, **how)
     (plan,) = [event for event in seen if isinstance(event, Planned)]
     assert sorted(plan.passes_each.values()) == [1, 6 + 1 + 10]  # clean: the judge; PGD-5: 6 looks, the judge, 5 gradients at two each
@@ -103,14 +103,14 @@ def test_an_attack_of_ones_own_is_not_run_to_count_its_passes(tmp_path):
         "from robustcal import register\nRUNS = []\n@register.attack(kind='control', returns='last')\n"
         "def slow(classifier, images, labels, threat, noise):\n    classifier(images)\n    RUNS.append(len(images))\n    return images\n"
     )
-    how = {"models": ["clip"], "datasets": ["digits"], "eps": "2/255", "limit": 20, "device": "cpu", "workers": 1}
+    how = {"models": ["tiny-clip"], "datasets": ["digits"], "eps": "2/255", "limit": 20, "device": "cpu", "workers": 1}
     robustcal.bench(attacks=["slow"], plugins=[plugin], out=tmp_path / "run", progress=False, **how)
     (module,) = [module for name, module in sys.modules.items() if name.startswith("robustcal_plugin_slow")]
     assert module.RUNS == [20]
 
 
 def test_from_python_a_display_by_default_silence_on_request_and_a_log_underneath(tmp_path, capsys, caplog):
-    how = {"models": ["clip"], "attacks": ["clean"], "datasets": ["digits"], "limit": 8, "device": "cpu", "workers": 1}
+    how = {"models": ["tiny-clip"], "attacks": ["clean"], "datasets": ["digits"], "limit": 8, "device": "cpu", "workers": 1}
     robustcal.bench(out=tmp_path / "a", **how)
     assert "1 shards to compute" in capsys.readouterr().err
     with caplog.at_level(logging.INFO, logger="robustcal"):

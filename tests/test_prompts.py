@@ -14,7 +14,7 @@ NAMES = ["red circle", "blue square", "green star"]
 @pytest.fixture(scope="module")
 def model():
     """The bundled CLIP model."""
-    return robustcal.load_model("clip")
+    return robustcal.load_model("tiny-clip")
 
 
 def test_sentences_of_each_class():
@@ -60,8 +60,8 @@ def test_prompts_per_class_reach_every_model_that_wraps_another(model):
     own = [["a photo of a {}"], ["a blue square"], ["a {} object"]]
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     plain = model.classifier(NAMES, own)(images)
-    assert torch.allclose(robustcal.load_model("temperature:model=clip:t=1").classifier(NAMES, own)(images), plain)
-    defended = robustcal.load_model("ttc:model=clip:steps=1").classifier(NAMES, own)
+    assert torch.allclose(robustcal.load_model("temperature:model=tiny-clip:t=1").classifier(NAMES, own)(images), plain)
+    defended = robustcal.load_model("ttc:model=tiny-clip:steps=1").classifier(NAMES, own)
     assert torch.equal(defended.deployed.head, model.text_head(NAMES, own))
 
 

@@ -28,7 +28,7 @@ def run(tmp_path_factory):
         patch.setattr(local, "workers_for", lambda device, pending, asked=None: [device])
         out = tmp_path_factory.mktemp("replay") / "run"
         attacks = ["clean", "pgd:steps=2", "pgd:steps=2:norm=l2"]
-        robustcal.bench(models=["clip"], attacks=attacks, datasets=["digits"], eps=["8/255"], limit=12, device="cpu", out=out)
+        robustcal.bench(models=["tiny-clip"], attacks=attacks, datasets=["digits"], eps=["8/255"], limit=12, device="cpu", out=out)
     return Run.open(out)
 
 

@@ -147,7 +147,7 @@ def test_another_attack_is_told_by_what_differs(table, attack):
 
 
 MODELS = [
-    ("clip", None, ["pre-training"]), ("clip:RN50/openai", None, ["pre-training"]),
+    ("tiny-clip", None, ["pre-training"]), ("clip:RN50/openai", None, ["pre-training"]),
     ("clip:ViT-L-14/openai", None, ["pre-training"]),
     ("clip:ViT-B-32/laion2b_s34b_b79k", None, ["pre-training"]), ("open-clip:ViT-B-32-quickgelu/openai", None, []),
     ("clip:hf-hub:some/one", None, ["pre-training"]), ("ucat", None, ["pre-training"]),
@@ -183,7 +183,7 @@ def test_a_run_folder_says_what_its_chain_of_fine_tunes_began_with(tmp_path):
         (folder / "model.safetensors").write_bytes(b"")
         (folder / "card.json").write_text(f'{{"base": "{base}"}}')
     assert pretraining(f"ucat:{two}") == "ViT-B-32/openai" == pretraining("ViT-B-32/openai")
-    assert pretraining("clip") == "clip" and pretraining(str(two)) == "ViT-B-32/openai"
+    assert pretraining("tiny-clip") == "tiny-clip" and pretraining(str(two)) == "ViT-B-32/openai"
     assert inner_attack({"eps": "1/255", "attack_step": "1/255", "attack_steps": 2}) == "2 steps of 1/255 within 1/255"
     assert inner_attack({}) is None
 
@@ -223,7 +223,7 @@ def test_the_right_one_of_many_of_a_name_stands_beside_the_published_number(tmp_
     train = place_of(*place, data="0002", dataset=train, dataset_size=50000)
     others = [
         place_of(*place, model=model)
-        for model in ("clip", "clip:RN50/openai", "clip:ViT-L-14/openai", "clip:ViT-B-32/laion2b_s34b_b79k")
+        for model in ("tiny-clip", "clip:RN50/openai", "clip:ViT-L-14/openai", "clip:ViT-B-32/laion2b_s34b_b79k")
     ]
     results = gather([write(tmp_path / "run", [small, train, *others, right]).path], resamples=5)
     (found,) = compare_with("paper", results, ["main"])
@@ -233,7 +233,7 @@ def test_the_right_one_of_many_of_a_name_stands_beside_the_published_number(tmp_
     assert rows["measured: clip:ViT-B-32/openai"].value == expected
     assert rows["difference"].value == pytest.approx(expected - 0.8803)
     assert "clip:RN50/openai: pre-training RN50/openai, published ViT-B-32/openai." in found.caption
-    assert "clip: pre-training the bundled ModifiedResNet" in found.caption
+    assert "tiny-clip: pre-training the bundled ModifiedResNet" in found.caption
 
 
 def test_where_nothing_agrees_the_place_is_empty_and_a_line_says_why(tmp_path):

@@ -30,7 +30,7 @@ ODD = ["Ours (16 epochs)", "我们的方法", "نموذجنا", "$\\ell_\\infty$
 # -- the grammar -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("text, label, spec", [
     ("Ours=ucat:runs/x", "Ours", "ucat:runs/x"), ("pgd:steps=20", "", "pgd:steps=20"), ("clip", "", "clip"),
-    ("a = b=clip:x=1", "a = b", "clip:x=1"), (" My  model\t2 = ucat ", "My model 2", "ucat"),
+    ("a = b=tiny-clip:x=1", "a = b", "tiny-clip:x=1"), (" My  model\t2 = ucat ", "My model 2", "ucat"),
     ("$\\epsilon=1$=ucat:path=a=b", "$\\epsilon=1$", "ucat:path=a=b"),
 ])  # fmt: skip
 def test_a_label_ends_at_the_last_equals_sign_before_the_first_colon(text, label, spec):
@@ -44,7 +44,7 @@ def test_any_label_comes_back(label):
 
 @pytest.mark.parametrize("models, message", [
     (["=clip"], "no label before the '='"), (["Ours="], "no spec behind the '='"), (["Ours=:x"], "no spec behind the '='"),
-    (["A=clip", "B=clip"], "has two labels, 'A' and 'B'"), (["A=clip", "A=ucat"], "two models have the label 'A'"),
+    (["A=tiny-clip", "B=tiny-clip"], "has two labels, 'A' and 'B'"), (["A=tiny-clip", "A=tiny-ucat"], "two models have the label 'A'"),
     (["Ours, too=clip"], "unknown model 'Ours'"), (["Ours=nothing"], "unknown model 'nothing'"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line(models, message, tmp_path, capsys):
@@ -55,9 +55,9 @@ def test_a_mistake_is_one_line(models, message, tmp_path, capsys):
 
 def test_a_suite_may_have_labels(tmp_path):
     suite = tmp_path / "mine.toml"
-    suite.write_text('models = ["Our model=ucat", "clip"]\nattacks = ["clean", "PGD-3=pgd:steps=3"]\ndatasets = ["digits"]\neps = ["1/255"]\n')
+    suite.write_text('models = ["Our model=tiny-ucat", "tiny-clip"]\nattacks = ["clean", "PGD-3=pgd:steps=3"]\ndatasets = ["digits"]\neps = ["1/255"]\n')
     request, _ = plan_request(None, None, None, None, suite, 4, None, ())
-    assert request.sweeps[0].models == ("ucat", "clip") and request.sweeps[0].attacks == ("clean", "pgd:steps=3")
+    assert request.sweeps[0].models == ("tiny-ucat", "tiny-clip") and request.sweeps[0].attacks == ("clean", "pgd:steps=3")
     assert list(request.labels) == ["model", "attack"] and [*request.labels["model"].values()] == ["Our model"]
 
 
@@ -66,14 +66,14 @@ def test_the_latest_label_wins_and_cells_stay_what_they_are(tmp_path):
     def cells():
         return {cell.id: cell.identity for cell in Run.open(tmp_path / "run").cells()}
 
-    bench(["clip"], out=tmp_path / "run", **HOW)
+    bench(["tiny-clip"], out=tmp_path / "run", **HOW)
     bare = cells()
     for label in ("First", "Ours 漢字", "First"):
-        found = bench([f"{label}=clip"], out=tmp_path / "run", **HOW)
+        found = bench([f"{label}=tiny-clip"], out=tmp_path / "run", **HOW)
         assert cells() == bare
         assert set(found.cells["model"]) == {label} == set(frame(tmp_path / "run")["model"])
         assert set(frame(tmp_path / "run", samples=True)["model"]) == {label}
-        assert found.cells["model_spec"].str.startswith("clip").all()
+        assert found.cells["model_spec"].str.startswith("tiny-clip").all()
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,7 @@ def test_the_source_is_what_the_cell_says_its_model_was_trained_on(run, tmp_path
 
 
 def test_an_unknown_source_leaves_the_columns_empty_and_the_caption_says_why(tmp_path):
-    models = ("clip", "clip:ViT-B-32/openai", "ucat")
+    models = ("tiny-clip", "clip:ViT-B-32/openai", "ucat")
     made = make_run(tmp_path / "made", models=models, attacks=("clean", "pgd"), radii=("1/255",), n=24)
     (table,) = calibrator_tables(evaluate([trained(made, tmp_path / "r", ucat="digits:size=9")], resamples=5))
     for labels, row in table.numbers().items():
@@ -137,7 +137,7 @@ def test_an_unknown_source_leaves_the_columns_empty_and_the_caption_says_why(tmp
         attacked = {"fitted to attacked records"}
         assert empty == (attacked if labels[0] == "clean" else set()) if labels[2] == "ucat" else empty == attacked | {"fitted to clean records"}
     assert "here digits;" in table.caption
-    assert "clip, its source world-source is not in the run" in table.caption
+    assert "tiny-clip, its source world-source is not in the run" in table.caption
     assert "clip:ViT-B-32/openai, its source is not known" in table.caption
 
 

@@ -88,10 +88,10 @@ def test_a_run_without_trained_models_says_so(tmp_path):
 
 def test_cards_and_run_folders_say_how_a_model_was_trained(tmp_path):
     spec = registry.models.spec
-    bundled = model_training(spec("ucat"))
+    bundled = model_training(spec("tiny-ucat"))
     assert bundled["seed"] == 0 and bundled["method"] == "ucat" and "settings" not in bundled
     recipe = {"name": "tiny/ucat", "model": "x", "seed": 3, "lr": 0.1, "objective": bundled["objective"]}
-    card = {"base": "clip", "recipe": recipe, **bundled, "seed": 3}
+    card = {"base": "tiny-clip", "recipe": recipe, **bundled, "seed": 3}
     found = {}
     for name, change in (("one", {}), ("two", {"seed": 4, "model": "y"}), ("three", {"lr": 0.2})):
         folder = tmp_path / name

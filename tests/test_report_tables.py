@@ -26,7 +26,7 @@ HOSTILE = "<script>alert(1)</script> | ` * _ $ % & # { } ~ ^ \\ \" ' é 漢 \n e
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("tables") / "run"
-    return make_run(path, attacks=("clean", "noise", "pgd", "cw", "transfer:from=clip"), n=80)
+    return make_run(path, attacks=("clean", "noise", "pgd", "cw", "transfer:from=tiny-clip"), n=80)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_every_layout_renders_every_way(results, tmp_path):
 
 def test_transfer_rows_are_sources_and_columns_targets(results):
     found = layouts.build("transfer", results)[0]
-    assert found.rows[0].labels == ("clip",) and [c.title for c in found.columns] == ["clip", "tecoa", "ucat"]
+    assert found.rows[0].labels == ("tiny-clip",) and [c.title for c in found.columns] == ["clip", "tecoa", "ucat"]
 
 
 @pytest.mark.parametrize("value, signed, shown", [

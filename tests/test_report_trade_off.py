@@ -14,7 +14,7 @@ from robustcal.report.trade_off import area, at_clean, equal_clean, families, tr
 from robustcal.report.trade_off_plot import trade_off_curves, trade_off_figure
 from robustcal.types import UserError
 
-MODELS = ("clip", "ucat", "interpolate:a=clip:b=ucat:t=0.25", "interpolate:a=clip:b=ucat:t=0.75", "tecoa")
+MODELS = ("tiny-clip", "tiny-ucat", "interpolate:a=tiny-clip:b=tiny-ucat:t=0.25", "interpolate:a=tiny-clip:b=tiny-ucat:t=0.75", "tiny-tecoa")
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,9 @@ def test_interpolations_are_a_family_with_both_ends(run):
     results = evaluate([run], resamples=20)
     (family,) = families(results)
     assert family.parameter == "t"
-    assert dict(family.models) == {0.0: "clip", 0.25: MODELS[2], 0.75: MODELS[3], 1.0: "ucat"}
+    assert dict(family.models) == {0.0: "tiny-clip", 0.25: MODELS[2], 0.75: MODELS[3], 1.0: "tiny-ucat"}
     curve, summary = trade_off_tables(results)
-    assert [row.labels[3:] for row in curve.rows] == [("t=0", "clip"), ("t=0.25", curve.rows[1].labels[4]), ("t=0.75", curve.rows[2].labels[4]), ("t=1", "ucat")]
+    assert [row.labels[3:] for row in curve.rows] == [("t=0", "tiny-clip"), ("t=0.25", curve.rows[1].labels[4]), ("t=0.75", curve.rows[2].labels[4]), ("t=1", "tiny-ucat")]
     clean, robust = (
         np.array([np.mean([results.get(m, d, *at).numbers.values["accuracy"] for d in ("digits", "letters")]) for m in family.models.values()])
         for at in (("clean", "0"), ("pgd", "1/255"))
@@ -65,13 +65,13 @@ def test_interpolations_are_a_family_with_both_ends(run):
 
 
 def test_trainings_that_differ_in_one_number_are_a_family(tmp_path):
-    run = make_run(tmp_path / "r", models=("clip", "ucat", "tecoa"), attacks=("clean", "pgd"), datasets=("digits",), radii=("1/255",), n=20)
-    weights = {"clip": {"weight": 1.0, "seed": 0}, "ucat": {"weight": 4.0, "seed": 1}, "tecoa": {"weight": 4.0, "inner": "pgd"}}
+    run = make_run(tmp_path / "r", models=("tiny-clip", "tiny-ucat", "tiny-tecoa"), attacks=("clean", "pgd"), datasets=("digits",), radii=("1/255",), n=20)
+    weights = {"tiny-clip": {"weight": 1.0, "seed": 0}, "tiny-ucat": {"weight": 4.0, "seed": 1}, "tiny-tecoa": {"weight": 4.0, "inner": "pgd"}}
     for file in (run.path / "records").glob("*/cell.json"):
         cell = json.loads(file.read_text())
         file.write_text(json.dumps(cell | {"training": {"method": "ucat", **weights[cell["identity"]["model"]]}}))
     (family,) = families(evaluate([Run.open(run.path)], resamples=5))
-    assert family.parameter == "weight" and dict(family.models) == {1.0: "clip", 4.0: "ucat"}
+    assert family.parameter == "weight" and dict(family.models) == {1.0: "tiny-clip", 4.0: "tiny-ucat"}
 
 
 def test_the_figure_has_a_point_for_every_model(run):

@@ -22,7 +22,7 @@ def test_a_bundled_suite_names_attacks_datasets_and_models_that_exist(name):
 
 def write(tmp_path, text: str):
     path = tmp_path / "mine.toml"
-    path.write_text('models = ["clip"]\nattacks = ["clean", "fgsm"]\ndatasets = ["digits"]\nlimit = 8\n' + text)
+    path.write_text('models = ["tiny-clip"]\nattacks = ["clean", "fgsm"]\ndatasets = ["digits"]\nlimit = 8\n' + text)
     return path
 
 

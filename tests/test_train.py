@@ -394,10 +394,10 @@ def test_the_bundled_zoo_fits_the_repository():
 
 
 def test_the_command_names_the_run_as_a_model_that_exists(tmp_path):
-    """A method without a model of its name (AGFT) is used as a checkpoint; a zoo is no model."""
+    """A method without a model of its name, such as an ablation, is used as a checkpoint; a zoo is no model."""
     from robustcal.cli.commands import model_name
 
-    for method, name in (("ucat", "ucat"), ("agft", "checkpoint"), ("clip", "clip")):
+    for method, name in (("ucat", "ucat"), ("agft", "agft"), ("clip", "clip"), ("prob-kl-forward", "checkpoint")):
         (tmp_path / "card.json").write_text(f'{{"method": "{method}"}}')
         assert model_name(tmp_path) == name and name in models.names()
     assert model_name(tmp_path / "nowhere") is None

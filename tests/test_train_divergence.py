@@ -13,7 +13,7 @@ from robustcal.types import UserError
 
 torch.set_num_threads(1)
 SMALL = {
-    "model": "clip", "dataset": "world-source:split=train:size=64", "batch": 8, "held_out": 8, "save_every": 1, "log_every": 1, "warmup": 0,
+    "model": "tiny-clip", "dataset": "world-source:split=train:size=64", "batch": 8, "held_out": 8, "save_every": 1, "log_every": 1, "warmup": 0,
     "eval_steps": 2, "eps": "2/255", "attack_step": "2/255", "device": "cpu", "workers": 0, "precision": "fp32",
 }  # fmt: skip
 

@@ -132,7 +132,7 @@ class Family:
             if _declares(path) and not _asks_for_card(path):
                 found[name] = Entry(self.name, name, "file", str(path), _summary(path))
         for name, plugin in self.plugins.items():
-            if name not in found:
+            if name not in found and not plugin.asks_for_card:
                 module = inspect.getmodule(plugin.make)
                 said = inspect.getdoc(plugin.make) or (inspect.getdoc(module) if module else None) or ""
                 found[name] = Entry(self.name, name, "plugin", plugin.origin, said.partition("\n")[0])

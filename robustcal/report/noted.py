@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from .. import registry
-from .merge import Source
 from .labels import short_labels
+from .merge import Source
 
 
 def without_failed(sources: Sequence[Source], notes: list[str]) -> list[Source]:

@@ -56,7 +56,7 @@ def facts_of(cell: Cell) -> Facts:
     card = datasets.cards().get(dataset.name, {})
     training = cell.training or {}
     stated = {
-        "model": model.name,
+        "model": models.cards().get(model.name, {}).get("method", model.name),
         "pre-training": pre_training(model, training),
         "objective": training.get("objective"),
         "fine-tuned on": str(training["source_data"]).split(":")[0] if "source_data" in training else None,
