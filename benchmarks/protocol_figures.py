@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 import robustcal
 from robustcal import registry
+from robustcal.report.lettering import legend
 from robustcal.report.style import label_percent, look, panels, save, styled
 
 #: What is asked of the images that an attack hands back, in words.
@@ -56,7 +58,7 @@ def cells(run: Path) -> pd.DataFrame:
     return frame
 
 
-def by_rule(frame: pd.DataFrame):
+def by_rule(frame: pd.DataFrame) -> Figure:
     """Accuracy and ECE of the images each attack hands back: a column of panels per data set."""
     sets, models = list(frame.dataset.unique()), list(frame.model.unique())
     rules = [rule for rule in RULES if rule in set(frame.rule)]
@@ -75,10 +77,11 @@ def by_rule(frame: pd.DataFrame):
             label_percent(ax, x=True, y=False, limit=False)
             ax.set_xlim(left=0)
     axes[0].invert_yaxis()
-    return legend(figure, axes)
+    legend(figure, axes[0])
+    return figure
 
 
-def by_side(frame: pd.DataFrame):
+def by_side(frame: pd.DataFrame) -> Figure:
     """Accuracy and ECE against the resolution at which the attack may change the image."""
     frame = frame.assign(side=frame.side.fillna(32))
     sets, models = list(frame.dataset.unique()), list(frame.model.unique())
@@ -97,10 +100,11 @@ def by_side(frame: pd.DataFrame):
             ax.grid(axis="y")
             label_percent(ax, limit=False)
             ax.set_ylim(bottom=0)
-    return legend(figure, axes)
+    legend(figure, axes[0])
+    return figure
 
 
-def by_precision(both: pd.DataFrame):
+def by_precision(both: pd.DataFrame) -> Figure:
     """What changes when the search runs in fp16: fp16 minus fp32, in points; the verdict is fp32's in both."""
     both = both[both.rule != "clean"]
     rules = list(dict.fromkeys(both.rule))
@@ -117,7 +121,8 @@ def by_precision(both: pd.DataFrame):
         ax.set_title("search in fp16 minus fp32")
         ax.grid(axis="x")
     axes[0].invert_yaxis()
-    return legend(figure, axes)
+    legend(figure, axes[0])
+    return figure
 
 
 def points(ax, here: pd.DataFrame, name: str, place, model: str, i: int, across: bool) -> None:
@@ -129,9 +134,3 @@ def points(ax, here: pd.DataFrame, name: str, place, model: str, i: int, across:
         ax.errorbar(place, value, bars, **style)
     else:
         ax.errorbar(value, place, xerr=bars, **{**style, "linestyle": "none"})
-
-
-def legend(figure, axes):
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    return figure

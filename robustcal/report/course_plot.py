@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from .averages import SINGLE, Averages
 from .evaluate import Results
+from .lettering import drawable, legend, name_of, ticks, wrapped
 from .premise import Course
 from .style import label_percent, look, panels
 from .words import word
@@ -32,12 +33,12 @@ def course_curves(results: Results, course: Course, number: str = "entropy", ax:
         if len(known) == len(steps):
             value, low, high = np.array(known).T
             bars = np.nan_to_num(np.maximum([value - low, high - value], 0))
-            label = results.labels["model"].get(model, model)
+            label = name_of(results, "model", model)
             style: dict[str, Any] = {**look(i), "markersize": 4, "elinewidth": 0.7, "capsize": 1.5}
             ax.errorbar(course.strengths, value, bars, label=label, **style)
     about = word(number)
-    ax.set_xticks(course.strengths, course.names)
-    ax.set_xlabel(course.title)
+    ticks(ax, dict(zip(course.names, course.strengths, strict=True)))
+    ax.set_xlabel(wrapped(drawable(course.title), 2.6))
     ax.set_ylabel(f"{about.title.lower()} {'%' if about.unit == 'fraction' else about.unit}".strip())
     ax.grid(axis="y")
     if about.unit == "fraction":
@@ -50,7 +51,5 @@ def course_figure(results: Results, course: Course, number: str = "entropy") -> 
     figure, axes = panels(2, 1, 3.2, 2.7)
     for ax, name in zip(axes, ("accuracy", number), strict=True):
         course_curves(results, course, name, ax)
-    handles, labels = axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+    legend(figure, axes[0])
     return figure

@@ -11,7 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from ..metrics.bins import ReliabilityBins, binomial_limits
+from .lettering import height_of, wrapped
 from .style import BAR, GAP, GAP_FILL, INK, SOFT, label_percent
+
+#: Diagrams in a row; more than these are broken into rows of the same length.
+ACROSS = 5
 
 
 def pool(several: Sequence[ReliabilityBins]) -> ReliabilityBins:
@@ -84,25 +88,33 @@ def counts(axes: Axes, bins: ReliabilityBins) -> None:
 
 
 def reliability_row(parts: Sequence[tuple[str, ReliabilityBins, str | None]], title: str = "") -> Figure:
-    """Diagrams side by side, such as clean and each radius, with the counts below: (title, bins, note) each."""
+    """Diagrams side by side, such as clean and each radius, with the counts below: (title, bins, note) each.
+
+    More than `ACROSS` stand in several rows.
+    """
     # Placed by hand, in inches: automatic layout costs as much as drawing, and a sweep has dozens of these.
-    lines = max(2 + (note or "").count("\n") for _, _, note in parts)
-    left, panel, gap, right, top = 0.5, 1.75, 0.32, 0.12, 0.16 + 0.14 * lines + (0.27 if title else 0)
-    width = left + len(parts) * panel + (len(parts) - 1) * gap + right
-    height = top + 1.7 + 0.18 + 0.46 + 0.42
+    rows = -(-len(parts) // ACROSS)
+    columns = -(-len(parts) // rows)
+    left, side, gap, right, below, share, between = 0.5, 1.75, 0.32, 0.12, 0.42, 0.46, 0.18
+    width = left + columns * side + (columns - 1) * gap + right
+    title = wrapped(title, width - 0.2, 9.5, "bold")
+    head = 0.16 + 0.14 * max(2 + (note or "").count("\n") for _, _, note in parts)
+    row = head + side - 0.05 + between + share + below
+    height = rows * row + (0.27 + height_of([title], 9.5) if title else 0)
     figure = Figure(figsize=(width, height))
-    grid = figure.subplots(2, len(parts), squeeze=False, gridspec_kw={"height_ratios": [1.7, 0.46]})
-    figure.subplots_adjust(
-        left=left / width, right=1 - right / width, top=1 - top / height, bottom=0.42 / height, wspace=gap / panel,
-        hspace=0.18 / ((1.7 + 0.46) / 2),
-    )  # fmt: skip
-    for column, (name, bins, note) in enumerate(parts):
-        reliability(grid[0, column], bins, name, note)
-        counts(grid[1, column], bins)
-        grid[0, column].tick_params(labelbottom=False)
-        grid[0, column].tick_params(labelleft=column == 0)
-    grid[0, 0].set_ylabel("accuracy %")
-    grid[1, 0].set_ylabel("share %")
+    for number, (name, bins, note) in enumerate(parts):
+        down, column = divmod(number, columns)
+        x, bottom = left + column * (side + gap), (rows - 1 - down) * row + below
+        upper, lower = (
+            figure.add_axes((x / width, y / height, side / width, tall / height))
+            for y, tall in ((bottom + share + between, side - 0.05), (bottom, share))
+        )
+        reliability(upper, bins, name, note)
+        counts(lower, bins)
+        upper.tick_params(labelbottom=False, labelleft=column == 0)
+        if column == 0:
+            upper.set_ylabel("accuracy %")
+            lower.set_ylabel("share %")
     if title:
         figure.text(0.5, 1 - 0.08 / height, title, fontsize=9.5, fontweight="bold", ha="center", va="top")
     return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,8 @@ from .averages import Averages
 from .diagrams import histograms, pool, reliability_row
 from .evaluate import Measured, Results
 from .layouts import radii
-from .style import INK, label_percent, legend, look, panels, radius_ticks
+from .lettering import drawable, height_of, legend, name_of, ticks, wrapped
+from .style import INK, label_percent, look, panels
 
 
 def clean_cells(results: Results, model: str, datasets: Sequence[str]) -> list[Measured]:
@@ -41,7 +41,7 @@ def reliability_figure(results: Results, model: str, attack: str) -> Figure | No
         return None
     sets = len({c.dataset for c in results.cells if c.model == model and c.meta.task == "single"})
     where = f" ({sets} data sets together)" if sets > 1 else ""
-    return reliability_row(parts, f"{results.labels['model'][model]} under {results.labels['attack'][attack]}{where}")
+    return reliability_row(parts, f"{name_of(results, 'model', model)} under {name_of(results, 'attack', attack)}{where}")
 
 
 def _pooled(cells: Sequence[Measured]) -> tuple[ReliabilityBins, str]:
@@ -56,7 +56,7 @@ def cell_figure(results: Results, cell: Measured) -> Figure:
     """The reliability diagram of one cell, the clean one beside it."""
     clean = results.clean_of(cell)
     pair = [("clean", *_pooled([clean]))] if clean and clean is not cell else []
-    names = [results.labels[axis][getattr(cell, axis)] for axis in ("model", "dataset", "attack")]
+    names = [name_of(results, axis, getattr(cell, axis)) for axis in ("model", "dataset", "attack")]
     radius = "clean" if cell.kind == "clean" else f"radius {cell.eps}"
     return reliability_row([*pair, (radius, *_pooled([cell]))], " / ".join(names))
 
@@ -76,13 +76,14 @@ def histogram_figure(results: Results, attack: str, eps: str, what: str = "confi
         return None
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
-    figure, axes = panels(columns, rows, 2.1, 1.7, sharey=True)
-    for ax, (model, cells, clean) in zip(axes, groups):
+    titles = [wrapped(name_of(results, "model", model), 1.8) for model, _, _ in groups]
+    figure, axes = panels(columns, rows, 2.1, 1.7 + height_of(titles), sharey=True)
+    for ax, title, (_, cells, clean) in zip(axes, titles, groups):
         after, before = _counts(cells, what), _counts(clean, what)
         assert after is not None  # a group has cells
         most = 1.0
         label = "confidence %" if what == "confidence" else "entropy / log C"
-        histograms(ax, before, after, most, label, results.labels["model"][model], percent=what == "confidence")
+        histograms(ax, before, after, most, label, title, percent=what == "confidence")
     axes[0].set_ylim(bottom=0)  # shared: set once all panels are drawn, else the first one's height is that of all
     for ax in axes[::columns]:
         ax.set_ylabel("share %")
@@ -109,7 +110,7 @@ def curve_figure(results: Results, attack: str, ax: Any = None) -> Figure | None
     if not any(len(points) > 1 for points in lines.values()):
         return None
     figure, axes = panels(2, 1, 3.2, 2.7, ax)
-    shift = 0.006 * max(x for points in lines.values() for x, _ in points)
+    shift = min(0.006, 0.04 / len(lines)) * max(x for points in lines.values() for x, _ in points)
     for panel, (name, title) in zip(axes, (("accuracy", "accuracy %"), ("ece", "calibration error (ECE) %"))):
         for i, (model, points) in enumerate(lines.items()):
             if not points:  # the attack never met this model
@@ -117,10 +118,10 @@ def curve_figure(results: Results, attack: str, ax: Any = None) -> Figure | None
             x = np.array([p[0] for p in points]) + (i - len(lines) / 2) * shift
             y = np.array([p[1].interval(name) for p in points])
             panel.errorbar(
-                x, y[:, 0], _bars(y), label=results.labels["model"][model], markersize=4, elinewidth=0.7, capsize=1.5, **look(i)
+                x, y[:, 0], _bars(y), label=name_of(results, "model", model), markersize=4, elinewidth=0.7, capsize=1.5, **look(i)
             )
-        radius_ticks(panel, {"0": 0.0, **{e: _size(results, e) for e in steps}})
-        panel.set_xlabel(f"radius ({results.labels['attack'][attack]})")
+        ticks(panel, {"0": 0.0, **{e: _size(results, e) for e in steps}})
+        panel.set_xlabel(wrapped(f"radius ({name_of(results, 'attack', attack)})", 2.6))
         panel.set_ylabel(title)
         panel.grid(axis="y")
         panel.set_ylim(bottom=0)
@@ -156,11 +157,11 @@ def scatter_figure(results: Results, attack: str, eps: str, ax: Any = None) -> F
         left, right = _bars(np.array([after.interval("accuracy")]))[:, 0]
         panel.errorbar(
             [x], [y], [[down], [up]], [[left], [right]], elinewidth=0.7, color=style["color"], marker=style["marker"],
-            markersize=5.5, label=results.labels["model"][model], linestyle="none",
+            markersize=5.5, label=name_of(results, "model", model), linestyle="none",
         )  # fmt: skip
     panel.set_xlabel("accuracy %")
     panel.set_ylabel("calibration error (ECE) %")
-    panel.set_title(f"hollow: clean, filled: {results.labels['attack'][attack]} at {eps}", color=INK)
+    panel.set_title(wrapped(f"hollow: clean, filled: {name_of(results, 'attack', attack)} at {eps}", 2.8), color=INK)
     panel.grid()
     panel.set_axisbelow(True)
     panel.set_xlim(left=-0.02)
@@ -189,11 +190,11 @@ def risk_figure(results: Results, attack: str, eps: str, ax: Any = None) -> Figu
                     risk,
                     markevery=(4 + i % 4, 16),
                     markersize=4,
-                    label=results.labels["model"][model],
+                    label=name_of(results, "model", model),
                     **style,
                 )
-    for panel, title in zip(axes, ("clean", f"{results.labels['attack'].get(attack, attack)} at {eps}")):
-        panel.set_title(title)
+    for panel, title in zip(axes, ("clean", f"{name_of(results, 'attack', attack)} at {eps}")):
+        panel.set_title(wrapped(title, 2.6))
         panel.set_xlabel("coverage %")
         panel.grid()
         label_percent(panel, x=True, limit=True)
@@ -221,7 +222,7 @@ def image_figure(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], eps: float)
             ax.imshow(np.clip(picture, 0, 1), interpolation="nearest")
             if i < across:
                 ax.set_title(title, fontsize=7.5)
-        text = "\n".join(part for line in caption.splitlines() for part in textwrap.wrap(line, 14) or [""])
+        text = "\n".join(wrapped(drawable(line), 0.9, 6.5, most=3) for line in caption.splitlines())
         axes[3 * i].text(-0.06, 0.5, text, fontsize=6.5, ha="right", va="center", transform=axes[3 * i].transAxes)
     return figure
 

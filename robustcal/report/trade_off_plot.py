@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from .averages import SINGLE, Averages, Member
 from .evaluate import Results
+from .lettering import Mark, beside, drawable, legend
 from .style import SOFT, label_percent, look, panels
 from .trade_off import equal_clean, families, points, stacked
 
@@ -17,7 +18,7 @@ from .trade_off import equal_clean, families, points, stacked
 def trade_off_curves(results: Results, member: Member, ece: bool = False, ax: Axes | None = None) -> Axes:
     """Robust accuracy, or attacked ECE, of every family against clean accuracy, under one attack and radius.
 
-    Points are models with their strength beside them; the dotted line is the point of equal clean accuracy.
+    Points are models with their strength beside them where there is room; the dotted line is the point of equal clean accuracy.
 
     Args:
         member: attack and radius, such as ``("pgd", "1/255")``.
@@ -25,7 +26,7 @@ def trade_off_curves(results: Results, member: Member, ece: bool = False, ax: Ax
     """
     if ax is None:
         ax = Figure(layout="constrained").subplots()
-    averages, curves = Averages(results, SINGLE), []
+    averages, curves, marks = Averages(results, SINGLE), [], list[Mark]()
     labels = results.labels["attack"]
     called = {(name, c.eps): (c.attack, c.eps) for c in results.cells for name in (labels[c.attack], c.attack)}
     where = called.get(member, member)
@@ -39,12 +40,13 @@ def trade_off_curves(results: Results, member: Member, ece: bool = False, ax: Ax
         limits = np.array([p.attacked.interval("ece" if ece else "accuracy")[1:] for p in found]).T
         bars = np.nan_to_num(np.maximum([y - limits[0], limits[1] - y], 0))
         style: dict[str, Any] = {**look(i), "markersize": 4, "elinewidth": 0.7, "capsize": 1.5}
-        ax.errorbar(x, y, bars, label=f"{family.title}, {family.parameter}", **style)
-        for point, left, height in zip(found, x, y, strict=True):
-            ax.annotate(f"{point.strength:g}", (left, height), xytext=(3, 3), textcoords="offset points", fontsize=6)
+        ax.errorbar(x, y, bars, label=drawable(f"{family.title}, {family.parameter}"), **style)
+        named = [Mark(f"{p.strength:g}", *at) for p, *at in zip(found, x, y, y - bars[0], y + bars[1], strict=True)]
+        marks += [named[0], named[-1], *named[1:-1]]  # the ends first
     level = equal_clean(curves) if len(curves) > 1 else None
     if level is not None:
         ax.axvline(level, color=SOFT, linestyle=":", linewidth=0.9)
+    beside(ax, marks)
     ax.set_xlabel("clean accuracy %")
     ax.set_ylabel("calibration error (ECE) under attack %" if ece else "accuracy under attack %")
     ax.grid()
@@ -57,7 +59,5 @@ def trade_off_figure(results: Results, member: Member) -> Figure:
     figure, axes = panels(2, 1, 3.2, 2.7)
     for ax, ece in zip(axes, (False, True), strict=True):
         trade_off_curves(results, member, ece, ax)
-    handles, labels = axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    legend(figure, axes[0])
     return figure
