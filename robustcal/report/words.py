@@ -127,6 +127,12 @@ METRICS: dict[str, Word] = {
     "h": Word(
         "Harmonic mean", "H", "fraction", "higher", "Harmonic mean of the clean and the attacked average accuracy."
     ),
+    "corruption_error": Word(
+        "Corruption error", "CE", "fraction", "lower", "Error under common corruptions over that of a baseline model."
+    ),
+    "relative_corruption_error": Word(
+        "Relative corruption error", "rel CE", "fraction", "lower", "The same of what the error rises by above the clean one."
+    ),
     "map": Word("Mean average precision", "mAP", "fraction", "higher", "Mean over classes of the average precision."),
     "precision_at_3": Word(
         "Precision at 3", "P@3", "fraction", "higher", "Share of the three highest scores that are positives."

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from .. import registry
-from ..registry.specs import split_list
+from ..registry.specs import parse_spec, split_list
 from ..types import Spec, Threat, UserError
 
 #: What an attack may declare, and the words for it where only some are understood.
@@ -20,7 +20,10 @@ ATTACK_META: dict[str, tuple[str, ...]] = {
         "look-known", "look-unknown",
     ),
     **dict.fromkeys(
-        ("accuracy_only", "keeps_label", "uses_eps", "min_classes", "version", "meta_of", "surrogate", "batch_dependent"), ()
+        (
+            "accuracy_only", "keeps_label", "uses_eps", "min_classes", "version", "meta_of", "stands_for", "surrogate",
+            "batch_dependent",
+        ), (),
     ),
 }
 
@@ -64,9 +67,19 @@ def radii_of(attack: Spec, radii: Sequence[Fraction]) -> list[Fraction]:
     return list(radii) if uses_eps else [Fraction(0)]
 
 
+def attacks_of(text: str) -> list[Spec]:
+    """The complete specs that one text asks for: itself, or those it stands for (``corruption:all``).
+
+    An attack says so with `stands_for`: a function of the spec as it was written, None where it means itself.
+    """
+    spec = registry.attacks.spec(text)
+    stands_for = registry.attacks.arguments(spec)[0].meta.get("stands_for", lambda given: None)
+    return [registry.attacks.spec(one) for one in stands_for(parse_spec(text)) or [text]]
+
+
 def uses_radius(attacks: Sequence[str]) -> bool:
     """Whether any of these attacks has a radius."""
-    return any(radii_of(registry.attacks.spec(text), [Fraction(1)]) == [1] for text in split_list(attacks))
+    return any(radii_of(spec, [Fraction(1)]) == [1] for text in split_list(attacks) for spec in attacks_of(text))
 
 
 def surrogate_of(attack: Spec) -> Spec | None:

@@ -12,7 +12,7 @@ from .. import registry
 from ..cell import Cell, Identity
 from ..registry.specs import split_list
 from ..types import Spec, UserError, parse_radius
-from .declared import attack_meta, radii_of, surrogate_of, threat_of
+from .declared import attack_meta, attacks_of, radii_of, surrogate_of, threat_of
 from .samples import Source, make_source
 
 
@@ -148,7 +148,9 @@ class _Axes:
 def _check(sweep: Sweep) -> _Axes:
     axes: dict[str, tuple[Spec, ...]] = {}
     for family in ("models", "attacks", "datasets"):
-        specs = [getattr(registry, family).spec(text) for text in getattr(sweep, family)]
+        texts: tuple[str, ...] = getattr(sweep, family)
+        one = getattr(registry, family).spec
+        specs = [spec for text in texts for spec in (attacks_of(text) if family == "attacks" else [one(text)])]
         if not specs:
             raise UserError(f"no {family} given; name some with --{family}, see: robustcal ls {family}")
         axes[family] = tuple(dict.fromkeys(specs))
