@@ -280,11 +280,13 @@ def _load_entry_points() -> None:
             raise UserError(f"plugin package '{point.value}' failed: {type(error).__name__}: {error}") from error
 
 
+@cache
 def _declares(path: Path) -> bool:
     """Whether a file registers anything (its text says so; nothing is imported)."""
     return "@register." in path.read_text()
 
 
+@cache
 def _asks_for_card(path: Path) -> bool:
     """`Plugin.asks_for_card` of what a file registers, without importing it."""
     made = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef) and node.decorator_list]
@@ -292,5 +294,6 @@ def _asks_for_card(path: Path) -> bool:
     return any(argument.arg == "card" and default is None for argument, default in pairs)
 
 
+@cache
 def _summary(path: Path) -> str:
     return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
