@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import robustcal
 from robustcal import registry
-from robustcal.report.lettering import legend
+from robustcal.report.lettering import drawable, legend
 from robustcal.report.style import label_percent, look, panels, save, styled
 
 #: What is asked of the images that an attack hands back, in words.
@@ -62,7 +62,7 @@ def by_rule(frame: pd.DataFrame) -> Figure:
     """Accuracy and ECE of the images each attack hands back: a column of panels per data set."""
     sets, models = list(frame.dataset.unique()), list(frame.model.unique())
     rules = [rule for rule in RULES if rule in set(frame.rule)]
-    figure, axes = panels(len(sets), 2, 2.5, 2.5, sharey=True)
+    figure, axes = panels(len(sets), 2, 2.5, 0.7 + 0.16 * len(rules), sharey=True)
     for row, (name, title) in enumerate(NUMBERS):
         for column, dataset in enumerate(sets):
             ax = axes[row * len(sets) + column]
@@ -77,7 +77,7 @@ def by_rule(frame: pd.DataFrame) -> Figure:
             label_percent(ax, x=True, y=False, limit=False)
             ax.set_xlim(left=0)
     axes[0].invert_yaxis()
-    legend(figure, axes[0])
+    legend(figure, axes)
     return figure
 
 
@@ -100,7 +100,7 @@ def by_side(frame: pd.DataFrame) -> Figure:
             ax.grid(axis="y")
             label_percent(ax, limit=False)
             ax.set_ylim(bottom=0)
-    legend(figure, axes[0])
+    legend(figure, axes)
     return figure
 
 
@@ -108,20 +108,20 @@ def by_precision(both: pd.DataFrame) -> Figure:
     """What changes when the search runs in fp16: fp16 minus fp32, in points; the verdict is fp32's in both."""
     both = both[both.rule != "clean"]
     rules = list(dict.fromkeys(both.rule))
-    figure, axes = panels(2, 1, 3.2, 2.2, sharey=True)
+    figure, axes = panels(2, 1, 3.2, 0.6 + 0.16 * len(rules), sharey=True)
     for ax, (name, title) in zip(axes, NUMBERS):
         for i, model in enumerate(both.model.unique()):
             here = both[both.model == model]
             change = 100 * (here[f"{name}_fp16"] - here[f"{name}_fp32"])
             place = here.rule.map(rules.index) + (i - 1) * 0.2
-            ax.plot(change, place, label=model, **{**look(i), "linestyle": "none", "markersize": 4})
+            ax.plot(change, place, label=drawable(model), **{**look(i), "linestyle": "none", "markersize": 4})
         ax.set_yticks(range(len(rules)), [RULES[rule] for rule in rules])
         ax.axvline(0, linewidth=0.6, color="black")
         ax.set_xlabel(f"{title.replace(' %', '')}, points")
         ax.set_title("search in fp16 minus fp32")
         ax.grid(axis="x")
     axes[0].invert_yaxis()
-    legend(figure, axes[0])
+    legend(figure, axes)
     return figure
 
 
@@ -129,7 +129,7 @@ def points(ax, here: pd.DataFrame, name: str, place, model: str, i: int, across:
     """Values with their intervals at these places of the other axis."""
     value = here[name].to_numpy()
     bars = np.abs([value - here[f"{name}_lo"], here[f"{name}_hi"] - value])
-    style = {**look(i), "markersize": 3.5, "elinewidth": 0.7, "label": model}
+    style = {**look(i), "markersize": 3.5, "elinewidth": 0.7, "label": drawable(model)}
     if across:
         ax.errorbar(place, value, bars, **style)
     else:

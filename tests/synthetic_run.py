@@ -103,7 +103,7 @@ def make_run(
                 for eps in ("0",) if attack == "clean" else radii:
                     name = attack.split(":")[0]
                     strength = float(Fraction(eps) * 255)
-                    pull = PULL.get(name, 0.8) * strength * (1 - MODELS.get(model, 0.3))
+                    pull = min(PULL.get(name, 0.8) * strength * (1 - MODELS.get(model, 0.3)), 4)  # cosines of more would leave [-1, 1]
                     made = cell(
                         attack, eps, model=model, dataset=dataset, n=n, classnames=tuple(names), precision=precision, seed=seed,
                         weights=f"sha256:{hashlib.sha256(f'{model}{weights}'.encode()).hexdigest()}", order=f"order {seed}",

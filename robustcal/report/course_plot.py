@@ -39,7 +39,7 @@ def course_curves(results: Results, course: Course, number: str = "entropy", ax:
     about = word(number)
     ticks(ax, dict(zip(course.names, course.strengths, strict=True)))
     ax.set_xlabel(wrapped(drawable(course.title), 2.6))
-    ax.set_ylabel(f"{about.title.lower()} {'%' if about.unit == 'fraction' else about.unit}".strip())
+    ax.set_ylabel(wrapped(f"{about.title.lower()} {'%' if about.unit == 'fraction' else about.unit}".strip(), 2))
     ax.grid(axis="y")
     if about.unit == "fraction":
         label_percent(ax, limit=False)
@@ -51,5 +51,5 @@ def course_figure(results: Results, course: Course, number: str = "entropy") -> 
     figure, axes = panels(2, 1, 3.2, 2.7)
     for ax, name in zip(axes, ("accuracy", number), strict=True):
         course_curves(results, course, name, ax)
-    legend(figure, axes[0])
+    legend(figure, axes)
     return figure

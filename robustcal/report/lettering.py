@@ -95,27 +95,27 @@ def _pieces(text: str, width: float, size: float, weight: str) -> Iterator[str]:
             yield from piece
 
 
-def legend(figure: Figure, axes: Axes, own: bool = True) -> None:
-    """One legend below the panels, in as many columns as the figure has room for; the figure grows by its further rows.
+def legend(figure: Figure, axes: Sequence[Axes], own: bool = True) -> None:
+    """One legend for all panels, below them, in as many columns as the figure has room for; the figure grows by its further rows.
 
     Args:
-        own: the figure is ours; else the legend goes into the caller's axes.
+        own: the figure is ours; else the legend goes into the first of the caller's axes.
     """
-    handles, labels = axes.get_legend_handles_labels()
-    if not handles:
+    found = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels())}
+    if not found:
         return
     width, height = figure.get_size_inches()
-    texts = [wrapped(label, min(LEGEND_LINE, width - 0.75), LEGEND_SIZE) for label in labels]
+    texts = [wrapped(label, min(LEGEND_LINE, width - 0.75), LEGEND_SIZE) for label in found]
     if not own:
-        axes.legend(handles, texts)
+        axes[0].legend(found.values(), texts)
         return
     for rows in range(1, len(texts) + 1):
         columns = -(-len(texts) // rows)
-        found = figure.legend(handles, texts, loc="outside lower center", ncols=columns)
-        box = found.get_window_extent()
-        if box.width <= figure.dpi * (width - 0.1) or columns == 1:
+        made = figure.legend(found.values(), texts, loc="outside lower center", ncols=columns)
+        box = made.get_window_extent()
+        if box.width <= 0.94 * figure.dpi * width or columns == 1:
             break
-        found.remove()
+        made.remove()
     figure.set_size_inches(width, height + max(0.0, box.height / figure.dpi - 0.25))
 
 

@@ -89,7 +89,7 @@ def histogram_figure(results: Results, attack: str, eps: str, what: str = "confi
         ax.set_ylabel("share %")
     for ax in axes[len(groups) :]:
         ax.set_visible(False)
-    legend(figure, axes[0])
+    legend(figure, axes)
     return figure
 
 
@@ -126,7 +126,7 @@ def curve_figure(results: Results, attack: str, ax: Any = None) -> Figure | None
         panel.grid(axis="y")
         panel.set_ylim(bottom=0)
         label_percent(panel, limit=False)
-    legend(figure, axes[0], own=ax is None)
+    legend(figure, axes, own=ax is None)
     return figure
 
 
@@ -167,7 +167,7 @@ def scatter_figure(results: Results, attack: str, eps: str, ax: Any = None) -> F
     panel.set_xlim(left=-0.02)
     panel.set_ylim(bottom=0)
     label_percent(panel, x=True, limit=False)
-    legend(figure, panel, own=ax is None)
+    legend(figure, [panel], own=ax is None)
     return figure
 
 
@@ -199,7 +199,7 @@ def risk_figure(results: Results, attack: str, eps: str, ax: Any = None) -> Figu
         panel.grid()
         label_percent(panel, x=True, limit=True)
     axes[0].set_ylabel("errors among those answered, %")
-    legend(figure, axes[1], own=ax is None)
+    legend(figure, axes, own=ax is None)
     return figure if drawn else None
 
 
@@ -218,7 +218,7 @@ def image_figure(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], eps: float)
     for i, (caption, clean, attacked) in enumerate(rows):
         before, after = (np.moveaxis(x, 0, -1) if x.shape[0] == 3 else x for x in (np.asarray(clean), np.asarray(attacked)))
         change = 0.5 + (after - before) / (2 * eps) if eps > 0 else np.full_like(before, 0.5)
-        for ax, picture, title in zip(axes[3 * i :], (before, after, change), ("clean", "attacked", "change, stretched")):
+        for ax, picture, title in zip(axes[3 * i :], (before, after, change), ("clean", "attacked", "change,\nstretched")):
             ax.imshow(np.clip(picture, 0, 1), interpolation="nearest")
             if i < across:
                 ax.set_title(title, fontsize=7.5)

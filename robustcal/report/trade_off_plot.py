@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from .averages import SINGLE, Averages, Member
 from .evaluate import Results
-from .lettering import Mark, beside, drawable, legend
+from .lettering import Mark, beside, drawable, legend, wrapped
 from .style import SOFT, label_percent, look, panels
 from .trade_off import equal_clean, families, points, stacked
 
@@ -48,7 +48,7 @@ def trade_off_curves(results: Results, member: Member, ece: bool = False, ax: Ax
         ax.axvline(level, color=SOFT, linestyle=":", linewidth=0.9)
     beside(ax, marks)
     ax.set_xlabel("clean accuracy %")
-    ax.set_ylabel("calibration error (ECE) under attack %" if ece else "accuracy under attack %")
+    ax.set_ylabel(wrapped("calibration error (ECE) under attack %" if ece else "accuracy under attack %", 2))
     ax.grid()
     label_percent(ax, x=True, limit=False)
     return ax
@@ -59,5 +59,5 @@ def trade_off_figure(results: Results, member: Member) -> Figure:
     figure, axes = panels(2, 1, 3.2, 2.7)
     for ax, ece in zip(axes, (False, True), strict=True):
         trade_off_curves(results, member, ece, ax)
-    legend(figure, axes[0])
+    legend(figure, axes)
     return figure
