@@ -61,6 +61,7 @@ STUDIES = {
         {"runs/protocol": "tiny-protocol", "runs/protocol-fp16": "tiny-protocol-fp16"}, "main", ("protocol",), page=False
     ),
     "premise": Study({"runs/premise": "results/premise/suite.toml"}, "premise,conformal", (), page=False),
+    "adaptive": Study({"runs/adaptive": "tiny-adaptive"}, "adaptive", (), page=False),
     "full-size": Study(
         {"runs/full-size": "results/full-size/suite.toml"}, "main,calibration", (), page=False, random=("ViT-B-32",)
     ),

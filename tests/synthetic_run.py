@@ -85,6 +85,22 @@ def several(columns):
     }
 
 
+def with_correct(columns, correct):
+    """The same samples, right where `correct` says so: the label changes places with the prediction, or the runner-up does."""
+    classes, logits = columns["top_classes"].copy(), columns["top_logits"].astype(np.float64)
+    rows = np.arange(len(classes))
+    place = np.argmax(classes == columns["label"][:, None], 1)
+    other = np.where(correct, place, np.where(place == 0, 1, 0))
+    classes[rows, 0], classes[rows, other] = classes[rows, other], classes[rows, 0]
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    own = p[rows, np.argmax(classes == columns["label"][:, None], 1)]
+    return {
+        **columns, "top_classes": classes, "prediction": classes[:, 0], "correct": classes[:, 0] == columns["label"],
+        "label_probability": own.astype(np.float32), "brier": ((p**2).sum(1) - 2 * own + 1).astype(np.float32),
+    }  # fmt: skip
+
+
 def make_run(
     path: Path, *, models=("clip", "tecoa", "ucat"), attacks=("clean", "pgd", "cw"),
     datasets=("digits", "letters"), radii=("1/255", "2/255"), n=96, classes=10, classnames=None, seed=0, weights=0, time=0.0, precision="fp32",

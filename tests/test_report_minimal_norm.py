@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 from cells import cell
-from synthetic_run import records
+from synthetic_run import records, with_correct
 
 from robustcal.records.store import Run
 from robustcal.report.evaluate import evaluate
 from robustcal.report.layouts import build, why_empty
 from robustcal.report.minimal_norm import accuracy_at, distances, median, minimal_norm_tables
 from robustcal.report.minimal_norm_plot import minimal_norm_figure
+
+pytestmark = pytest.mark.usefixtures("by_hand")  # correct stands in the records as the test wants it
 
 RADII = {"0": 0.0, "1/255": 1 / 255, "2/255": 2 / 255, "8/255": 8 / 255}
 
@@ -40,6 +42,11 @@ def test_the_median_is_over_what_is_right_without_attack():
     assert (distances(held, "linf")[30:] == np.inf).all()
 
 
+def made_up():
+    held = column()
+    return {**with_correct(records(40, 10, 0.5, 100, 0), held["correct"]), "linf": held["linf"], "l2": held["linf"]}
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     made = Run.create(tmp_path_factory.mktemp("runs") / "run", {"command": "", "versions": {}, "device": "cpu", "seed": 0, "time": 0})
@@ -48,7 +55,7 @@ def run(tmp_path_factory):
             rule = {"returns": "nearest-else-clean", "accuracy_only": True, "norm": "l2" if attack == "ddn" else "linf"}
             one = cell(attack, eps, model=model, n=40, **({} if attack == "pgd" else rule))
             made.add_cell(one)
-            made.write_shard(one.id, 0, {**records(40, 10, 0.5, 100, 0), **{k: v for k, v in column().items() if k != "id"}})
+            made.write_shard(one.id, 0, made_up())
     return made
 
 

@@ -14,7 +14,7 @@ from ..cell import Cell
 from ..registry import parse_spec
 from ..types import Records, Spec
 
-#: Flag -> (meaning, next step). The first six are set per sample by the engine, the others per cell from here.
+#: Flag -> (meaning, next step). The first six are set per sample by the engine, the others per cell from here and `defences`.
 FLAGS: dict[str, tuple[str, str]] = {
     "outside-ball": (
         "the attack proposed images farther from the clean ones than the radius; they were projected back",
@@ -55,6 +55,14 @@ FLAGS: dict[str, tuple[str, str]] = {
     "black-box-stronger": (
         "an attack without this model's gradients breaks significantly more samples than every white-box attack here",
         "gradient masking: do not quote the white-box number; attack adaptively or quote the worst case",
+    ),
+    "not-adaptive": (
+        "a test-time defence was attacked only by attacks that ignore it, or that ignore its randomness",
+        "add pgd on the defended model, and eot and bpda where it is randomised; until then the number bounds nothing",
+    ),
+    "robust-above-clean": (
+        "significantly more samples are right under attack than without",
+        "no attack worth the name does that: the defence treats clean images as attacked ones; attack it adaptively",
     ),
     "few-classes": (
         "too few classes for the attack as published; a loss or target count was replaced",

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..cell import Cell
 from ..metrics import validity
+from ..metrics.defences import NOT_ADAPTIVE, defence_flags
 from ..metrics.scores import with_loss
 from ..records.store import Run
 from ..types import Records, UserError, radius_text
@@ -239,9 +240,16 @@ def _group(
         for meta, names, combined, source in worst_rows(members, norm):
             cells.append(measure(meta, names, combined, source.run))
     outcomes = {meta.id: records for members in kept.values() for _, meta, records in members}
-    found = validity.cross_flags([cell.meta for cell in cells if cell.kind != "worst"], outcomes.__getitem__)
+    single = [cell.meta for cell in cells if cell.kind != "worst"]
+    found = validity.cross_flags(single, outcomes.__getitem__)
+    if clean is not None:
+        outcomes |= {meta.id: clean for meta in single if meta.kind == "clean"}
+    defences = {cell.id: cell.run.remarks(cell.id).get("defence", ()) for cell in cells if cell.kind != "worst"}
+    defended = defence_flags(single, defences, outcomes.__getitem__)
     for cell in cells:
-        flags = found[cell.id] if cell.id in found else validity.own_flags(cell.meta)
+        flags = [*(found[cell.id] if cell.id in found else validity.own_flags(cell.meta)), *defended.get(cell.id, ())]
+        if cell.meta.members and all(NOT_ADAPTIVE in defended.get(member, ()) for member in cell.meta.members):
+            flags = [*flags, NOT_ADAPTIVE]
         if any(cell.run.remarks(member).get("classes") for member in cell.meta.members or (cell.id,)):
             flags = [*flags, "classes-alike"]
         cell.flags.update({flag: None for flag in flags if flag not in cell.flags})

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..types import UserError
+from .adaptive import adaptive_tables
 from .again import by_resolution
 from .asked import metric_tables
+from .corruptions import corruption_tables
 from .evaluate import Results
 from .many_labels import coco
 from .minimal_norm import minimal_norm_tables
@@ -34,10 +36,12 @@ EMPTY = {
     "seeds": "Models that say how they were trained fill it: bundled ones, and run folders of robustcal train.",
     "main": "Cells with one label per image fill it.",
     "harmonic": "Attacked cells with one label per image fill it.",
-    "trade-off": "Models that differ in one number fill it, such as interpolate:a=clip:b=ucat:t=0.5, clip and ucat.",
+    "trade-off": "Models that differ in one number fill it, such as interpolate:a=tiny-clip:b=tiny-ucat:t=0.5 and its ends.",
     "prompts": "The same data set with other prompts= fills it.",
     "premise": "Cells with one label per image fill it.",
+    "corruptions": "Clean cells and cells of --attacks corruption:all fill it.",
     "ood": "Cells of --datasets SPEC ood:images=OTHER:classes=SPEC fill it.",
+    "adaptive": "Models with a test-time defence fill it, such as ttc:model=SPEC; --suite tiny-adaptive is an example.",
     "minimal-norm": "Cells of --attacks fmn or ddn fill it: one run at a large radius.",
     "conformal": "Clean cells with one label per image and no more than 1024 classes fill it.",
 }
@@ -48,8 +52,8 @@ NO_AVERAGE = "No data set is in the run for all shown models, so there is no ave
 LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
     "main": main, "harmonic": harmonic, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer,
     "coco": coco, "calibrators": calibrator_tables, "conformal": conformal_tables, "premise": premise_tables,
-    "trade-off": trade_off_tables, "prompts": prompt_tables,
-    "ood": ood_tables, "minimal-norm": minimal_norm_tables,
+    "trade-off": trade_off_tables, "prompts": prompt_tables, "corruptions": corruption_tables,
+    "adaptive": adaptive_tables, "ood": ood_tables, "minimal-norm": minimal_norm_tables,
     "metrics": metric_tables,
     "seeds": seed_tables, "versus": versus_tables,
 }  # fmt: skip
