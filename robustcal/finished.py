@@ -108,8 +108,7 @@ class Bench:
 
     def _shown(self, attack: str | None, eps: str | None, model: str | None) -> dict[str, str]:
         """The whole names of what a plot shows, where not given those that the report's figures show."""
-        from .report.figures import shown_attack
-        from .report.layouts import attacks_at, radii
+        from .report.parts import attacks_at, radii, shown_attack
 
         results = self.results
         steps = radii(results)

@@ -8,7 +8,7 @@ import pytest
 from synthetic_run import make_run
 
 from robustcal.metrics.bins import reliability_bins
-from robustcal.report import diagrams, figures, plots
+from robustcal.report import diagrams, figures, parts, plots
 from robustcal.report.report import gather, write_report
 from robustcal.report.style import save, styled
 
@@ -124,9 +124,9 @@ def test_figures_show_an_attack_whose_calibration_means_something():
         return SimpleNamespace(attack=attack, eps="1/255", flags=dict.fromkeys(flags))
 
     one = SimpleNamespace(cells=[cell("apgd"), cell("autoattack", "accuracy-only"), cell("worst", "accuracy-only")])
-    assert figures.shown_attack(one, ["apgd", "autoattack", "worst"], "1/255") == "apgd"
-    assert figures.shown_attack(one, ["autoattack", "worst"], "1/255") == "worst"
-    assert figures.shown_attack(one, [], "1/255") is None
+    assert parts.shown_attack(one, ["apgd", "autoattack", "worst"], "1/255") == "apgd"
+    assert parts.shown_attack(one, ["autoattack", "worst"], "1/255") == "worst"
+    assert parts.shown_attack(one, [], "1/255") is None
 
 
 def test_figures_of_models_that_met_different_attacks(tmp_path):

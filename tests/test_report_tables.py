@@ -72,8 +72,8 @@ def test_markdown_carries_no_markup_from_outside():
 
 def test_csv_keeps_full_precision_and_empty_places():
     rows = list(csv.reader(io.StringIO(tables.comma_separated(table()))))
-    assert rows[0] == ["Attack", "Model", "digits Acc", "digits Acc lo", "digits Acc hi", "digits ECE", "gap"]
-    assert rows[1][2:] == ["0.5", "0.4", "0.6", "", "-0.0123"]
+    assert rows[0] == ["Attack", "Model", "digits Acc", "digits Acc lo", "digits Acc hi", "digits Acc flags", "digits ECE", "gap"]
+    assert rows[1][2:] == ["0.5", "0.4", "0.6", "few-classes", "", "-0.0123"]
 
 
 def test_latex_uses_booktabs_bold_underline_and_escapes():

@@ -34,8 +34,9 @@ def source_of(cell: Measured) -> Source:
 
 
 def with_numbers(results: Results, numbers: Mapping[str, Replicates]) -> Results:
-    """The cells that have other numbers (by cell id), with these in the place of their own."""
-    cells = [replace(cell, numbers=numbers[cell.id]) for cell in results.cells if cell.id in numbers]
+    """The cells that have other numbers (by cell id), with these in the place of their own and their flags."""
+    held = [cell for cell in results.cells if cell.id in numbers]
+    cells = [replace(cell, numbers=replace(numbers[cell.id], flags=cell.numbers.flags)) for cell in held]
     return Results(cells, runs=results.runs, bins=results.bins, given=results.given)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..metrics.concerns import concerning, is_valid
 from .evaluate import Measured, Results
 from .stats import Replicates, average, harmonic, mark
 from .tables import Entry, Row
@@ -100,15 +101,23 @@ def fill(models: Sequence[str], columns: Sequence[tuple[str, Pick]]) -> dict[str
         numbers = {m: x for m, x in numbers.items() if name in x.values}
         ranks = ranked(numbers, name)
         for model in models:
-            cell = found[model]
-            flags = tuple(cell.flags) if isinstance(cell, Measured) else ()
-            limits = numbers[model].interval(name) if model in numbers else None
-            rows[model].append(Entry(*limits, flags, ranks.get(model, "")) if limits else Entry())
+            rows[model].append(entry_of(numbers.get(model), name, ranks.get(model, "")))
     return rows
 
 
+def entry_of(numbers: Replicates | None, name: str, rank: str = "") -> Entry:
+    """A number of a table with its limits and the flags that concern it; empty where there is none."""
+    if numbers is None or name not in numbers.values:
+        return Entry()
+    return Entry(*numbers.interval(name), concerning(name, numbers.flags), rank)
+
+
 def ranked(numbers: Mapping[str, Replicates], name: str) -> dict[str, str]:
-    """Model -> of `tables.RANKS`. Where several share the best value each is "best" and none is second; all alike, none is."""
+    """Model -> of `tables.RANKS`. Where several share the best value each is "best" and none is second; all alike, none is.
+
+    A number that means nothing under its attack takes no part.
+    """
+    numbers = {model: x for model, x in numbers.items() if is_valid(name, x.flags)}
     if len(numbers) < 2 or word(name).better == "none":
         return {}
     values = {model: round(x.values[name], 12) for model, x in numbers.items()}

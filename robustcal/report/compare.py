@@ -11,12 +11,14 @@ from typing import Any
 
 from ..registry import parse_spec
 from ..types import UserError
+from .averages import entry_of
 from .captions import protocol
 from .evaluate import Measured, Results
 from .labels import sentence
-from .pairing import Facts, attack_card, bare, differences, facts_of, wanted_attack, wanted_of
-from .stats import Interval, Replicates, average, harmonic
+from .pairing import Facts, attack_card, bare, differences, facts_of, method_of, wanted_attack, wanted_of
+from .stats import Replicates, average, harmonic
 from .tables import Column, Entry, Row, Table
+from .words import flag_meanings
 
 PAPER = Path(__file__).parent / "paper"
 #: Public name of a comparison -> its card.
@@ -117,7 +119,7 @@ class Comparison:
         if lacking := self.lacking():
             parts += [f"No attack of the run is that of the paper for {sentence(lacking)}."]
         name = f"compare-{self.number}"
-        return Table(name, " ".join(parts), ("Attack", "Method", ""), tuple(columns), tuple(rows))
+        return Table(name, " ".join(parts), ("Attack", "Method", ""), tuple(columns), tuple(rows), flag_meanings())
 
     def told(self) -> str:
         """The protocol of the published table in words, from what is compared."""
@@ -138,19 +140,19 @@ class Comparison:
                     head = attack if radius == 0 else f"{attack} {radius}/255"
                     yield Row((head, method, "published"), tuple(Entry(v) for v in printed), rule=i == 0)
                     for label, found in self.measured_rows(method, attack, radius):
-                        yield Row((head, method, label), tuple(Entry(*x) if x else Entry() for x in found))
+                        yield Row((head, method, label), tuple(found))
                         gaps = [_gap(x, v) for x, v in zip(found, printed)]
                         yield Row((head, method, "difference"), tuple(gaps))
 
-    def measured_rows(self, method: str, attack: str, radius: int) -> list[tuple[str, list[Interval | None]]]:
+    def measured_rows(self, method: str, attack: str, radius: int) -> list[tuple[str, list[Entry]]]:
         """Label and numbers of every model that has any to stand there; one empty row where none has."""
         names = self.card["methods"][method]["names"]
         found = []
-        for model in (m for m in self.results.values("model") if _name(m) in names):
+        for model in (m for m in self.results.values("model") if method_of(_name(m)) in names):
             numbers = [self.measured(Place(method, model, attack, radius), *column) for column in self.columns]
-            if any(numbers):
+            if not all(entry.empty for entry in numbers):
                 found.append((f"measured: {self.results.labels['model'][model]}", numbers))
-        return found or [("measured", [None for _ in self.columns])]
+        return found or [("measured", [Entry() for _ in self.columns])]
 
     # -- what stands beside what -----------------------------------------------------------------------------------
     def cell(self, place: Place, dataset: str) -> Measured | None:
@@ -176,17 +178,17 @@ class Comparison:
         absent = [attack for attack, accepted in wanted.items() if all(differences(facts, accepted) for facts in held)]
         return [f"{attack} ({attack_card(self.card, self.number, attack)['spec']})" for attack in absent]
 
-    def measured(self, place: Place, dataset: str, metric: str) -> Interval | None:
+    def measured(self, place: Place, dataset: str, metric: str) -> Entry:
         name = self.card["metrics"][metric]
         if name.startswith("h"):
             if place.radius == 0:
-                return None
+                return Entry()
             clean = self.replicates(replace(place, attack="clean", radius=0), dataset)
             robust = self.replicates(place, dataset)
             found = harmonic(clean, robust, "accuracy" if name == "h" else "f1_at_3", name) if clean and robust else None
         else:
             found = self.replicates(place, dataset)
-        return found.interval(name) if found is not None and name in found.values else None
+        return entry_of(found, name)
 
     def replicates(self, place: Place, dataset: str) -> Replicates | None:
         cells = [self.cell(place, d) for d in (self.sets if dataset == AVERAGE else [dataset])]
@@ -197,10 +199,11 @@ class Comparison:
         return average([cell.numbers for cell in whole])
 
 
-def _gap(found: Interval | None, printed: float | None) -> Entry:
-    if found is None or printed is None:
+def _gap(found: Entry, printed: float | None) -> Entry:
+    if found.value is None or printed is None:
         return Entry()
-    return Entry(found.value - printed, found.lo - printed, found.hi - printed, signed=True)
+    low, high = (None if bound is None else bound - printed for bound in (found.lo, found.hi))
+    return Entry(found.value - printed, low, high, found.flags, signed=True)
 
 
 def _name(spec: str) -> str:

@@ -253,6 +253,8 @@ def _group(
         if any(cell.run.remarks(member).get("classes") for member in cell.meta.members or (cell.id,)):
             flags = [*flags, "classes-alike"]
         cell.flags.update({flag: None for flag in flags if flag not in cell.flags})
+        cell.numbers = replace(cell.numbers, flags=tuple(cell.flags))
+        cell.asked = {spec: replace(numbers, flags=tuple(cell.flags)) for spec, numbers in cell.asked.items()}
     return cells
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from . import plots
 from .evaluate import Results
-from .layouts import attacks_at, radii
 from .minimal_norm_plot import minimal_norm_figure
+from .parts import first_shown
 from .style import save, styled
 
 
@@ -33,12 +33,7 @@ def write_diagrams(results: Results, out: Path, formats: Sequence[str] = ("png",
 
 def write_figures(results: Results, out: Path, formats: Sequence[str] = ("pdf", "svg", "png")) -> list[Path]:
     """Write ``figures/*``: histograms, curves, the scatter of all models, risk-coverage. Returns the paths."""
-    steps = radii(results)
-    harmful = {c.attack for c in results.cells if c.kind not in ("clean", "control", "shift") and c.meta.task == "single"}
-    if not steps or not harmful:
-        return []
-    eps = steps[min(1, len(steps) - 1)]
-    attack = shown_attack(results, [a for a in attacks_at(results, eps) if a in harmful], eps)
+    attack, eps = first_shown(results)
     if attack is None:
         return []
     with styled():
@@ -56,12 +51,6 @@ def write_figures(results: Results, out: Path, formats: Sequence[str] = ("pdf", 
             if figure
             for path in save(figure, out / "figures" / name, formats)
         ]
-
-
-def shown_attack(results: Results, attacks: Sequence[str], eps: str) -> str | None:
-    """The last of these attacks, the worst case if there is one, whose calibration means something."""
-    invalid = {c.attack for c in results.cells if c.eps == eps and "accuracy-only" in c.flags}
-    return next(reversed([a for a in attacks if a not in invalid] or list(attacks)), None)
 
 
 def write_cell_diagrams(results: Results, out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from .. import registry
+from ..types import UserError
 from .labels import short_labels
 from .merge import Source
 
@@ -66,7 +67,10 @@ def _is_drawn(dataset: str) -> bool:
 
 def _named(family: str, text: str) -> Iterator[str]:
     """The names of a family in a spec: those inside it where there are such, else its own."""
-    spec = registry.parse_spec(text)
+    try:
+        spec = registry.parse_spec(text)
+    except UserError:  # a run of strangers may call its things anything
+        return
     known = getattr(registry, family).names()
     inside = [str(value) for value in spec.params.values() if str(value).partition(":")[0] in known]
     for value in inside:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..metrics.concerns import is_valid
 from .captions import SHORT_MARKS, marks_note, protocol
 from .evaluate import Measured, Results
 from .tables import Column, Row, Table
@@ -19,6 +20,23 @@ def attacks_at(results: Results, eps: str) -> list[str]:
 def radii(results: Results) -> list[str]:
     """Radii of attacked cells, ascending."""
     return [eps for eps in results.values("eps") if any(c.eps == eps and c.kind != "clean" for c in results.cells)]
+
+
+def first_shown(results: Results) -> tuple[str | None, str]:
+    """Attack and radius that figures and the page show first: harmful, its calibration valid where one's is; None without one."""
+    cells = [c for c in results.cells if c.kind not in ("clean", "control", "shift") and "accuracy" in c.numbers.values]
+    harmful, steps = {c.attack for c in cells if c.meta.task == "single"}, radii(results)
+    for eps in [*steps[1:2], *steps]:
+        found = shown_attack(results, [attack for attack in attacks_at(results, eps) if attack in harmful], eps)
+        if found is not None:
+            return found, eps
+    return None, steps[0] if steps else "0"
+
+
+def shown_attack(results: Results, attacks: Sequence[str], eps: str) -> str | None:
+    """The last of these attacks, the worst case if there is one, whose calibration means something."""
+    invalid = {c.attack for c in results.cells if c.eps == eps and not is_valid("ece", c.flags)}
+    return next(reversed([a for a in attacks if a not in invalid] or list(attacks)), None)
 
 
 def at_radius(eps: str) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ..metrics.concerns import concerning
 from ..registry import parse_spec
 from ..types import Spec
 from .again import members
+from .averages import entry_of
 from .captions import protocol
 from .evaluate import Measured, Results
 from .labels import sentence
 from .stats import average, difference
 from .tables import Column, Entry, Row, Table
-from .words import METRICS
+from .words import METRICS, flag_meanings
 
 NUMBERS = ("accuracy", "ece")
 #: Prompts of a spec that names none: those of the data set's card.
@@ -65,7 +67,7 @@ def prompt_tables(results: Results) -> list[Table]:
     versions = results.runs[0].header.get("versions", {}) if results.runs else {}
     caption = f"{short} {protocol(metas, versions)}" if metas else short
     heads = ("Attack", "Radius", "Model", "Data set", "Prompts")
-    return [Table("prompts", caption, heads, tuple(columns), tuple(rows), short=short)]
+    return [Table("prompts", caption, heads, tuple(columns), tuple(rows), flag_meanings(), short=short)]
 
 
 def _columns(name: str) -> list[Column]:
@@ -77,7 +79,7 @@ def _columns(name: str) -> list[Column]:
 def _spread(cells: Mapping[str, Measured], name: str) -> Iterator[Entry]:
     numbers = sorted((cell.numbers for cell in cells.values()), key=lambda x: x.values[name])
     least, largest = numbers[0], numbers[-1]
-    yield Entry(*average(numbers).interval(name))
-    yield Entry(least.values[name])
-    yield Entry(largest.values[name])
+    yield entry_of(average(numbers), name)
+    for end in (least, largest):
+        yield Entry(end.values[name], flags=concerning(name, end.flags))
     yield Entry(*difference(least, largest, name)[:3])

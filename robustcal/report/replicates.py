@@ -37,7 +37,8 @@ class Replicates:
     closed-form intervals, where there is a better one than percentiles. `plain` holds the bootstrap
     of the values themselves where draws are something else and comparisons use it, see `Means.compared`. `tested` names
     the values whose draws are those of an inverted test. `samples` says what each cell was measured on; `outcomes`
-    holds, cell by cell, the 0/1 of every sample for names that are shares of samples.
+    holds, cell by cell, the 0/1 of every sample for names that are shares of samples. `flags` are the validity flags of all
+    cells that the values come from.
     """
 
     values: Mapping[str, float]
@@ -48,6 +49,7 @@ class Replicates:
     samples: tuple[Samples, ...] = ()
     outcomes: Mapping[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
     unseen: Mapping[str, np.ndarray] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
 
     def method(self, name: str) -> str:
         """How the interval of that name was made: "score", "inverted test" or "percentiles"."""

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..metrics.concerns import concerning
 from .averages import Averages
 from .captions import protocol
 from .evaluate import Measured, Results
 from .labels import sentence
-from .stats import Replicates, seed_spread
+from .stats import Replicates, flags_of, seed_spread
 from .tables import Column, Entry, Row, Table
-from .words import METRICS
+from .words import METRICS, flag_meanings
 
 
 @dataclass
@@ -75,7 +76,8 @@ def seed_tables(results: Results) -> list[Table]:
             entries = [spread_of(found, name) for name in ("accuracy", "ece") for found in picks]
             label = results.labels["attack"][attack] if attack else "clean"
             rows.append(Row((label, names[number]), (*entries, Entry(len(group.seeds))), rule=number == 0))
-    return [Table("seeds", caption(results, averages, groups, single), ("Attack", "Training"), tuple(columns), tuple(rows))]
+    about, heads = caption(results, averages, groups, single), ("Attack", "Training")
+    return [Table("seeds", about, heads, tuple(columns), tuple(rows), flag_meanings())]
 
 
 def spread_of(found: Sequence[Replicates | None], name: str) -> Entry:
@@ -84,7 +86,8 @@ def spread_of(found: Sequence[Replicates | None], name: str) -> Entry:
     if not values or len(values) < len(found):
         return Entry()
     spread = seed_spread(values)
-    return Entry(spread.mean, deviation=None if math.isnan(spread.deviation) else spread.deviation)
+    flags = concerning(name, flags_of(one for one in found if one is not None))
+    return Entry(spread.mean, flags=flags, deviation=None if math.isnan(spread.deviation) else spread.deviation)
 
 
 def labels(groups: Sequence[Group], results: Results) -> list[str]:

@@ -21,7 +21,7 @@ from ..metrics.conformal import (
 from ..metrics.weighted import Means
 from ..types import Records, UserError
 from .again import half, members, readers, usable, with_numbers
-from .averages import SINGLE, Averages
+from .averages import SINGLE, Averages, entry_of
 from .captions import protocol
 from .evaluate import Measured, Results
 from .labels import sentence
@@ -109,7 +109,7 @@ def _pair(title: str) -> list[Column]:
 def _entries(numbers: Replicates | None, methods: Sequence[str]) -> Iterator[Entry]:
     for method in methods:
         for name in (f"coverage_{method}", f"size_{method}"):
-            yield Entry(*numbers.interval(name)) if numbers and name in numbers.values else Entry()
+            yield entry_of(numbers, name)
 
 
 def _averages(results: Results, part: Results, sizes: Sequence[int]) -> Table:

@@ -12,13 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..metrics.concerns import OF_PREDICTIONS, OF_PROBABILITIES
 from .averages import Averages, ranked
 from .captions import protocol
 from .details import Details
 from .evaluate import Measured, Results
 from .explain import command, protocol_facts
 from .frame import CSV_METRICS, NOTHING
-from .stats import Replicates
+from .parts import first_shown
+from .stats import Replicates, flags_of
 from .words import METRICS, flag_meanings
 
 ASSETS = Path(__file__).parent / "assets"
@@ -80,7 +82,7 @@ def payload(
     cells = [_cell(cell, results, place, protocols, at, images) for cell in results.cells]
     _rank_cells(results, cells)
     meanings, raised = flag_meanings(), {flag for cell in results.cells for flag in cell.flags}
-    attacked = [eps for eps in results.values("eps") if eps != "0"]
+    attack, eps = first_shown(results)
     return {
         "lead": lead(results),
         "metrics": [
@@ -95,7 +97,8 @@ def payload(
         ],
         "radii": results.values("eps"),
         "sizes": {cell.eps: cell.meta.threat.eps for cell in results.cells},
-        "first": attacked[min(1, len(attacked) - 1)] if attacked else "0",
+        "first": {"attack": place["attack"].get(attack or ""), "eps": eps},
+        "concerns": {"predictions": OF_PREDICTIONS, "probabilities": OF_PROBABILITIES},
         "cells": cells,
         "averages": _averages(results, place),
         "protocols": [json.loads(text) for text in protocols],
@@ -185,14 +188,15 @@ def _averages(results: Results, place: Mapping[str, Mapping[str, int]]) -> list[
             h = averages.harmonic(model, attack, eps) if kind != "clean" else None
             if mean is not None:
                 more = h or NOTHING
-                group[model] = replace(mean, values={**mean.values, **more.values}, draws={**mean.draws, **more.draws})
+                values, draws = {**mean.values, **more.values}, {**mean.draws, **more.draws}
+                group[model] = replace(mean, values=values, draws=draws, flags=flags_of((mean, more)))
         names = [*CSV_METRICS, "h"]
         ranks = {name: ranked({m: x for m, x in group.items() if name in x.values}, name) for name in names}
         for model, numbers in group.items():
             rank = {name: ranks[name][model] for name in names if model in ranks[name]}
             found.append({
                 "model": place["model"][model], "attack": place["attack"][attack], "eps": eps,
-                "datasets": len(averages.sets((attack, eps))), "v": _values(numbers, names), "rank": rank,
+                "datasets": len(averages.sets((attack, eps))), "v": _values(numbers, names), "rank": rank, "flags": numbers.flags,
             })  # fmt: skip
     return found
 

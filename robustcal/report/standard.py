@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..registry import parse_spec
-from .averages import SINGLE, Averages, Member, Pick, block
+from .averages import SINGLE, Averages, Member, Pick, block, entry_of
 from .axes import PARAMETERS, axis_rows, has_axis, varied
 from .evaluate import Measured, Results
 from .parts import at_radius, attacks_at, clean_attacks, column, finish, radii
 from .ragged import missing, over
 from .stats import Replicates
-from .tables import Column, Entry, Row, Table
+from .tables import Column, Row, Table
 from .words import METRICS
 
 
@@ -184,10 +184,8 @@ def transfer(results: Results) -> list[Table]:
         groups = {results.labels["attack"][attack]: [(attack, eps)] for attack in dict.fromkeys(c.attack for c in cells)}
         rows = []
         for attack in dict.fromkeys(c.attack for c in cells):
-            entries = [averages.get(model, attack, eps) for model in averages.models]
-            rows.append(
-                Row((source_of(attack),), tuple(Entry(*e.interval("accuracy")) if e else Entry() for e in entries))
-            )
+            entries = [entry_of(averages.get(model, attack, eps), "accuracy") for model in averages.models]
+            rows.append(Row((source_of(attack),), tuple(entries)))
         what = f"Accuracy (in %) of the target on images crafted on the source at radius {eps}, {over(averages, groups)}."
         tables.append(finish(results, f"transfer-{eps.replace('/', '-')}", what, columns, rows, cells, ("Source",)))
     return tables

@@ -17,7 +17,7 @@ from .resample import Resamples
 
 __all__ = [
     "CELL_METRICS", "Difference", "Interval", "Replicates", "Spread", "average", "compare", "difference", "direction_of",
-    "harmonic", "holm", "interval", "mark", "metric_function", "replicates", "seed_spread", "summarise",
+    "flags_of", "harmonic", "holm", "interval", "mark", "metric_function", "replicates", "seed_spread", "summarise",
 ]  # fmt: skip
 
 #: Fewest samples of a cell, or of all cells of an average, for which a test that is not exact makes a claim.
@@ -62,7 +62,12 @@ def average(cells: Sequence[Replicates]) -> Replicates:
     values = {name: float(np.mean([cell.values[name] for cell in cells])) for name in names}
     outcomes = joined([cell.outcomes for cell in cells])
     limits = {name: average_limits(found, samples) for name, found in outcomes.items()}
-    return Replicates(values, draws, limits, plain, tested, samples, outcomes, unseen)
+    return Replicates(values, draws, limits, plain, tested, samples, outcomes, unseen, flags_of(cells))
+
+
+def flags_of(parts: Iterable[Replicates]) -> tuple[str, ...]:
+    """The flags of several cells, each once."""
+    return tuple(dict.fromkeys(flag for part in parts for flag in part.flags))
 
 
 def _with_zero(draws: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -97,7 +102,8 @@ def harmonic(clean: Replicates, attacked: Replicates, of: str = "accuracy", name
     value = float(harmonic_mean(clean.values[of], attacked.values[of]))
     draws = harmonic_mean(clean.draws[of], attacked.draws[of])
     seen = harmonic_mean(*(x.draws[of] - x.unseen.get(of, 0.0) for x in (clean, attacked)))
-    return Replicates({name: value}, {name: draws}, {}, samples=attacked.samples, unseen={name: draws - seen})
+    flags = flags_of((clean, attacked))
+    return Replicates({name: value}, {name: draws}, {}, samples=attacked.samples, unseen={name: draws - seen}, flags=flags)
 
 
 def difference(a: Replicates, b: Replicates, name: str, level: float = 0.95) -> Difference:

@@ -215,17 +215,21 @@ def spans(groups: Sequence[str]) -> list[tuple[str, int, int]]:
 
 
 def comma_separated(table: Table) -> str:
-    """One line per row, full precision, fractions and nats as they are; bounds in columns of their own."""
+    """One line per row, full precision, fractions and nats as they are; bounds, and flags where there are any, in columns of
+    their own."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = [" ".join(filter(None, [c.group, c.title])) for c in table.columns]
     ends = [("", " lo", " hi") if c.interval else ("", " sd") if c.deviation else ("",) for c in table.columns]
+    flagged = [any(row.entries[i].flags for row in table.rows) for i in range(len(names))]
+    ends = [(*group, " flags") if some else group for group, some in zip(ends, flagged)]
     head = [[name + end for end in group] for name, group in zip(names, ends)]
     writer.writerow([*table.labels, *(name for group in head for name in group)])
     for row in table.rows:
         line: list[str] = list(row.labels)
-        for entry, column in zip(row.entries, table.columns):
+        for entry, column, some in zip(row.entries, table.columns, flagged):
             values = (entry.value, *((entry.lo, entry.hi) if column.interval else (entry.deviation,) if column.deviation else ()))
             line += ["" if v is None or math.isnan(v) else f"{v:.6g}" for v in values]
+            line += [";".join(entry.flags)] if some else []
         writer.writerow(line)
     return out.getvalue()

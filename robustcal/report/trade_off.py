@@ -11,7 +11,7 @@ import numpy as np
 from ..registry import parse_spec
 from ..types import UserError
 from .again import members
-from .averages import SINGLE, Averages, Member
+from .averages import SINGLE, Averages, Member, entry_of
 from .captions import protocol
 from .evaluate import Results
 from .stats import Interval, Replicates, interval
@@ -166,7 +166,7 @@ def _points(results: Results, averages: Averages, found: Sequence[Family]) -> Ta
                 strength = f"{family.parameter}={point.strength:g}"
                 names = (labels["attack"][member[0]], member[1], family.title, strength, labels["model"][point.model])
                 numbers = ((point.clean, "accuracy"), (point.attacked, "accuracy"), (point.attacked, "ece"))
-                rows.append(Row(names, tuple(Entry(*x.interval(number)) for x, number in numbers), rule=i == 0 and bool(rows)))
+                rows.append(Row(names, tuple(entry_of(x, number) for x, number in numbers), rule=i == 0 and bool(rows)))
     columns = [Column("clean Acc", "", True, "higher", True), Column("Acc", "attacked", True, "higher", True)]
     columns.append(Column("ECE", "attacked", True, METRICS["ece"].better, True))
     short = "Models that differ in one number: clean accuracy, and accuracy and ECE under attack (in %) [95 % interval]."

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..metrics.concerns import concerning, is_valid
 from .asked import column_names
 from .averages import MULTI, SINGLE, Averages, Member
 from .captions import protocol
@@ -129,8 +130,7 @@ def sentences(results: Results, found: Iterable[Contrast], names_of: Sequence[st
     for contrast in found:
         where = f"on {names['dataset'][contrast.dataset]}" if contrast.dataset else "on average"
         under = "clean" if contrast.clean else f"under {names['attack'][contrast.attack]} at {contrast.eps}"
-        no_calibration = "accuracy-only" in contrast.flags
-        valid = [name for name in names_of if name in contrast.differences and not (no_calibration and name in BINNED)]
+        valid = [name for name in names_of if name in contrast.differences and is_valid(name, contrast.flags)]
         told = [_told(contrast, name) for name in valid]
         head = f"{names['model'][contrast.model]} against {names['model'][results.versus]}"
         lines.append(f"{head}, {under}, {where}: {'; '.join(told)}.")
@@ -225,8 +225,9 @@ def _entries(contrast: Contrast, name: str) -> list[Entry]:
     empty = [Entry(), Entry(), *([Entry()] if name in RATIOS else [])]
     if gap is None:
         return empty
-    found = [Entry(gap.value, gap.lo, gap.hi, contrast.flags, "significant" if p < ALPHA else "", True), Entry(p)]
+    flags, sure = concerning(name, contrast.flags), p < ALPHA and is_valid(name, contrast.flags)
+    found = [Entry(*gap[:3], flags, "significant" if sure else "", True), Entry(p)]
     if name in RATIOS:
         value, low, high = contrast.ratios[name]
-        found.append(Entry(value - 1, low - 1, high - 1, signed=True))
+        found.append(Entry(value - 1, low - 1, high - 1, flags, signed=True))
     return found

@@ -14,7 +14,7 @@ function make(tag, attributes = {}, ...children) {
   element.append(...children.flat(Infinity).filter(child => child !== null && child !== undefined));
   return element;
 }
-make.svg = new Set(["svg", "g", "rect", "line", "path", "circle", "polyline", "polygon", "text", "defs", "pattern", "title"]);
+make.svg = new Set(["svg", "g", "rect", "line", "path", "circle", "polyline", "polygon", "text", "defs", "pattern", "clipPath", "title"]);
 
 const metric = key => page.metrics.find(one => one.key === key);
 const missing = value => value === null || value === undefined;
@@ -28,6 +28,13 @@ function show(value, unit, digits = 1) {
 }
 const unitText = unit => (unit === "fraction" ? "%" : unit);
 const bounds = (v, unit) => (missing(v[1]) ? "" : `95 % interval ${show(v[1], unit)} to ${show(v[2], unit)}`);
+
+/** Those of the flags that concern a number. */
+const concerning = (key, flags) => flags.filter(flag => !page.concerns.predictions.includes(key) || !page.concerns.probabilities.includes(flag));
+
+/** What stands behind a number: a dagger if it is best beyond chance, a flag if one concerns it. */
+const marks = (rank, flags) => [/significant/.test(rank) ? make("sup", { class: "dagger" }, "†") : null,
+  flags.length ? make("sup", { class: "flag" }, "⚑") : null];
 
 /** Where `better` values come first. */
 const order = { higher: -1, lower: 1, zero: 1, none: -1 };

@@ -61,8 +61,7 @@ function drawBoard(focus) {
     page.datasets.map((dataset, at) => head(String(at), dataset.label, { class: at ? null : "group" }))];
   const range = trackRange(rows, m);
   const body = shown.map(row => make("tr", {}, make("th", { scope: "row", title: page.models[row.model].spec }, row.label),
-    averageCell(row.average, row.mean && row.mean.rank[board.metric], m, range),
-    withH ? averageCell(row.h, row.mean && row.mean.rank.h, m, range) : null,
+    averageCell(row.mean, m.key, m, range), withH ? averageCell(row.mean, "h", m, range) : null,
     row.cells.map((at, i) => openCell(at, m, range, i ? "" : "group"))));
   if (!body.length) body.push(make("tr", {}, make("td", { class: "empty text", colspan: 99 }, board.query ? "No model matches." : "Nothing was measured here.")));
   $("board").replaceChildren(make("thead", {}, make("tr", {}, heads)), make("tbody", {}, body));
@@ -71,8 +70,8 @@ function drawBoard(focus) {
   const where = attack.kind === "clean" ? "on clean images" : `under ${attack.label} at radius ${board.eps}`;
   $("board-note").textContent = `${m.title}${m.unit === "fraction" ? ", percent," : m.unit ? `, ${m.unit},` : ""} ${where}. ${m.about}`;
   $("board-hint").textContent = `${withH ? "H: harmonic mean of the clean and the robust average. " : ""}The line under a number is its 95 % `
-    + "interval. Bold: best, and better than all others at the 5 % level. Click a number for its diagram, protocol and samples; "
-    + "click a heading to sort.";
+    + "interval. Bold: best; †: better than every other model at the 5 % level (paired test, Holm-corrected); underlined: second. "
+    + "⚑: a validity flag, explained below. Click a number for its diagram, protocol and samples; click a heading to sort.";
 }
 
 /** The scale of the interval lines: 0 to 100 % for fractions, else what the table spans. */
@@ -92,20 +91,23 @@ function track(v, [low, high]) {
   return make("span", { class: "track", "aria-hidden": "true" }, mark);
 }
 
-function averageCell(v, rank, m, range) {
+function averageCell(mean, key, m, range) {
+  const v = mean && mean.v[key];
   if (!v) return make("td", { class: "empty" }, "–");
+  const rank = mean.rank[key] || "", flags = concerning(key, mean.flags);
   return make("td", { class: rank || null },
-    make("span", { class: "value", title: bounds(v, m.unit) }, make("span", { class: "number" }, show(v[0], m.unit)), track(v, range)));
+    make("span", { class: "value", title: [bounds(v, m.unit), flags.join(", ")].filter(Boolean).join("; ") },
+      make("span", { class: "number" }, show(v[0], m.unit)), marks(rank, flags), track(v, range)));
 }
 
 function openCell(at, m, range, extra) {
   const cell = at === null ? null : page.cells[at];
   const v = cell && cell.v[m.key];
   if (!v) return make("td", { class: `empty ${extra}` }, "–");
-  const flags = Object.keys(cell.flags);
+  const flags = concerning(m.key, Object.keys(cell.flags)), rank = (cell.rank || {})[m.key] || "";
   const name = [page.models[cell.model].label, page.datasets[cell.dataset].label, page.attacks[cell.attack].label, cell.eps].join(", ");
-  return make("td", { class: `${(cell.rank || {})[m.key] || ""} ${extra}` },
+  return make("td", { class: `${rank} ${extra}` },
     make("button", { type: "button", class: "open", "data-cell": cell.id, "aria-label": `${name}: ${show(v[0], m.unit)}${flags.length ? ", flagged" : ""}`,
       title: [bounds(v, m.unit), flags.join(", ")].filter(Boolean).join("; "), onclick: () => openDialog(at) },
-    make("span", { class: "number" }, show(v[0], m.unit)), flags.length ? make("sup", { class: "flag" }, "⚑") : null, track(v, range)));
+    make("span", { class: "number" }, show(v[0], m.unit)), marks(rank, flags), track(v, range)));
 }

@@ -13,11 +13,9 @@ function drawAbout() {
 }
 
 $("lead").textContent = page.lead;
-// Begin with the hardest question that the run can answer: the worst case, else the attack with the most cells.
-const cellsOf = attack => page.cells.filter(cell => cell.attack === attack).length;
-const worstAt = page.attacks.findIndex(attack => attack.kind === "worst");
-board.attack = worstAt >= 0 ? worstAt : attacked.length ? attacked.reduce((a, b) => (cellsOf(b) > cellsOf(a) ? b : a)) : 0;
-board.eps = page.first;
+// Begin with an attack whose numbers are valid, where the run has one.
+board.attack = page.first.attack ?? attacked[0] ?? 0;
+board.eps = page.first.eps;
 drawControls();
 refresh();
 drawCellControls();
