@@ -30,6 +30,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from robustcal import cell as nouns
 from robustcal.records import store
@@ -40,6 +41,7 @@ from robustcal.report.frame import SCALAR_COLUMNS, write_cells_csv
 from robustcal.sweep import samples
 from robustcal.sweep.engine import missing_shards
 from robustcal.sweep.plan import Plan, Request, Sweep, make_plan
+from robustcal.sweep.verify import measure as judged
 
 SHARDS, CLASSES = 168, 10
 #: Modules that know how many samples a shard has.
@@ -79,19 +81,14 @@ def nothing(*, number: int = 0):
 def columns(ids: list[str], seed: int) -> dict:
     """Invented records of one shard."""
     draw = np.random.default_rng(seed)
-    logits = -np.sort(-draw.normal(0, 3, (len(ids), CLASSES)).astype(np.float32))
-    p = np.exp(logits - logits.max(1, keepdims=True)).astype(float)
-    p /= p.sum(1, keepdims=True)
-    label = np.arange(len(ids)) % CLASSES
-    correct = draw.random(len(ids)) < 0.6
-    unit = draw.random((8, len(ids)))
-    names = ("label_probability", "brier", "dirichlet_confidence", "log_alpha0", "au", "log_eu", "linf", "l2")
+    logits = torch.from_numpy(draw.normal(0, 3, (len(ids), CLASSES)).astype(np.float32))
+    label = torch.from_numpy(np.arange(len(ids)) % CLASSES)
+    right = torch.from_numpy(np.flatnonzero(draw.random(len(ids)) < 0.6))
+    logits[right, label[right]] = logits[right].amax(1) + 1
+    rest = ("linf", "l2", "forwards", "backwards", "zero_gradients")
     return {
-        "id": ids, "label": label, "prediction": np.where(correct, label, (label + 1) % CLASSES), "correct": correct,
-        "confidence": p[:, 0], "entropy": -(p * np.log(p)).sum(1), "top_logits": logits,
-        "top_classes": np.tile(np.arange(CLASSES, dtype=np.int32), (len(ids), 1)), "rest_logit": np.full(len(ids), -np.inf),
-        **dict(zip(names, unit)), "forwards": np.full(len(ids), 10.0), "backwards": np.full(len(ids), 10.0),
-        "zero_gradients": np.zeros(len(ids)), "flags": [""] * len(ids),
+        "id": ids, **judged(logits, label, logits / 100), **{name: draw.integers(0, 2, len(ids)) * 1.0 for name in rest},
+        "flags": [""] * len(ids),
     }  # fmt: skip
 
 

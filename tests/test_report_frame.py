@@ -179,7 +179,7 @@ def test_runs_with_other_cells_are_joined(tmp_path):
     assert results.values("model") == ["clip", "ucat"] and results.notes == []
 
 
-def test_the_newest_copy_of_a_cell_wins_and_a_conflict_is_named(tmp_path):
+def test_the_newest_copy_of_a_cell_wins_and_a_conflict_is_named(tmp_path, by_hand):
     one = make_run(tmp_path / "one", models=("clip",), attacks=("clean",), datasets=("digits",), n=20)
     two = Run.open(shutil.copytree(one.path, tmp_path / "two"))
     (cell,) = one.cells()

@@ -98,7 +98,7 @@ def test_uncertainty_is_suppressed_where_it_falls_with_the_accuracy():
     assert suppressed([numbers(0.3, 0.9), numbers(0.8, 0.3)], entropy) is None  # surer and rightly so
 
 
-def test_what_is_suppressed_is_flagged_and_told(run, tmp_path):
+def test_what_is_suppressed_is_flagged_and_told(run, tmp_path, by_hand):
     """A model whose confidence under attack is that of certainty."""
     known = {c.id: c for c in run.cells()}
     shutil.copytree(run.path, tmp_path / "r")

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 from .. import registry
 from ..registry.suites import job_of
 from ..types import UserError
-from .sharing import leaderboard, pack, push
+from .auditing import verify
+from .sharing import leaderboard, pack, push, unpack
 
 if TYPE_CHECKING:
     from ..sweep.conduct import Failure
 
 
 __all__ = [
-    "bench", "check", "cite", "completion", "leaderboard", "ls", "pack", "push", "report", "train",
+    "bench", "check", "cite", "completion", "leaderboard", "ls", "pack", "push", "report", "train", "unpack", "verify",
 ]  # fmt: skip
 
 

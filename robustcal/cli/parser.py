@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     top.add_argument("--version", action="store_true", help="print the version and exit")
-    there_are = "bench | report | pack | leaderboard | cite | train | push | ls | check | completion"
+    there_are = "bench | report | verify | pack | unpack | leaderboard | cite | train | push | ls | check | completion"
     commands = top.add_subparsers(dest="command", metavar=there_are, parser_class=Parser)
     _bench_options(commands.add_parser("bench", help="sweep models x attacks x datasets into records, tables and diagrams"))
     report = commands.add_parser("report", help="tables, figures and page from records; recomputes no attack")
@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--bins", metavar="N", help="of every calibration number and diagram (default 15)")
     report.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="another label, for this report")
     report.add_argument("--caption", default="full", metavar="full|short", help="with the whole protocol, or in a line")
+    _verify_options(commands.add_parser("verify", help="make drawn records of a run again and say what follows for all"))
     cite = commands.add_parser("cite", help="BibTeX of every model, attack and data set of a run")
     cite.add_argument("runs", nargs="+", metavar="RUN")
     listing = commands.add_parser("ls", help="what there is, and where each name comes from")
@@ -108,6 +109,21 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--no-report", action="store_true", help="write records and cells.csv only")
 
 
+def _verify_options(verify: argparse.ArgumentParser) -> None:
+    verify.add_argument("run", metavar="RUN")
+    verify.add_argument("--samples", default="64", metavar="N", help="records made again (default 64)")
+    verify.add_argument("--seed", type=int, help="of the draw (default: one that nobody could know, printed)")
+    verify.add_argument("--stronger", action="store_true", help="attack drawn survivors with far more; takes longer")
+    verify.add_argument("--cells", nargs="+", action="extend", default=[], metavar="CELL",
+                        help="of these cells: beginnings of ids, or parts of titles such as digits")  # fmt: skip
+    verify.add_argument("--table", metavar="FILE.csv", help="numbers said to be of this run (default: RUN/cells.csv)")
+    verify.add_argument("--by", default="", metavar="NAME", help="who checks, for the sign-off")
+    verify.add_argument("--out", metavar="FILE.json", help="write the sign-off that pack and leaderboard show")
+    verify.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
+    verify.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
+    verify.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="what the run used; the file is run")
+
+
 def _sharing_options(commands: Any) -> None:
     pack = commands.add_parser("pack", help="one file of a run, for a leaderboard: its records, specs, versions, and a card")
     pack.add_argument("run", nargs="?", metavar="RUN")
@@ -116,6 +132,9 @@ def _sharing_options(commands: Any) -> None:
     pack.add_argument("--template", action="store_true", help="print a card to fill in, for the models of RUN")
     pack.add_argument("--logits", action="store_true", help="with the logits, so that others can compute further metrics")
     pack.add_argument("--signoff", metavar="FILE", help="what robustcal verify wrote about this run")
+    unpack = commands.add_parser("unpack", help="a submission as a run, all of it checked: to verify or to report")
+    unpack.add_argument("file", metavar="FILE")
+    unpack.add_argument("--out", required=True, metavar="RUN")
     board = commands.add_parser("leaderboard", help="a static site from submissions")
     board.add_argument("files", nargs="*", metavar="FILE", help="submissions, and sign-offs of robustcal verify (*.json)")
     board.add_argument("--out", required=True, metavar="DIR", help="where the site goes")

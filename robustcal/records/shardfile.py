@@ -1,8 +1,7 @@
 """One shard on the disk: a parquet file, written whole or not at all, recognised by its footer, read by its checksum.
 
 Parquet's own checksums cover the pages only; a damaged footer could still rename a column. So the footer holds one more
-entry, `SUM`: the CRC-32 of the whole file, its own eight digits counted as zeros. A file without one is judged by its
-page checksums.
+entry, `SUM`: the CRC-32 of the whole file, its own eight digits counted as zeros. A file without one is damaged.
 """
 
 from __future__ import annotations
@@ -122,9 +121,9 @@ def read(path: Path, stamp: Mapping[str, str], columns: Sequence[str] | None = N
     try:
         data = path.read_bytes()
         start, end = _place_of_sum(data)
-        if end and data[start:end] != _sum(data, start, end):
-            raise DamagedShard(path, "is damaged or truncated (its checksum does not hold)")
-        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=not end) as file:
+        if not end or data[start:end] != _sum(data, start, end):
+            raise DamagedShard(path, f"is damaged or truncated ({'its checksum does not hold' if end else 'it has no checksum'})")
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
             names = file.schema_arrow.names
             chosen = names if columns is None else [name for name in names if name in set(columns)]
             table = file.read(chosen, use_threads=False)

@@ -52,21 +52,24 @@ T = TypeVar("T")
 class Run:
     """A run directory. Open it with `Run.open`, make or continue one with `Run.create`."""
 
-    def __init__(self, path: Path, header: dict[str, Any], claim_seconds: float = claims.SECONDS):
-        self.path, self.header = path, header
+    def __init__(self, path: Path, header: dict[str, Any], claim_seconds: float = claims.SECONDS, mends: bool = True):
+        self.path, self.header, self.mends = path, header, mends
         self.claims = claims.Claims(path / "claims", claim_seconds)
         self._short: dict[str, set[int]] = {}  # cell -> its shards of fewer samples at the last look
 
     # -- opening -------------------------------------------------------------------------------------------------
     @classmethod
-    def open(cls, path: str | Path, claim_seconds: float = claims.SECONDS) -> Run:
+    def open(cls, path: str | Path, claim_seconds: float = claims.SECONDS, mends: bool = True) -> Run:
         """Open an existing run directory, to read it or to work on it.
+
+        Args:
+            mends: move damaged shards aside when they are met; False leaves the folder as it is.
 
         Raises:
             UserError: if there is none at `path`, or an incompatible version made it.
         """
         path = Path(path)
-        return cls(path, read_header(path), claim_seconds)
+        return cls(path, read_header(path), claim_seconds, mends)
 
     @classmethod
     def create(cls, path: str | Path, invocation: Mapping[str, Any], claim_seconds: float = claims.SECONDS) -> Run:
@@ -248,7 +251,8 @@ class Run:
     def set_aside(self, damage: DamagedShard) -> str:
         """Rename a damaged shard, so that it is missing and computed again. Returns a line that says so."""
         with suppress(OSError):
-            os.replace(damage.path, damage.path.with_suffix(".damaged"))
+            if self.mends:
+                os.replace(damage.path, damage.path.with_suffix(".damaged"))
         return f"{damage}; it is computed again"
 
     def _remove_leftovers(self, cell: str) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from .. import registry
 from ..cell import Cell
-from ..types import UserError
+from ..types import Batch, UserError
 from .declared import attack_meta
 from .plan import model_identity
 from .run import SEARCH_DTYPES, attack_and_judge, make_attack, to_device
@@ -49,12 +50,21 @@ def replay(cell: Cell, ids: Sequence[str], device: str = "auto") -> Replay:
         model = on_device(registry.models.build(spec), device).classifier(cell.classnames, cell.templates)
         return model.to(device) if hasattr(model, "to") else model
 
-    attacked, columns = attack_and_judge(
-        make_attack(cell.attack, classifier_of), classifier_of(cell.model), batch, cell.threat,
-        seed=cell.seed, search=SEARCH_DTYPES[cell.precision],
-    )  # fmt: skip
+    attacked, columns = attack_again(cell, batch, classifier_of)
     images = (batch.images.cpu().numpy(), attacked.cpu().numpy())
     return Replay(*images, np.asarray(columns["prediction"]), np.asarray(columns["confidence"]))
+
+
+def attack_again(cell: Cell, batch: Batch, classifier_of: Callable[[str], Any]) -> tuple[Tensor, dict[str, Any]]:
+    """Attack and judge any samples of a cell as the cell says: images (K, 3, H, W), and the columns of their records.
+
+    Args:
+        classifier_of: spec of the model, or of the surrogate, -> its classifier for the cell's classes and prompts.
+    """
+    return attack_and_judge(
+        make_attack(cell.attack, classifier_of), classifier_of(cell.model), batch, cell.threat,
+        seed=cell.seed, search=SEARCH_DTYPES[cell.precision], keeps_label=cell.keeps_label,
+    )  # fmt: skip
 
 
 def unchanged(cell: Cell) -> None:
