@@ -219,3 +219,12 @@ def test_packing_needs_no_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-1500:]
     assert (tmp_path / "site" / "index.html").read_text()[:15] == "<!doctype html>"
+
+
+def test_a_submission_becomes_a_run_again(tmp_path, capsys):
+    path = submission(tmp_path)
+    assert main(["unpack", str(path), "--out", str(tmp_path / "back")]) == 0
+    assert content_hash(Run.open(tmp_path / "back")) in capsys.readouterr().out
+    assert csv_text([Run.open(tmp_path / "back")]) == csv_text([Run.open(tmp_path / "one")])
+    assert main(["unpack", str(path), "--out", str(tmp_path / "back")]) == 2
+    assert "choose another --out" in capsys.readouterr().err

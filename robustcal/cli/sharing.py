@@ -1,4 +1,4 @@
-"""What leaves the machine: ``pack``, ``leaderboard`` and ``push``."""
+"""What others see: ``pack`` and ``unpack``, ``leaderboard``, ``push``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ def pack(options: argparse.Namespace) -> int:
     print(f"packed: {options.out}   {made.cells} cells, {size:.1f} MB\ncontent: {made.content}\nrecords: {made.records}")
     if card is None:
         print("no card: robustcal pack RUN --template writes one to fill in", file=sys.stderr)
+    return 0
+
+
+def unpack(options: argparse.Namespace) -> int:
+    """``robustcal unpack``."""
+    from ..leaderboard.reading import read_submission
+
+    out = Path(options.out)
+    if out.exists():
+        raise UserError(f"'{out}' exists; choose another --out")
+    found = read_submission(Path(options.file), out)
+    print(f"unpacked: {out}   {len(found.run.cells())} cells, records {found.records}")
     return 0
 
 

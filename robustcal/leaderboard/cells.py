@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cell import Cell, from_json, to_json
+from ..records.portable import portable_cell
 from ..registry import parse_spec
 from ..types import UserError, parse_radius
 from .archive import refused
@@ -90,6 +91,8 @@ def _fault(cell: Cell) -> str:
         parse_spec(text)
         if any(map(HUGE.fullmatch, re.split("[:=/]", text))):
             return f"'{text[:60]}' has a number that is too large"
+    if portable_cell(cell) != cell:
+        return "a spec of it names a path of a machine, which may lead anywhere on this one"
     if not RADIUS.fullmatch(cell.eps) or not math.isclose(float(parse_radius(cell.eps)), threat.eps, rel_tol=1e-9, abs_tol=1e-12):
         return f"its radius '{cell.eps[:30]}' is not {threat.eps:g}"
     if not 0 <= threat.low < threat.high <= 1 or not 0 <= threat.eps <= 1e6:
