@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import groupby
 
 from matplotlib import font_manager
 from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ OTHERS = (
 #: Size of a legend's and of a title's letters, in points.
 LEGEND_SIZE, TITLE_SIZE = 7.5, 8.5
 #: Widest line of a legend, in inches.
-LEGEND_LINE = 2.0
+LEGEND_LINE = 2.4
 
 
 @cache
@@ -44,12 +45,15 @@ def _signs() -> frozenset[int]:
 
 
 def drawable(text: str) -> str:
-    """The text with every sign that no font here has as its number, so that it is neither lost nor a box.
+    """The text with signs that no font here has as their numbers, so that they are neither lost nor boxes.
 
-    >>> drawable("Ours \\U000f0000")
-    'Ours U+F0000'
+    >>> drawable("Ours \U000f0000\U000f0001")
+    'Ours [U+F0000 F0001]'
     """
-    return "".join(sign if sign == "\n" or ord(sign) in _signs() else f"U+{ord(sign):04X}" for sign in text)
+    known = _signs() | {ord("\n")}
+    runs = ("".join(run) if there else f"[U+{' '.join(f'{ord(sign):04X}' for sign in run)}]"
+            for there, run in groupby(text, lambda sign: ord(sign) in known))  # fmt: skip
+    return "".join(runs)
 
 
 def name_of(results: Results, axis: str, whole: str) -> str:
@@ -88,7 +92,7 @@ def wrapped(text: str, width: float, size: float = TITLE_SIZE, weight: str = "no
 
 
 def _pieces(text: str, width: float, size: float, weight: str) -> Iterator[str]:
-    for piece in re.findall(r"[^\s\-_/:,=+]*[\s\-_/:,=+]*", text):
+    for piece in re.findall(r"[^\s\-_/:,=]*[\s\-_/:,=]*", text):
         if inches(piece.rstrip(), size, weight) <= width:
             yield piece
         else:
