@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 
 
 def child(request: dict, counter: int) -> None:
@@ -21,13 +22,14 @@ def child(request: dict, counter: int) -> None:
         nonlocal passed
         if frame.f_code.co_filename.endswith(endings):
             passed += 1
-            if passed == kill_at:
+            if kill_at and passed >= kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     from robustcal.cli import main
 
     with open(os.devnull, "w") as nowhere:
         sys.stdout = sys.stderr = nowhere
+        threading.setprofile(moment)  # records are written in threads of their own
         sys.setprofile(moment)
         status = main(request["argv"])
         sys.setprofile(None)

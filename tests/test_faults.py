@@ -24,7 +24,7 @@ import robustcal
 from robustcal import registry
 from robustcal.cli import main
 from robustcal.records.store import Run, claim_name
-from robustcal.sweep import worker as worker_module
+from robustcal.sweep import shift
 from robustcal.sweep.events import CellFailed, Restarted, ShardDone
 from robustcal.sweep.local import execute
 from robustcal.sweep.plan import Request, Sweep, make_plan
@@ -97,7 +97,7 @@ def started(plan, path, **more):
 # -- kill -9 ---------------------------------------------------------------------------------------------------------
 
 STORE = ["robustcal/records/store.py", "robustcal/records/shardfile.py", "robustcal/records/claims.py", "pyarrow/parquet/core.py"]
-ENGINE = ["robustcal/api.py", "sweep/local.py", "sweep/worker.py", "sweep/run.py", "report/frame.py"]
+ENGINE = ["robustcal/api.py", "sweep/local.py", "sweep/worker.py", "sweep/shift.py", "sweep/run.py", "report/frame.py"]
 
 
 @pytest.fixture(scope="module")
@@ -189,25 +189,25 @@ def test_two_drivers_on_one_run_directory(plugin, whole, tmp_path):
 
 def test_the_shard_of_a_worker_that_hangs_is_taken_over(plugin, tmp_path, monkeypatch):
     """One worker stops inside the attack with its process alive; another one finishes the run without it."""
-    monkeypatch.setattr(worker_module, "POLL", 0.05)
+    monkeypatch.setattr(shift, "POLL", 0.05)
     plan = tiny_plan()
     run = started(plan, tmp_path / "run", claim_seconds=0.5)
     hanging, let_go = threading.Event(), threading.Event()
 
     first = Worker(plan)
-    compute = first.compute
+    attack = first.attack
 
     def hang(*given):
         hanging.set()
         let_go.wait(60)
-        return compute(*given)
+        return attack(*given)
 
-    monkeypatch.setattr(first, "compute", hang)
-    thread = threading.Thread(target=lambda: list(first.work(run)), daemon=True)
+    monkeypatch.setattr(first, "attack", hang)
+    thread = threading.Thread(target=lambda: list(shift.work(first, run)), daemon=True)
     thread.start()
     assert hanging.wait(20)
     other = Run.open(tmp_path / "run", claim_seconds=0.5)
-    done = list(Worker(plan).work(other))
+    done = list(shift.work(Worker(plan), other))
     assert len(done) == plan.shards
     assert not any(other.missing(cell) for cell in plan.cells)
     before = {cell.id: other.read(cell.id)["top_logits"] for cell in plan.cells}
@@ -218,7 +218,7 @@ def test_the_shard_of_a_worker_that_hangs_is_taken_over(plugin, tmp_path, monkey
 
 
 def test_a_driver_waits_for_the_shards_that_others_hold(plugin, tmp_path, monkeypatch):
-    monkeypatch.setattr(worker_module, "POLL", 0.05)
+    monkeypatch.setattr(shift, "POLL", 0.05)
     plan = tiny_plan()
     run, other = started(plan, tmp_path / "run"), Run.open(tmp_path / "run")
     cell = plan.cells[0]
@@ -232,7 +232,7 @@ def test_a_driver_waits_for_the_shards_that_others_hold(plugin, tmp_path, monkey
 
     thread = threading.Thread(target=finish)
     thread.start()
-    own = {(event.cell, event.shard) for event in Worker(plan).work(run)}
+    own = {(event.cell, event.shard) for event in shift.work(Worker(plan), run)}
     thread.join()
     assert (cell.id, 0) not in own and not any(run.missing(c) for c in plan.cells)
 

@@ -179,7 +179,7 @@ def _cost(cell: Cell) -> tuple[float, float]:
 
 def _explained(event: CellFailed, plan: Plan) -> CellFailed:
     """Where images do not decode: how many, and which."""
-    if not event.dataset:
+    if not event.dataset or event.hangs:
         return event
     source = plan.sources[event.dataset]
     count = max(cell.n for cell in plan.cells if cell.dataset == event.dataset)

@@ -21,8 +21,9 @@ from .outline import Outline, random_classifier
 from .plan import Plan, Request, make_plan
 from .preflight import try_attacks
 from .run import SEARCH_DTYPES, make_attack, out_of_memory
+from .sizes import auto_batch
 from .verify import TOP
-from .worker import Worker, auto_batch, pick
+from .worker import Worker, pick
 
 #: Measured sizes of records on the disk: a shard's footer, a row's scalars, and one class of its logits.
 SHARD_BYTES, ROW_BYTES, CLASS_BYTES = 8800, 54, 4.8

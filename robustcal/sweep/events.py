@@ -53,6 +53,7 @@ class CellFailed:
     title: str
     reason: str
     dataset: str = ""  #: set where images of the dataset do not decode: its other cells are left as well
+    hangs: bool = False  #: they cannot even be counted: reading them does not end
 
     def __str__(self) -> str:
         return self.reason if self.title in self.reason else f"{self.title}: {self.reason}"

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,8 +21,10 @@ from .engine import missing_shards
 from .estimate import outlook
 from .events import Event, Restarted
 from .hardware import threads_for, workers_for
+from .pixels import Pixels, shared_folder
 from .plan import Plan, Request, make_plan
 from .run import reason_of
+from .shift import work
 from .worker import Worker, pick
 
 __all__ = ["execute", "outlook", "pick"]
@@ -42,13 +45,14 @@ def execute(
         return
     devices = workers_for(device, pending, workers)
     if len(devices) == 1:
-        yield from Worker(plan, devices[0], batch_size, live=live).work(run)
+        yield from work(Worker(plan, devices[0], batch_size, live=live), run)
     else:
-        yield from _execute_in_processes(plan, run, request, devices, batch_size)
+        with shared_folder() as folder:
+            yield from _execute_in_processes(plan, run, request, devices, batch_size, folder)
 
 
 def _execute_in_processes(
-    plan: Plan, run: Run, request: Request, devices: Sequence[str], batch_size: int | None
+    plan: Plan, run: Run, request: Request, devices: Sequence[str], batch_size: int | None, pixels: Path
 ) -> Iterator[Event]:
     context = multiprocessing.get_context("spawn")
     events = context.Queue()
@@ -56,7 +60,7 @@ def _execute_in_processes(
 
     def start(number: int) -> multiprocessing.process.BaseProcess:
         first = number * len(plan.cells) // len(devices)
-        task = Task(str(run.path), run.claims.seconds, request, devices[number], batch_size, first, threads, number)
+        task = Task(str(run.path), run.claims.seconds, request, devices[number], batch_size, first, threads, number, pixels)
         process = context.Process(target=_worker_main, args=(task, events), daemon=True)
         with _main_hidden():
             process.start()
@@ -98,6 +102,7 @@ class Task(NamedTuple):
     first: int
     threads: int
     number: int
+    pixels: Path  #: where workers share decoded images
 
 
 def _received(events: Any) -> Iterator[Event]:
@@ -134,8 +139,8 @@ def _worker_main(task: Task, events: Any) -> None:
         plan = plan_again(task.request)
         run = Run.open(task.run, task.claim_seconds)
         alive = lambda: parent is None or parent.is_alive()  # noqa: E731
-        worker = Worker(plan, task.device, task.batch_size, task.first, alive, task.number, events.put)
-        for event in worker.work(run):
+        worker = Worker(plan, task.device, task.batch_size, task.first, alive, task.number, events.put, Pixels(task.pixels))
+        for event in work(worker, run):
             events.put(event)
     except Exception as error:
         reason = reason_of(error)

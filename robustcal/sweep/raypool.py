@@ -16,7 +16,8 @@ from ..records.store import Run, claim_name
 from ..types import UserError
 from .events import CellFailed, Event, Restarted
 from .plan import Plan
-from .worker import POLL, Computed, give_up
+from .shift import POLL, give_up
+from .worker import Computed
 
 #: How many workers may be lost in a row, without a shard in between, before the cluster is given up.
 RETRIES = 3

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -41,12 +42,44 @@ def make_attack(spec: str, surrogate_of: Callable[[str], torch.nn.Module] | None
     return attack
 
 
-@full_fp32()
+@dataclass(frozen=True)
+class Judged:
+    """What the device had to say about one batch, on the CPU; `columns` measures it, wherever and whenever that suits."""
+
+    ids: tuple[str, ...]
+    labels: Tensor
+    logits: Tensor
+    cosines: Tensor | None
+    norms: dict[str, np.ndarray]
+    counts: dict[str, np.ndarray]
+    flags: dict[str, Tensor]
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of the record: one row per sample."""
+        columns: dict[str, Any] = verify.measure(self.logits, self.labels, self.cosines)
+        columns |= self.norms | self.counts
+        columns["flags"] = verify.join_flags(self.flags, len(self.ids))
+        if self.labels.ndim == 2:
+            columns["labels"] = [row.nonzero()[:, 0].tolist() for row in self.labels]
+        return {"id": np.array(self.ids, dtype=object), **columns}
+
+
 def attack_and_judge(
     attack: Callable[..., Tensor], classifier: torch.nn.Module, batch: Batch, threat: Threat, *,
     seed: int = 0, search: torch.dtype = torch.float32, keeps_label: bool = False,
 ) -> tuple[Tensor, dict[str, Any]]:  # fmt: skip
-    """Attack one batch and measure what came out. Returns the judged images and the columns of the record.
+    """Attack one batch and measure what came out: the judged images and the columns of the record. See `judge`."""
+    noise = Noise(seed, batch.ids, batch.images.device)
+    adversarial, judged = judge(attack, classifier, batch, threat, noise, search=search, keeps_label=keeps_label)
+    return adversarial, judged.columns()
+
+
+@full_fp32()
+def judge(
+    attack: Callable[..., Tensor], classifier: torch.nn.Module, batch: Batch, threat: Threat, noise: Noise, *,
+    search: torch.dtype = torch.float32, keeps_label: bool = False,
+) -> tuple[Tensor, Judged]:  # fmt: skip
+    """Attack one batch, and let the model judge what came out. Returns the judged images, and what it said of them.
 
     Args:
         search: dtype of the attack's own passes; the judge's are fp32.
@@ -56,7 +89,6 @@ def attack_and_judge(
     if getattr(classifier, "training", False):
         raise UserError("the classifier is in training mode; call .eval() on it before it is attacked")
     meter = Meter(classifier, len(batch), search)
-    noise = Noise(seed, batch.ids, images.device)
     proposal = attack(meter, images.clone(), labels.clone(), threat, noise)  # it may write on what it is given
     if not isinstance(proposal, Tensor) or proposal.shape != images.shape:
         what = f"a tensor {tuple(proposal.shape)}" if isinstance(proposal, Tensor) else type(proposal).__name__
@@ -73,19 +105,18 @@ def attack_and_judge(
     if not torch.isfinite(logits).all():
         broken = int((~torch.isfinite(logits).all(1)).sum())
         raise UserError(f"the classifier returned logits that are not finite for {broken} of {len(batch)} images")
-    columns: dict[str, Any] = verify.measure(logits, labels.cpu(), cosines_of(classifier, logits))
-    flags["zero-gradients"] = meter.counts["zero_gradients"].cpu() > 0
+    flags["zero-gradients"] = meter.counts["zero_gradients"] > 0
     if keeps_label:
         flags["label-changed"] = verify.predict(classifier, images).argmax(1) != logits.argmax(1)
     if search != torch.float32:
         with torch.no_grad():
             flags["precision-disagreement"] = meter(adversarial).argmax(1).cpu() != logits.argmax(1)
-    columns |= verify.norms(images, adversarial)
-    columns |= {name: count.double().cpu().numpy() for name, count in meter.counts.items()}
-    columns["flags"] = verify.join_flags(flags, len(batch))
-    if labels.ndim == 2:
-        columns["labels"] = [row.nonzero()[:, 0].tolist() for row in labels.cpu()]
-    return adversarial, {"id": np.array(batch.ids, dtype=object), **columns}
+    judged = Judged(
+        batch.ids, labels.cpu(), logits, cosines_of(classifier, logits), verify.norms(images, adversarial),
+        {name: count.double().cpu().numpy() for name, count in meter.counts.items()},
+        {name: mask.cpu() for name, mask in flags.items()},
+    )  # fmt: skip
+    return adversarial, judged
 
 
 def cosines_of(classifier: torch.nn.Module, logits: Tensor) -> Tensor | None:
@@ -101,21 +132,31 @@ def cosines_of(classifier: torch.nn.Module, logits: Tensor) -> Tensor | None:
 def run_shard(
     cell: Cell, batch: Batch, classifier: torch.nn.Module, attack: Callable[..., Tensor], batch_size: int
 ) -> dict[str, Any]:
-    """The records of one shard: `batch` in pieces of at most `batch_size`, halved when memory runs out.
+    """The records of some samples of a cell, attacked in pieces of at most `batch_size`: see `judge_pieces`."""
+    return records_of(judge_pieces(cell, batch, classifier, attack, batch_size)[0])
+
+
+def judge_pieces(
+    cell: Cell, batch: Batch, classifier: torch.nn.Module, attack: Callable[..., Tensor], batch_size: int,
+    noise_of: Callable[[slice], Noise] | None = None,
+) -> tuple[list[Judged], int]:  # fmt: skip
+    """`batch` attacked and judged in pieces of at most `batch_size`, halved when memory runs out; and the size in the end.
 
     The pieces do not change the result beyond floating point: noise is keyed by sample, losses are summed.
+
+    Args:
+        noise_of: the streams of some rows; default: new ones.
     """
-    pieces, start = [], 0
+    pieces: list[Judged] = []
+    start = 0
     while start < len(batch):
-        rows = slice(start, start + batch_size)
+        rows = slice(start, min(start + batch_size, len(batch)))
         piece = Batch(batch.ids[rows], batch.images[rows], batch.labels[rows])
+        noise = noise_of(rows) if noise_of else Noise(cell.seed, piece.ids, piece.images.device)
         try:
-            pieces.append(
-                attack_and_judge(
-                    attack, classifier, piece, cell.threat, seed=cell.seed, search=SEARCH_DTYPES[cell.precision],
-                    keeps_label=cell.keeps_label,
-                )[1]
-            )  # fmt: skip
+            search = SEARCH_DTYPES[cell.precision]
+            judged = judge(attack, classifier, piece, cell.threat, noise, search=search, keeps_label=cell.keeps_label)[1]
+            pieces.append(judged)
             start += len(piece)
         except Exception as error:
             if not out_of_memory(error):
@@ -123,10 +164,18 @@ def run_shard(
                 raise UserError(f"{where}: {reason_of(error)}") from error
             if batch_size == 1:
                 raise UserError(f"out of memory with one image of {cell.dataset} on {cell.model}") from None
-            batch_size //= 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-    return {name: _concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+            batch_size = max(1, min(batch_size, len(batch)) // 2)
+        else:
+            continue
+        if torch.cuda.is_available():  # here, where the error and with it the tensors of the failed piece are gone
+            torch.cuda.empty_cache()
+    return pieces, batch_size
+
+
+def records_of(pieces: Sequence[Judged]) -> dict[str, Any]:
+    """The columns of some pieces, one after the other."""
+    columns = [piece.columns() for piece in pieces]
+    return {name: _concatenate([piece[name] for piece in columns]) for name in columns[0]}
 
 
 def reason_of(error: Exception) -> str:

@@ -1,9 +1,10 @@
-"""A worker: claims any missing shard of a plan, computes it, writes it, until none is left."""
+"""A worker: computes shards of a plan, and keeps between them what is needed again."""
 
 from __future__ import annotations
 
 import platform
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,17 +13,22 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import registry
-from ..cell import SHARD, Cell
-from ..records.store import Run, claim_name
-from ..types import Batch, UserError
+from ..cell import Cell
+from ..noise import Noise
+from ..records.store import Run
+from ..types import UserError
 from .engine import Hardware
-from .events import CellFailed, Event, ShardDone, Working
+from .events import CellFailed, ShardDone, Working
+from .hardware import cores
+from .loading import Loaded, Loader
+from .pixels import Pixels
 from .plan import Plan
-from .reading import Unreadable, read
-from .run import make_attack, reason_of, run_shard, to_device
+from .reading import Unreadable
+from .run import Judged, judge_pieces, make_attack, reason_of, records_of
+from .sizes import CudaMemory, Sizes
 
-#: Seconds between two looks at shards that others hold.
-POLL = 1.0
+#: Bytes of weights that are kept loaded on a CPU, and the share of a GPU's memory.
+WEIGHTS, WEIGHTS_SHARE = 256 << 20, 0.1
 
 
 class Computed(NamedTuple):
@@ -42,35 +48,52 @@ class Computed(NamedTuple):
         return ShardDone(cell.id, shard, len(self.records["id"]), len(self.skipped), self.seconds)
 
 
+class Attacked(NamedTuple):
+    """Shards of a cell that have been attacked and judged, and are still to be measured."""
+
+    loaded: Loaded
+    pieces: list[Judged]
+    seconds: float
+    alike: tuple[str, ...]
+    defence: tuple[str, ...]
+
+    def measured(self) -> list[Computed]:
+        """What came out of each shard."""
+        records, found, start = records_of(self.pieces), [], 0
+        for part in self.loaded.parts:
+            rows, start = slice(start, start + len(part.ids)), start + len(part.ids)
+            own = {name: column[rows] for name, column in records.items()}
+            share = self.seconds * len(part.ids) / len(self.loaded.batch)
+            found.append(Computed(own, list(part.skipped), share, self.alike, self.defence))
+        return found
+
+
 @dataclass
-class Pulse:
-    """Called before every pass of a shard: renews the claim, and tells about once a second how far it is."""
+class Held:
+    """A model that is loaded, and its classifiers by data set."""
 
-    worker: Worker
-    cell: Cell
-    shard: int
-    alive: Callable[[], None]
-    passes: int = -1  # the first call comes before the first pass
-    last: float = field(default_factory=time.monotonic)
+    model: Any
+    classifiers: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self) -> None:
-        self.alive()
-        self.passes += 1
-        now = time.monotonic()
-        if now - self.last > 1:
-            self.last = now
-            batches = -(-self.cell.rows(self.shard) // (self.worker.batch_size or SHARD))
-            self.worker.live(Working(self.worker.number, self.cell.id, self.shard, self.passes, batches))
+    @property
+    def bytes(self) -> float:
+        """Size of the weights; infinite where they are no module's."""
+        modules = list(self.classifiers.values())
+        if not modules or not isinstance(modules[0], torch.nn.Module):
+            return float("inf")
+        return sum(part.numel() * part.element_size() for part in (*modules[0].parameters(), *modules[0].buffers()))
 
 
 @dataclass
 class Worker:
-    """What one process keeps between shards: the model, text head and images last used.
+    """What one process keeps between shards: models, text heads and images last used. `shift.work` puts it to work.
 
     Args:
+        batch_size: images per pass, instead of what `Sizes` finds.
         first: where in the plan to start, so that several workers begin with different models.
         alive: asked before every shard; False ends the work (the driver is gone).
         number, live: told about once a second how far the worker of this number is within its shard.
+        pixels: the images that are kept; default: its own, in memory.
     """
 
     plan: Plan
@@ -80,52 +103,21 @@ class Worker:
     alive: Callable[[], bool] = lambda: True
     number: int = 0
     live: Callable[[Working], None] = lambda event: None
-    _kept: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    pixels: Pixels = field(default_factory=Pixels)
+    _held: dict[str, OrderedDict[str, Held]] = field(default_factory=dict)
 
-    def work(self, run: Run) -> Iterator[Event]:
-        """Compute shards until none is missing; yields an event after each.
-
-        Cells that nobody works on come first, so that workers load different models. Shards that others hold are
-        waited for, and computed here should their worker die or hang. A cell that fails is left unfinished, with one
-        event; so are all cells of a dataset with images that do not decode.
-        """
-        cells = self.plan.cells[self.first :] + self.plan.cells[: self.first]
-        while cells and self.alive():
-            busy = False
-            for polite in (True, False):
-                for cell in cells:
-                    if polite and cell.id in cells_in_work(run):
-                        continue
-                    for event in self._work_on(cell, run):
-                        busy = True
-                        yield event
-            failed = run.failures()
-            cells = tuple(cell for cell in cells if cell.id not in failed and run.missing(cell))
-            if cells and not busy:
-                time.sleep(POLL)
-
-    def _work_on(self, cell: Cell, run: Run) -> Iterator[Event]:
-        for shard in run.missing(cell):
-            if not self.alive() or cell.id in run.failures():
-                return
-            if run.claim(cell, shard):
-                with run.claims.renewing(claim_name(cell.id, shard)) as alive:
-                    computed = self.attempt(cell, shard, Pulse(self, cell, shard, alive))
-                    if isinstance(computed, Computed):
-                        done = computed.write(run, cell, shard)
-                if isinstance(computed, CellFailed):
-                    yield give_up(self.plan, run, computed)
-                    return
-                yield done
+    def __post_init__(self) -> None:
+        on_gpu = self.device.startswith("cuda")
+        self.sizes = Sizes(self.batch_size, CudaMemory(self.device) if on_gpu else None)
+        self.loader = Loader(self.plan, self.device, self.pixels, drawing_threads(self.device))
+        self.weights = WEIGHTS_SHARE * torch.cuda.mem_get_info(torch.device(self.device))[1] if on_gpu else WEIGHTS
 
     def attempt(self, cell: Cell, shard: int, sign_of_life: Callable[[], None] = lambda: None) -> Computed | CellFailed:
         """`compute`, or why it cannot."""
         try:
             return self.compute(cell, shard, sign_of_life)
-        except Unreadable as trouble:
-            return CellFailed(cell.id, cell.title, str(trouble), dataset=cell.dataset)
         except Exception as error:
-            return CellFailed(cell.id, cell.title, reason_of(error))
+            return failed(cell, error)
 
     def compute(self, cell: Cell, shard: int, sign_of_life: Callable[[], None] = lambda: None) -> Computed:
         """The records of one shard of one cell.
@@ -136,36 +128,60 @@ class Worker:
         Raises:
             Unreadable: an image does not decode, and the cell does not say that such images are skipped.
         """
-        source = self.plan.sources[cell.dataset]
-        indices = source.shard(shard, cell.rows(shard))
+        loaded, _ = self.loader.load(cell, (shard,))
+        return self.attack(cell, loaded, sign_of_life).measured()[0]
 
-        def fetch() -> tuple[Batch, list[str]]:
-            batch, skipped = read(source.dataset, indices, cell.identity.skip_unreadable)
-            return to_device(batch, self.device), skipped
-
-        images, skipped = self._keep("images", (cell.dataset, shard, len(indices)), fetch)
+    def attack(self, cell: Cell, loaded: Loaded, sign_of_life: Callable[[], None] = lambda: None) -> Attacked:
+        """Attack and judge what was loaded."""
         sign_of_life()
         classifier = self.classifier(cell.model, cell)
         attack = make_attack(cell.attack, lambda spec: self.classifier(spec, cell, slot="surrogate"))
-        batch_size = self.batch_size or auto_batch(images.images, self.device)
-        start = time.monotonic()
-        with watched(classifier, sign_of_life):
-            records = run_shard(cell, images, classifier, attack, batch_size)
+        streams: list[Noise] = []
+
+        def noise_of(rows: slice) -> Noise:
+            streams.append(loaded.noise(cell.seed, self.loader.draw(cell), rows))
+            return streams[-1]
+
+        start, size = time.monotonic(), self.sizes.of(cell)
+        with watched(classifier, sign_of_life), self.sizes.measured(cell, len(loaded.batch)):
+            pieces, fits = judge_pieces(cell, loaded.batch, classifier, attack, size, noise_of)
+        if fits < size:
+            self.sizes.ran_out(cell, fits)
+        self.loader.learn(cell, streams[0].first)
         told = (tuple(getattr(classifier, name, ())) for name in ("alike", "defence"))
-        return Computed(records, skipped, time.monotonic() - start, *told)
+        return Attacked(loaded, pieces, time.monotonic() - start, *told)
 
     def classifier(self, spec: str, cell: Cell, slot: str = "model") -> torch.nn.Module:
         """The classifier of a model for a cell's classes and prompts; weights and text head are built once."""
-        model = self._keep(slot, spec, lambda: on_device(registry.models.build(spec), self.device))
-        key = (spec, cell.dataset)
-        classifier = self._keep(f"{slot}/classifier", key, lambda: model.classifier(cell.classnames, cell.templates))
+        held = self._model(spec, slot)
+        if cell.dataset not in held.classifiers:
+            held.classifiers[cell.dataset] = held.model.classifier(cell.classnames, cell.templates)
+        classifier = held.classifiers[cell.dataset]
         return classifier.to(self.device) if isinstance(classifier, torch.nn.Module) else classifier
 
-    def _keep(self, slot: str, key: Any, make: Callable[[], Any]) -> Any:
-        if slot not in self._kept or self._kept[slot][0] != key:
-            self._kept.pop(slot, None)  # free the old one before the new one is made
-            self._kept[slot] = (key, make())
-        return self._kept[slot][1]
+    def _model(self, spec: str, slot: str) -> Held:
+        """A model; those that were used longest ago are let go before another is loaded, if there would be too many."""
+        loaded = self._held.setdefault(slot, OrderedDict())
+        if spec not in loaded:
+            while loaded and sum(one.bytes for one in loaded.values()) + max(one.bytes for one in loaded.values()) > self.weights:
+                loaded.popitem(last=False)
+            loaded[spec] = Held(on_device(registry.models.build(spec), self.device))
+        loaded.move_to_end(spec)
+        return loaded[spec]
+
+
+def failed(cell: Cell, error: Exception) -> CellFailed:
+    """Why a cell cannot be computed."""
+    if isinstance(error, Unreadable):
+        return CellFailed(cell.id, cell.title, str(error), dataset=cell.dataset)
+    return CellFailed(cell.id, cell.title, reason_of(error))
+
+
+def drawing_threads(device: str) -> int:
+    """Threads that draw start noise: a CPU worker's own, of a GPU's worker its share of the cores."""
+    if device.startswith("cuda"):
+        return max(1, min(16, cores() // max(1, torch.cuda.device_count())))
+    return torch.get_num_threads()
 
 
 @contextmanager
@@ -181,19 +197,6 @@ def watched(classifier: Any, sign_of_life: Callable[[], None]) -> Iterator[None]
         hook.remove()
 
 
-def cells_in_work(run: Run) -> set[str]:
-    """The cells of which somebody computes a shard."""
-    return {name.rpartition("-")[0] for name in run.claims.held()}
-
-
-def give_up(plan: Plan, run: Run, failure: CellFailed) -> CellFailed:
-    """Keep workers from trying a cell again; and where images are to blame, all unfinished cells of their dataset."""
-    for cell in plan.cells:
-        if cell.id == failure.cell or (failure.dataset and cell.dataset == failure.dataset and run.missing(cell)):
-            run.fail(cell.id, failure.reason)
-    return failure
-
-
 def on_device(model: Any, device: str) -> Any:
     """Move a model's towers to the device, where it has any, before its text head is built.
 
@@ -203,15 +206,6 @@ def on_device(model: Any, device: str) -> Any:
         model.clip.to(device)
         model.clip.visual.to(memory_format=torch.channels_last)
     return model
-
-
-def auto_batch(images: torch.Tensor, device: str) -> int:
-    """A batch size from the image size and the device's memory; halved later if it was too large."""
-    pixels = images[0].numel()
-    if device.startswith("cuda"):
-        free, _ = torch.cuda.mem_get_info(torch.device(device))
-        return max(1, min(len(images), int(free / (pixels * 4 * 400))))
-    return max(1, min(len(images), 128 if pixels <= 3 * 64 * 64 else 32))
 
 
 def pick_device(device: str) -> str:
