@@ -188,7 +188,7 @@ def test_one_strange_setting_of_a_recipe(key, value, recipe):
     [
         (["--epochs", "0"], "trains for no step"), (["--epochs", "1e-9"], "trains for no step"),
         (["--steps", "0"], "steps is 0; it must be 1 or more"), (["--steps", "-1"], "steps is -1; it must be 1 or more"),
-        (["--seed", "9" * 20], "below 2**63"), (["--epochs", "inf"], "finite"), (["--model", "ttc"], "cannot be trained"),
+        (["--seed", "9" * 20], "below 2**63"), (["--epochs", "inf"], "finite"), (["--model", "ttc:model=tiny-clip"], "cannot be trained"),
         (["--objective", "ucat:tau=0"], "tau is 0.0; it must be above 0"),
         (["--objective", "agft:ratio=-1"], "ratio is -1.0; it must be above 0"),
         (["--objective", "comp-tga:refine=-1"], "refine is -1.0; it must be 0 or more"),

@@ -15,7 +15,7 @@ from robustcal.attacks.corruption import CORRUPTIONS
 from robustcal.attacks.severities import EXTRA, MAIN, TABLES, parameters
 from robustcal.metrics.validity import HARMFUL
 from robustcal.registry.suites import read_suite
-from robustcal.sweep.declared import attack_meta, radii_of
+from robustcal.sweep.declared import attack_meta, attacks_of, radii_of
 from robustcal.sweep.run import attack_and_judge, make_attack
 from robustcal.types import Batch, Threat, UserError
 
@@ -47,7 +47,7 @@ def test_nineteen_of_them_at_five_severities_in_three_sizes():
     assert all(set(table) == set(CORRUPTIONS) and all(len(row) == 5 for row in table.values()) for table in TABLES.values())
     assert parameters("contrast", 1, 224) == 0.4 and parameters("contrast", 1, 28) == 0.75
     assert parameters("pixelate", 1, 96) == 0.9 and parameters("pixelate", 1, 336) == 0.6
-    asked = read_suite("corruptions")["attacks"]
+    asked = [str(spec) for text in read_suite("corruptions")["attacks"] for spec in attacks_of(text)]
     assert set(asked) == {"clean"} | {f"corruption:{name}:severity={s}" for name in CORRUPTIONS for s in range(1, 6)}
 
 

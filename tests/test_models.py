@@ -253,7 +253,7 @@ def test_a_spec_inside_a_spec_is_one_line_that_says_what_to_do(base, tmp_path, m
         (f"checkpoint:{tmp_path}/t.safetensors", "say what it was fine-tuned from with base=SPEC"),
         ("defended", "no plain CLIP model"),
     ):
-        monkeypatch.setitem(models.cards(), "defended", {"source": "ttc", "params": {"model": "tiny-clip"}})
+        monkeypatch.setitem(models.cards(), "defended", {"path": "defended.toml", "source": "ttc", "params": {"model": "tiny-clip"}})
         with pytest.raises(UserError, match=told) as error:
             models.build(spec + inner)
         assert "\n" not in str(error.value)

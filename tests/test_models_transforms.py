@@ -180,7 +180,7 @@ def test_counterattack_stays_in_its_ball_and_range_and_is_repeatable(base, image
 
 @pytest.mark.parametrize("spec, role", [("model=defended", "model"), ("model=tiny-clip:reference=defended", "reference")])
 def test_a_counterattack_needs_a_clip_model(spec, role, monkeypatch):
-    monkeypatch.setitem(models.cards(), "defended", {"source": "ttc", "params": {"model": "tiny-clip"}})
+    monkeypatch.setitem(models.cards(), "defended", {"path": "defended.toml", "source": "ttc", "params": {"model": "tiny-clip"}})
     with pytest.raises(UserError, match=f"ttc cannot have '.* with TTC' as its {role}"):
         models.build(f"ttc:{spec}")
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from robustcal import api, registry
@@ -141,6 +142,18 @@ def test_the_layout_pairs_known_with_unknown_and_attacks_move_the_measure(run):
     rows = [cell.run.read(cell.meta.id) for cell in (known, unknown)]
     expected = roc_auc_score(np.r_[np.ones(24), np.zeros(24)], np.r_[rows[0]["confidence"], rows[1]["confidence"]])
     assert clean == pytest.approx(expected)
+
+
+def test_the_premise_says_whether_uncertainty_tells_unknown_images(run):
+    results = gather([run], details=False)
+    (table,) = [table for table in layouts.build("premise", results) if table.name == "premise-unknown"]
+    assert len(table.rows) == 5
+    for row, pair in zip(table.rows, pairs_of(results), strict=True):
+        rows = [cell.run.read(cell.meta.id) for cell in pair]
+        for place, score in ((0, [1 - np.asarray(r["confidence"], float) for r in rows]), (1, [np.asarray(r["entropy"], float) for r in rows])):
+            wanted = spearmanr(np.concatenate(score), np.repeat([0, 1], 24)).statistic
+            entry = row.entries[place]
+            assert entry.value == pytest.approx(wanted, abs=1e-6) and entry.lo < entry.value < entry.hi
 
 
 def test_a_goal_that_needs_a_label_says_so(tmp_path):

@@ -24,7 +24,7 @@ from synthetic_run import make_run
 from robustcal.metrics.bins import reliability_bins
 from robustcal.report import course_plot, diagrams, lettering, minimal_norm_plot, plots, style, trade_off_plot
 from robustcal.report.evaluate import Results
-from robustcal.report.premise import courses
+from robustcal.report.courses import courses
 from robustcal.report.report import gather
 from robustcal.report.style import styled
 from robustcal.types import radius_text

@@ -10,9 +10,11 @@ from synthetic_run import make_run
 
 from robustcal.metrics.rank import RankCorrelation
 from robustcal.records.store import Run
+from robustcal.report.correlations import UNCERTAINTIES, Correlations
 from robustcal.report.course_plot import course_curves, course_figure
+from robustcal.report.courses import courses
 from robustcal.report.evaluate import evaluate
-from robustcal.report.premise import SUPPRESSED, UNCERTAINTIES, Correlations, courses, premise_tables, suppressed
+from robustcal.report.premise import SUPPRESSED, premise_tables, suppressed
 from robustcal.report.report import text_report
 from robustcal.report.stats import Replicates
 
@@ -63,7 +65,7 @@ def run(tmp_path_factory):
 
 def test_the_table_has_the_mean_over_data_sets_of_scipys_correlation(run):
     results = evaluate([run], resamples=50)
-    strength, wrong = premise_tables(results)
+    strength, wrong, _ = premise_tables(results)
     assert {row.labels[0] for row in strength.rows} == {"radius, pgd", "radius, cw"} and len(wrong.rows) == 2 * 5
     cells = {(c.dataset, c.attack, c.eps): run.read(c.id) for c in run.cells() if c.model == "ucat"}
     steps = [("clean", "0"), ("pgd", "1/255"), ("pgd", "2/255")]
@@ -110,7 +112,7 @@ def test_what_is_suppressed_is_flagged_and_told(run, tmp_path, by_hand):
             for path in (tmp_path / "r" / "records" / cell.id).glob("*.parquet"):
                 path.unlink()
             changed.write_shard(cell.id, 0, rows)
-    strength, _ = premise_tables(evaluate([Run.open(tmp_path / "r")], resamples=100))
+    strength, *_ = premise_tables(evaluate([Run.open(tmp_path / "r")], resamples=100))
     flagged = {(labels, title) for labels, row in strength.numbers().items() for (_, title), entry in row.items() if SUPPRESSED in entry.flags}
     assert (("radius, pgd", "ucat"), "entropy") in flagged
     assert any(remark.startswith("ucat, radius, pgd") and "entropy falls from" in remark for remark in strength.remarks)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from .averages import SINGLE, Averages
 from .evaluate import Results
 from .lettering import drawable, legend, name_of, ticks, wrapped
-from .premise import Course
+from .courses import Course
 from .style import label_percent, look, panels
 from .words import word
 

@@ -16,6 +16,7 @@ from .resample import Resamples
 from .tables import Column, Entry, Row, Table
 
 OOD = "ood"  #: the task of a cell whose images have no right class
+LABELS = ("Known", "Unknown", "Attacked", "Attack", "Radius", "Model")
 Pair = tuple[Measured, Measured]  #: a cell of known images and one of unknown images
 
 
@@ -30,7 +31,7 @@ def ood_tables(results: Results) -> list[Table]:
         rows: list[Row] = []
         for pair, numbers in zip(pairs, found, strict=True):
             entries = tuple(_entry(numbers, f"{measure}_{score}") for score in SCORES)
-            names = _names(results, pair)
+            names = names_of(results, pair)
             rows.append(Row(names, entries, rule=bool(rows) and rows[-1].labels[:-1] != names[:-1]))
         short = (
             f"{title} (in %) of telling images of known classes from images of unknown ones by a score of the model; known ones"
@@ -39,8 +40,7 @@ def ood_tables(results: Results) -> list[Table]:
         cells = [cell for pair in pairs for cell in pair]
         versions = cells[0].run.header.get("versions", {}) if cells else {}
         caption = f"{short} {protocol([cell.meta for cell in cells], versions)}" if cells else short
-        labels = ("Known", "Unknown", "Attacked", "Attack", "Radius", "Model")
-        tables.append(Table(f"ood-{measure}", caption, labels, columns, tuple(rows), short=short))
+        tables.append(Table(f"ood-{measure}", caption, LABELS, columns, tuple(rows), short=short))
     return tables
 
 
@@ -84,7 +84,8 @@ def told_apart(known: Records, unknown: Records, resamples: int = 1000) -> Repli
     return Replicates(dict(rule), draws, {}, samples=tuple((part.seed, part.key, part.n) for part in parts))
 
 
-def _names(results: Results, pair: Pair) -> tuple[str, ...]:
+def names_of(results: Results, pair: Pair) -> tuple[str, ...]:
+    """Labels of a row: `LABELS`."""
     known, unknown = pair
     attack, eps = _attacked(known, unknown)
     side = "none" if known.kind == unknown.kind == "clean" else "known" if known.kind != "clean" else "unknown"

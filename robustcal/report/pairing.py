@@ -56,7 +56,7 @@ def facts_of(cell: Cell) -> Facts:
     card = datasets.cards().get(dataset.name, {})
     training = cell.training or {}
     stated = {
-        "model": models.cards().get(model.name, {}).get("method", model.name),
+        "model": method_of(model.name),
         "pre-training": pre_training(model, training),
         "objective": training.get("objective"),
         "fine-tuned on": str(training["source_data"]).split(":")[0] if "source_data" in training else None,
@@ -74,6 +74,11 @@ def facts_of(cell: Cell) -> Facts:
         "return rule": cell.threat.returns,
     }
     return {field: str(value) for field, value in stated.items() if value is not None}
+
+
+def method_of(model: str) -> str:
+    """What a model's name stands for in the literature: the method on its card, else the name itself."""
+    return str(models.cards().get(model, {}).get("method", model))
 
 
 def pre_training(model: Spec, training: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The layout `premise`: whether uncertainty grows as inputs get harder, and whether it tells which predictions are wrong."""
+"""The layout `premise`: whether uncertainty grows as inputs get harder, and tells wrong predictions and unknown images."""
 
 from __future__ import annotations
 
@@ -7,127 +7,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..metrics.rank import RankCorrelation
 from ..metrics.validity import LEVEL
-from ..registry import parse_spec
-from ..types import Records, Spec
-from .again import members, readers, usable
-from .averages import SINGLE, Averages, Member
+from .again import members, usable
+from .averages import SINGLE, Averages
 from .captions import protocol
-from .common import Reader
+from .correlations import UNCERTAINTIES, Correlations, Uncertainty
+from .courses import Course, courses
 from .evaluate import Measured, Results
-from .replicates import stretched
-from .resample import Resamples
+from .ood import LABELS, names_of, pairs_of
 from .stats import Replicates, average, difference
 from .tables import Column, Entry, Row, Table
 from .words import flag_meanings
 
 SUPPRESSED = "uncertainty-suppressed"
-COLUMNS = ("id", "correct", "confidence", "entropy", "au", "log_eu")
-
-
-@dataclass(frozen=True)
-class Uncertainty:
-    """A reading of uncertainty: its title, its column of the records and the sign that makes larger mean less certain.
-
-    `number` is its mean among a report's numbers.
-    """
-
-    title: str
-    column: str
-    number: str
-    sign: int = 1
-
-
-#: EU is a falling function of alpha_0: their ranks, and so their correlations, are the same.
-UNCERTAINTIES = (
-    Uncertainty("1 - confidence", "confidence", "confidence", -1), Uncertainty("entropy", "entropy", "entropy"),
-    Uncertainty("AU", "au", "au"), Uncertainty("EU", "log_eu", "log10_eu"),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Course:
-    """One attack or shift at rising strength.
-
-    Attributes:
-        title: what rises, and of what: ``radius, pgd``.
-        names, strengths, steps: of every step its name, its number, and its attack and radius; the first is clean.
-    """
-
-    title: str
-    names: tuple[str, ...]
-    strengths: tuple[float, ...]
-    steps: tuple[Member, ...]
-
-
-def courses(results: Results) -> list[Course]:
-    """Attacks by radius, and shifts by their parameter `severity`, each behind the clean images."""
-    cells = [cell for cell in results.cells if usable(cell.meta) and cell.kind != "clean"]
-    clean = next(((cell.attack, cell.eps) for cell in results.cells if cell.kind == "clean" and usable(cell.meta)), None)
-    found: dict[str, dict[Member, tuple[str, float]]] = {}
-    for attack, eps in members(results):
-        cell = next((c for c in cells if (c.attack, c.eps) == (attack, eps)), None)
-        if cell is None:
-            continue
-        severity, title = _severity(cell)
-        if severity is not None:
-            found.setdefault(f"severity, {title}", {})[attack, eps] = (f"{severity:g}", severity)
-        elif cell.meta.threat.eps > 0:
-            found.setdefault(f"radius, {results.labels['attack'][attack]}", {})[attack, eps] = (eps, cell.meta.threat.eps)
-    made = []
-    for title, steps in found.items():
-        if clean is None:
-            break
-        ordered = sorted(steps.items(), key=lambda item: item[1][1])
-        names, strengths = zip(*(of for _, of in ordered), strict=True)
-        made.append(Course(title, ("clean", *names), (0.0, *strengths), (clean, *(step for step, _ in ordered))))
-    return made
-
-
-def _severity(cell: Measured) -> tuple[float | None, str]:
-    """The severity of a shift, and its spec without it; None of what has none."""
-    spec = parse_spec(cell.attack.split(" #")[0])
-    value = spec.params.get("severity") if cell.kind == "shift" else None
-    rest = {key: param for key, param in spec.params.items() if key != "severity"}
-    return (None if value is None else float(value)), str(Spec(spec.name, spec.variant, rest))
-
-
-class Correlations:
-    """Rank correlations of uncertainties, of the samples that a report compares, with intervals from resampled samples."""
-
-    def __init__(self, results: Results, resamples: int = 1000):
-        self.results, self.read, self.resamples = results, readers(results), resamples
-        self._shared: dict[str, Resamples] = {}
-
-    def with_strength(self, model: str, dataset: str, course: Course) -> Replicates | None:
-        """Of each uncertainty with the strength of a course; None where a step is missing or has other samples."""
-        cells = [self.results.get(model, dataset, *step) for step in course.steps]
-        rows = [self._reader(cell)(COLUMNS) for cell in cells if cell is not None and usable(cell.meta)]
-        if len(rows) < len(course.steps) or any(not np.array_equal(r["id"], rows[0]["id"]) for r in rows):
-            return None
-        return self._of(dataset, rows, np.array(course.strengths)[:, None])
-
-    def with_wrong(self, cell: Measured) -> Replicates:
-        """Of each uncertainty with being wrong."""
-        records = self._reader(cell)(COLUMNS)
-        return self._of(cell.dataset, [records], ~np.asarray(records["correct"], bool)[None])
-
-    def _reader(self, cell: Measured) -> Reader:
-        return self.read[cell.id]
-
-    def _of(self, dataset: str, rows: Sequence[Records], levels: np.ndarray) -> Replicates:
-        ids = rows[0]["id"]
-        shared = self._shared.setdefault(dataset, Resamples.of(ids, self.resamples))
-        if shared.n != len(ids):
-            shared = Resamples.of(ids, self.resamples)
-        stacked = {u.title: np.stack([u.sign * np.asarray(r[u.column], np.float64) for r in rows]) for u in UNCERTAINTIES}
-        rules = {title: RankCorrelation(x, levels) for title, x in stacked.items() if not np.isnan(x).any()}
-        values = {title: float(rule(np.ones((1, shared.n)))[0]) for title, rule in rules.items()}
-        parts = [{title: rule(counts) for title, rule in rules.items()} for counts in shared.chunks()]
-        draws = {title: np.concatenate([part[title] for part in parts]) for title in rules}
-        draws = {title: stretched(x, shared.n).clip(-1, 1) for title, x in draws.items()}
-        return Replicates(values, draws, {}, samples=((shared.seed, shared.key, shared.n),))
 
 
 # -- suppressed uncertainty --------------------------------------------------------------------------------------------
@@ -173,9 +65,9 @@ def told(course: Course, model: str, uncertainty: Uncertainty, fall: Fall) -> st
 
 # -- the layout --------------------------------------------------------------------------------------------------------
 def premise_tables(results: Results) -> list[Table]:
-    """Correlation of uncertainties with strength, and with being wrong: averages over data sets."""
+    """Correlation of uncertainties with strength and with being wrong, averages over data sets; and with being unknown."""
     found, part = Correlations(results), replace(results, cells=[cell for cell in results.cells if usable(cell.meta)])
-    return [_strength(results, part, found), _wrong(results, part, found)] if part.cells else []
+    return [_strength(results, part, found), _wrong(results, part, found), _unknown(results, found)] if part.cells else []
 
 
 def _mean(parts: Iterator[Replicates | None]) -> Replicates | None:
@@ -229,6 +121,19 @@ def _wrong(results: Results, part: Results, found: Correlations) -> Table:
     return _table("premise-wrong", short, ("Attack", "Radius", "Model"), _columns(), rows, part.cells, ())
 
 
+def _unknown(results: Results, found: Correlations) -> Table:
+    pairs, rows = list(pairs_of(results)), list[Row]()
+    for pair in pairs:
+        names = names_of(results, pair)
+        new = bool(rows) and rows[-1].labels[:-1] != names[:-1]
+        rows.append(Row(names, tuple(_entries(found.with_unknown(*pair), {})), rule=new))
+    short = (
+        "Rank correlation (Spearman) of uncertainty with showing no known class, over the images of a known and of an unknown"
+        " set: above 0 where unknown images look less certain [95 % interval]."
+    )
+    return _table("premise-unknown", short, LABELS, _columns(), rows, [cell for pair in pairs for cell in pair], ())
+
+
 def _sets(averages: Averages) -> str:
     count = len(averages.datasets)
     return "One data set." if count == 1 else f"Averages over those of {count} data sets that all shown models have."
@@ -248,5 +153,6 @@ def _table(
     name: str, short: str, labels: Sequence[str], columns: Sequence[Column], rows: Sequence[Row], cells: Sequence[Measured],
     remarks: Sequence[str],
 ) -> Table:  # fmt: skip
-    caption = f"{short} {protocol([cell.meta for cell in cells], cells[0].run.header.get('versions', {}))}"
+    made = protocol([cell.meta for cell in cells], cells[0].run.header.get("versions", {})) if cells else ""
+    caption = f"{short} {made}".strip()
     return Table(name, caption, tuple(labels), tuple(columns), tuple(rows), flag_meanings(), short=short, remarks=tuple(remarks))
