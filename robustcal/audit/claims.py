@@ -10,6 +10,7 @@ import numpy as np
 from .. import registry
 from ..cell import SHARD, Cell, Identity
 from ..clip.prompts import prompts_hash
+from ..records.content import LOGITS
 from ..records.shardfile import as_array, skipped_in
 from ..records.store import DamagedShard, Run
 from ..sweep.declared import surrogate_of
@@ -180,7 +181,7 @@ def _read(run: Run, cell: Cell, source: Source, wrong: list[str]) -> Claim | Non
                 wrong.append(f"shard {shard} {damage.reason}")
                 return None
             raise UserError(f"shard {shard} {damage.reason}") from None
-        if lacking := {"top_logits", "top_classes", "rest_logit"} - set(table.column_names):
+        if 0 < len(lacking := set(LOGITS) - set(table.column_names)) < len(LOGITS):
             raise UserError(f"shard {shard} has no {min(lacking)}")
         indices = source.shard(shard, rows)
         gone = [index for index in indices if source.dataset.ids[index] in set(skipped)]

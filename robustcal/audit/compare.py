@@ -20,20 +20,28 @@ from ..metrics.logits import matrix
 LOGIT, PIXEL, LENGTH = 1e-3, 2e-6, 2e-5
 #: A record may be as far from the nearest outcome as this many times the loneliest outcome is from its nearest.
 FAR = 2.0
+#: Columns that follow from logits and label.
+FOLLOWS = ("confidence", "label_probability", "entropy", "brier")
 COUNTS = ("forwards", "backwards", "zero_gradients")
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Records as points: (N, D) values in units of what a forward pass leaves open, counts (N, 3), and flags."""
+    """Records as points: (N, D) values in units of what a forward pass leaves open, counts (N, K), and flags."""
 
     points: np.ndarray
     counts: np.ndarray
     flags: tuple[str, ...]
 
     @staticmethod
-    def of(columns: Mapping[str, Any]) -> Outcomes:
-        """From the columns of records. Logits that are not stored count as the smallest that is."""
+    def of(columns: Mapping[str, Any], logits: bool = True) -> Outcomes:
+        """From the columns of records. Logits that are not stored count as the smallest that is.
+
+        Args:
+            logits: whether there are any; a submission may lack them, and then what follows from them is compared.
+        """
+        if not logits:
+            return _without_logits(columns)
         top, classes = matrix(columns["top_logits"]).astype(np.float64), matrix(columns["top_classes"])
         width = max(int(classes.max()) + 1, top.shape[1])
         dense = np.repeat(top[:, -1:], width, axis=1)
@@ -58,6 +66,15 @@ class Outcomes:
         return Outcomes(
             np.concatenate([self.points, other.points]), np.concatenate([self.counts, other.counts]), self.flags + other.flags
         )
+
+
+def _without_logits(columns: Mapping[str, Any]) -> Outcomes:
+    """A logit's rounding moves a probability, an entropy or a score by no more than about as much."""
+    values = np.stack([np.asarray(columns[name], np.float64) for name in FOLLOWS], axis=1)
+    pixel, length = (np.asarray(columns[name], np.float64)[:, None] for name in ("linf", "l2"))
+    counts = np.stack([np.asarray(columns[name], np.float64) for name in (*COUNTS, "prediction")], axis=1)
+    points = np.concatenate([values / LOGIT, pixel / PIXEL, length / LENGTH], axis=1)
+    return Outcomes(points, counts, tuple(map(str, columns["flags"])))
 
 
 def same(one: Outcomes, other: Outcomes) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,14 @@ class Repeater:
 
     def _check(self, claim: Claim, rows: Sequence[int]) -> list[Found]:
         held = self.records(claim, rows)
-        record = Outcomes.of(held)
+        read = partial(Outcomes.of, logits="top_logits" in held)
+        record = read(held)
         if depends_on_batch(claim):
             now = self.in_their_shards(claim, rows)
         else:
             batch = self.batch(claim, rows)
             now = self.again(claim, batch)
-        outcome = Outcomes.of(now)
+        outcome = read(now)
         found = []
         for at, row in enumerate(rows):
             one, other = record.row(at), outcome.row(at)
@@ -86,18 +88,18 @@ class Repeater:
             if state == UNLIKE and depends_on_batch(claim):
                 state = CANNOT
             elif state == UNLIKE:
-                state = self._sensitive(claim, row, one, other)
+                state = self._sensitive(claim, row, one, other, read)
             found.append(Found(state, self._line(claim, row, state, held, now, at) if state in (UNLIKE, CANNOT) else ""))
         return found
 
-    def _sensitive(self, claim: Claim, row: int, record: Outcomes, outcome: Outcomes) -> str:
+    def _sensitive(self, claim: Claim, row: int, record: Outcomes, outcome: Outcomes, read: Callable[..., Outcomes]) -> str:
         """The state of a record that is not the repeated one within rounding."""
         outcomes = outcome
         for times, count in enumerate((FEW, MANY)):
-            outcomes = outcomes.joined(Outcomes.of(self.again(claim, self.nudged(claim, row, count, times))))
+            outcomes = outcomes.joined(read(self.again(claim, self.nudged(claim, row, count, times))))
             if among(record, outcomes):
                 return FLOAT
-        whole = Outcomes.of(self.in_their_shards(claim, [row])).row(0)
+        whole = read(self.in_their_shards(claim, [row])).row(0)
         return SAME if same(record, whole) else UNLIKE
 
     def nudged(self, claim: Claim, row: int, count: int, seed: int) -> Batch:
@@ -122,7 +124,7 @@ class Repeater:
         return {name: [value for part in parts for value in part[name]] for name in parts[0]}
 
     def records(self, claim: Claim, rows: Sequence[int]) -> dict[str, Any]:
-        """The records of the run, logits too."""
+        """The records of the run, with their logits if it has any."""
         parts: list[Mapping[str, np.ndarray]] = []
         held = self.run.present(claim.cell.id)
         for row in rows:

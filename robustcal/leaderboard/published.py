@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..cell import Cell
-from ..report.compare import AVERAGE, CARDS, read_published
+from ..report.compare import AVERAGE, read_published
 from ..report.pairing import MODEL, Accepted, attack_card, bare, differences, facts_of, wanted_of
 from ..report.stats import Interval
-from ..types import UserError
 from .card import ModelCard
 from .nouns import Contender, Place, Table, Value
 
@@ -34,15 +33,12 @@ def published(name: str) -> tuple[list[Contender], list[Printed]]:
     """Rows and accuracies of a comparison's tables, those of averages left out.
 
     Args:
-        name: of a comparison, or of its file: ``ucat``.
+        name: of a comparison: ``ucat``.
 
     Raises:
         UserError: there is none.
     """
-    files = {file.removesuffix(".toml"): public for public, file in CARDS.items()}
-    if name not in CARDS and name not in files:
-        raise UserError(f"no published tables are called '{name}'; there are: {', '.join(files)}")
-    found = read_published(files.get(name, name))
+    found = read_published(name)
     rows: dict[str, Contender] = {}
     numbers = []
     for (table, method, attack, radius, dataset, metric), value in found.values.items():
