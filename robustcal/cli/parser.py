@@ -18,8 +18,8 @@ EPILOG = """examples:
 
 FORMATS = "text, md, tex, csv, json, html, diagrams, figures, cells (default: text)"
 LAYOUTS = (
-    "main, calibration, calibrators, conformal, premise, trade-off, prompts, ablation, harmonic, coco, by-eps, transfer,"
-    " seeds, metrics, versus, ood, all (default: those that have cells)"
+    "main, harmonic, calibration, ablation, by-eps, transfer, coco, calibrators, conformal, premise, trade-off, prompts,"
+    " corruptions, adaptive, ood, minimal-norm, metrics, seeds, versus, costs, all (default: those that have cells)"
 )
 
 

@@ -20,6 +20,7 @@ from .premise import premise_tables
 from .prompt_sets import prompt_tables
 from .seeds import seed_tables
 from .sets import conformal_tables
+from .spent import cost_tables
 from .standard import ablation, by_eps, calibration, harmonic, main, transfer
 from .tables import Table
 from .trade_off import trade_off_tables
@@ -55,11 +56,11 @@ LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
     "trade-off": trade_off_tables, "prompts": prompt_tables, "corruptions": corruption_tables,
     "adaptive": adaptive_tables, "ood": ood_tables, "minimal-norm": minimal_norm_tables,
     "metrics": metric_tables,
-    "seeds": seed_tables, "versus": versus_tables,
+    "seeds": seed_tables, "versus": versus_tables, "costs": cost_tables,
 }  # fmt: skip
 
 #: Layouts without averages. All others have tables of their own for each resolution.
-WHOLE = ("calibrators", "metrics", "minimal-norm", "ood", "prompts")
+WHOLE = ("calibrators", "costs", "metrics", "minimal-norm", "ood", "prompts")
 #: Former names of layouts.
 RENAMED = {"temperature": "calibrators"}
 

@@ -15,6 +15,7 @@ import torch
 from .. import registry
 from ..cell import Cell
 from ..noise import Noise
+from ..records import costs
 from ..records.store import Run
 from ..types import UserError
 from .engine import Hardware
@@ -43,6 +44,7 @@ class Computed(NamedTuple):
     def write(self, run: Run, cell: Cell, shard: int) -> ShardDone:
         """Put it into a run."""
         run.write_shard(cell.id, shard, self.records, self.skipped)
+        costs.note(run.path, cell.id, shard, self.seconds)
         run.remark(cell.id, "classes", self.alike)
         run.remark(cell.id, "defence", self.defence)
         return ShardDone(cell.id, shard, len(self.records["id"]), len(self.skipped), self.seconds)
