@@ -66,6 +66,8 @@ STUDIES = {
         {"runs/full-size": "results/full-size/suite.toml"}, "main,calibration", (), page=False, random=("ViT-B-32",)
     ),
 }
+#: The runs that results/leaderboard shows.
+BOARD = {"runs/tiny": "tiny", "runs/main": "tiny-main"}
 
 
 def command(*words: str) -> None:
@@ -119,12 +121,38 @@ def write(study: Study, out: Path) -> None:
                 save(figure, out / "reliability" / figures.file_name(f"{model}-{attack}"), ("png",))
 
 
+def leaderboard(only_write: bool = False) -> None:
+    """results/leaderboard/site: the runs of `BOARD` packed, some of their records made again, and shown."""
+    from robustcal.leaderboard.card import Card, read_card
+    from robustcal.leaderboard.pack import card_text, names_of
+    from robustcal.records.store import Run
+
+    out, packed = ROOT / "results" / "leaderboard", ROOT / "runs" / "leaderboard"
+    packed.mkdir(parents=True, exist_ok=True)
+    card = read_card((out / "card.toml").read_bytes(), "card.toml")
+    files: list[str] = []
+    for run, suite in BOARD.items():
+        if not only_write:
+            command("bench", "--suite", suite, "--out", run, "--no-report")
+        held = Run.open(ROOT / run)
+        there = names_of(held, held.cells()).values()
+        own, submission, signoff = (packed / f"{Path(run).name}.{end}" for end in ("toml", "zip", "json"))
+        own.write_text(card_text(Card(card.submitter, tuple(model for model in card.models if model.model in there))))
+        command("pack", run, "--card", str(own), "--out", str(submission))
+        if not only_write or not signoff.is_file():
+            command("verify", run, "--samples", "64", "--seed", "0", "--by", card.submitter, "--out", str(signoff))
+        files += [str(submission), str(signoff)]
+    command("leaderboard", *files, "--out", str(out / "site"), "--title", "The bundled models", "--published", "ucat")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("study", choices=[*STUDIES, "leaderboard"])
     parser.add_argument("--only-write", action="store_true", help="from the records that are there")
     options = parser.parse_args()
-    if options.only_write:
+    if options.study == "leaderboard":
+        leaderboard(options.only_write)
+    elif options.only_write:
         write(STUDIES[options.study], ROOT / "results" / options.study)
     else:
         rebuild(options.study)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import html
 import json
 import re
+import shlex
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Browser
 from submissions import forged, submission
 
-from robustcal.cli import main
+from robustcal.cli import main, parser
 from robustcal.leaderboard.published import published
 from robustcal.leaderboard.reading import read_submission
 from robustcal.leaderboard.verb import leaderboard
@@ -228,3 +230,26 @@ def test_it_prints(browser, site):
     browser.open(site)
     paper = browser.pdf()
     assert paper.startswith(b"%PDF") and len(paper) > 10_000
+
+
+# -- the workflow of the documentation -------------------------------------------------------------------------------
+WORKFLOW = Path(__file__).parents[1] / "docs" / "examples" / "leaderboard.yml"
+
+
+def test_the_workflow_parses_and_its_commands_exist():
+    yaml = pytest.importorskip("yaml")
+    found = yaml.safe_load(WORKFLOW.read_text())
+    assert set(found["jobs"]) == {"check", "site"} and "pull_request" in found[True]  # yaml reads "on" as true
+    steps = [step for job in found["jobs"].values() for step in job["steps"]]
+    assert all(("uses" in step) != ("run" in step) for step in steps)
+    lines = [line.strip() for step in steps for line in step.get("run", "").splitlines() if line.strip().startswith("robustcal ")]
+    used = {parser().parse_args(shlex.split(line.partition(" ||")[0])[1:]).command for line in lines}
+    assert used == {"unpack", "verify", "leaderboard"}
+
+
+def test_the_job_that_reads_strangers_may_write_nothing():
+    yaml = pytest.importorskip("yaml")
+    found = yaml.safe_load(WORKFLOW.read_text())
+    assert found["permissions"] == {"contents": "read"} and "permissions" not in found["jobs"]["check"]
+    scripts = [step.get("run", "") for step in found["jobs"]["check"]["steps"]]
+    assert not any("${{" in script for script in scripts), "a file's name must not become a part of a script"
