@@ -44,7 +44,8 @@ def tail(samples: int, unlike: int, expected: float) -> float:
         share = (expected - sure) / free
         fits = share <= 1
         if fits.any():
-            best = max(best, float(bdtr(unlike - sure, free[fits], share[fits]).max()))
+            room = np.minimum(unlike - sure, free[fits])
+            best = max(best, float(bdtr(room, free[fits], share[fits]).max()))
     return min(best, 1.0)
 
 

@@ -19,7 +19,7 @@ from ..sweep.plan import Plan
 from ..sweep.replay import attack_again
 from ..sweep.run import reason_of, to_device
 from ..sweep.worker import Worker
-from ..types import Batch
+from ..types import Batch, Records
 from .claims import Claim
 from .compare import Outcomes, among, described, same
 
@@ -46,6 +46,7 @@ class Repeater:
     claims: Sequence[Claim]
     device: str = "cpu"
     worker: Worker = field(init=False)
+    whole: dict[tuple[str, int], Records] = field(default_factory=dict)  #: shards repeated so far
 
     def __post_init__(self) -> None:
         sources = {claim.cell.dataset: claim.source for claim in self.claims}
@@ -60,7 +61,7 @@ class Repeater:
         indices = [int(claim.source.order[claim.places[row]]) for row in rows]
         return to_device(claim.source.dataset.read(indices), self.device)
 
-    def again(self, claim: Claim, batch: Batch) -> dict[str, Any]:
+    def again(self, claim: Claim, batch: Batch) -> Records:
         """The records of these samples, made now, in this batch."""
         return attack_again(claim.cell, batch, lambda spec: self.classifier(claim, spec))[1]
 
@@ -75,17 +76,14 @@ class Repeater:
         held = self.records(claim, rows)
         read = partial(Outcomes.of, logits="top_logits" in held)
         record = read(held)
-        if depends_on_batch(claim):
-            now = self.in_their_shards(claim, rows)
-        else:
-            batch = self.batch(claim, rows)
-            now = self.again(claim, batch)
+        shared = depends_on_batch(claim)
+        now: Mapping[str, Any] = self.in_their_shards(claim, rows) if shared else self.again(claim, self.batch(claim, rows))
         outcome = read(now)
         found = []
         for at, row in enumerate(rows):
             one, other = record.row(at), outcome.row(at)
             state = SAME if same(one, other) else UNLIKE
-            if state == UNLIKE and depends_on_batch(claim):
+            if state == UNLIKE and shared:
                 state = CANNOT
             elif state == UNLIKE:
                 state = self._sensitive(claim, row, one, other, read)
@@ -112,13 +110,13 @@ class Repeater:
 
     def in_their_shards(self, claim: Claim, rows: Sequence[int]) -> dict[str, Any]:
         """These records, each made again among all samples of its shard, as the sweep made it."""
-        whole = replace(claim.cell, n=int(claim.places[-1]) + 1)
-        held = self.run.present(claim.cell.id)
-        shards = {int(claim.places[row]) // SHARD for row in rows}
-        made = {at: self.worker.compute(replace(whole, n=at * SHARD + held[at]), at).records for at in shards}
-        parts = []
+        held, parts = self.run.present(claim.cell.id), []
         for row in rows:
-            records = made[int(claim.places[row]) // SHARD]
+            shard = int(claim.places[row]) // SHARD
+            key = claim.cell.id, shard
+            if key not in self.whole:
+                self.whole[key] = self.worker.compute(replace(claim.cell, n=shard * SHARD + held[shard]), shard).records
+            records = self.whole[key]
             at = list(records["id"]).index(claim.records["id"][row])
             parts.append({name: values[at : at + 1] for name, values in records.items()})
         return {name: [value for part in parts for value in part[name]] for name in parts[0]}

@@ -64,7 +64,7 @@ class SignOff:
     command: str
     by: str
     date: str
-    versions: Mapping[str, Any]
+    versions: Mapping[str, str]
     stronger: tuple[Stronger, ...] = ()
     format: int = FORMAT
     hash: str = ""
@@ -120,7 +120,7 @@ def read_signoff(data: bytes, where: str) -> SignOff:
 
 def _check(one: SignOff) -> None:
     lines = (*one.disagree, *one.refuted, *one.unchecked)
-    texts = (*lines, one.run, one.command, one.by, *map(str, one.versions.values()), *(part.what for part in one.stronger))
+    texts = (*lines, one.run, one.command, one.by, *one.versions.values(), *(part.what for part in one.stronger))
     texts += tuple(attack for part in one.stronger for attack in part.attacks)
     if not all(isinstance(text, str) and len(text) <= MOST_TEXT and text.isprintable() for text in texts):
         raise ValueError("it has a text that is no line")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import registry
 from ..cell import Cell
-from ..types import Batch, UserError
+from ..types import Batch, Records, UserError
 from .declared import attack_meta
 from .plan import model_identity
 from .run import SEARCH_DTYPES, attack_and_judge, make_attack, to_device
@@ -55,7 +55,7 @@ def replay(cell: Cell, ids: Sequence[str], device: str = "auto") -> Replay:
     return Replay(*images, np.asarray(columns["prediction"]), np.asarray(columns["confidence"]))
 
 
-def attack_again(cell: Cell, batch: Batch, classifier_of: Callable[[str], Any]) -> tuple[Tensor, dict[str, Any]]:
+def attack_again(cell: Cell, batch: Batch, classifier_of: Callable[[str], Any]) -> tuple[Tensor, Records]:
     """Attack and judge any samples of a cell as the cell says: images (K, 3, H, W), and the columns of their records.
 
     Args:
