@@ -10,6 +10,7 @@ import numpy as np
 from ..cell import Cell
 from ..metrics.bins import ReliabilityBins
 from ..metrics.calibration import bins_of
+from ..metrics.concerns import is_valid
 from ..records.signoff import SignOff
 from ..report.evaluate import Measured, evaluate
 from ..report.labels import short_labels
@@ -78,8 +79,10 @@ def boards_of(entries: Iterable[Entry], published: Iterable[Printed] = ()) -> li
 
 
 def _value(cell: Measured) -> Value:
-    accuracy, calibration = (cell.interval(name) if name in cell.numbers.values else None for name in NAMES[cell.meta.task])
-    return Value(accuracy, None if "accuracy-only" in cell.flags else calibration, cell)
+    """Its two numbers, without one that means nothing under its attack."""
+    held = [name in cell.numbers.values and is_valid(name, tuple(cell.flags)) for name in NAMES[cell.meta.task]]
+    accuracy, calibration = (cell.interval(name) if there else None for name, there in zip(NAMES[cell.meta.task], held))
+    return Value(accuracy, calibration, cell)
 
 
 def _board(dataset: str, task: str, threat: str, found: list[Place]) -> Board:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cell import Cell
+from ..metrics.concerns import is_valid
 from ..records.portable import portable
 from ..records.store import Run
 from ..registry import parse_spec
@@ -142,9 +143,7 @@ def measured(hub: Any, cell: Measured) -> list[Any]:
     spec = parse_spec(meta.dataset)
     under = "clean" if meta.kind == "clean" else portable(meta.attack, meta.attack)
     under += "" if meta.kind in ("clean", "shift") else f" within {NORMS.get(meta.threat.norm, '')} {radius_text(meta.eps)}"
-    names = [name for name in NAMES[meta.task] if name in cell.numbers.values]
-    if "accuracy-only" in cell.flags:
-        names = names[:1]
+    names = [name for name in NAMES[meta.task] if name in cell.numbers.values and is_valid(name, tuple(cell.flags))]
     dataset = portable(spec.name if spec.variant is None else f"{spec.name}:{spec.variant}", meta.identity.data)
     return [
         hub.EvalResult(

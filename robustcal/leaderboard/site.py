@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 
+from ..metrics.concerns import concerning
 from ..records.signoff import SignOff
 from ..report.stats import Interval
 from ..report.words import word
@@ -24,6 +25,7 @@ HOW = (
     " column. A rank is the range of places a model can"
     f" have (paired tests on the same samples, for accuracy McNemar's exact one; Holm's correction over all pairs,"
     f" {100 * ALPHA:g} %).",
+    "An exclamation mark is a validity flag that makes the number doubtful; the model's page says which, and what it means.",
     "Checked: whoever runs this board attacked samples of the submission again and compared them with its records. What a"
     " submission says of itself is marked so. Published rows are numbers from papers: no record stands behind them, so they"
     " have no interval and no rank.",
@@ -121,8 +123,10 @@ def words_of(signoff: SignOff) -> str:
 def _pair(value: Value | None) -> list[Html]:
     if value is None:
         return [element("td"), element("td")]
-    flagged = element("a", "!", title=", ".join(value.cell.flags), class_="flag") if value.cell and value.cell.flags else None
-    return [_number(value.accuracy, value.ranks[0], flagged), _number(value.calibration, value.ranks[1], None)]
+    flags = tuple(value.cell.flags) if value.cell else ()
+    marks = [", ".join(concerning(name, flags)) for name in (NAMES[value.cell.meta.task] if value.cell else ("", ""))]
+    signs = [element("abbr", "!", title=mark, class_="flag") if mark else None for mark in marks]
+    return [_number(value.accuracy, value.ranks[0], signs[0]), _number(value.calibration, value.ranks[1], signs[1])]
 
 
 def _number(number: Interval | None, standing: Standing | None, mark: Html | None) -> Html:
