@@ -53,7 +53,7 @@ def samples(count, margin=1.2, seed=1):
 
 def specs():
     """A spec for each registered attack: its bare name, or what it needs besides; every class of torchattacks, if here."""
-    needs = {"transfer": ["transfer:from=itself"], "torchattacks": [], "corruption": [f"corruption:{name}" for name in CORRUPTIONS]}
+    needs = {"transfer": ["transfer:from=itself"], "reprompted": ["reprompted:template=a {}"], "torchattacks": [], "corruption": [f"corruption:{name}" for name in CORRUPTIONS]}
     with suppress(ImportError):
         import torchattacks
 

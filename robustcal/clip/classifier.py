@@ -59,7 +59,9 @@ class ClipModel:
 
     def classifier(self, classnames: Sequence[str], templates: Templates = DEFAULT_TEMPLATES) -> ClipClassifier:
         """A zero-shot classifier for these classes; `templates` as in `prompts.sentences`."""
-        return ClipClassifier(self, classnames, self.text_head(classnames, templates))
+        made = ClipClassifier(self, classnames, self.text_head(classnames, templates))
+        made.head_for = lambda other: self.text_head(classnames, other)
+        return made
 
     @torch.no_grad()
     def text_head(self, classnames: Sequence[str], templates: Templates) -> Tensor:
@@ -84,9 +86,11 @@ class ClipModel:
 class ClipClassifier(nn.Module):
     """Images (N, 3, H, W) in [0, 1] -> logits (N, C) float32 at the model's own logit scale. Always in eval mode.
 
-    `alike`: sentences about classes that it cannot tell apart (see `alike.alike`); empty where there are none.
+    `alike`: sentences about classes that it cannot tell apart (see `alike.alike`); empty where there are none. `head_for`:
+    other templates -> the text embeddings (C, D) that they give the same classes.
     """
 
+    head_for: Callable[[Templates], Tensor]
     head: Tensor
     scale: Tensor
     bias: Tensor

@@ -178,6 +178,7 @@ def transfer(results: Results) -> list[Table]:
     tables = []
     for eps in radii(results):
         cells = [c for c in results.cells if c.eps == eps and c.kind == "transfer" and c.meta.task == SINGLE]
+        cells = [c for c in cells if source_of(c.attack)]
         if not cells:
             continue
         columns = [column("accuracy", results.labels["model"][m], "target") for m in averages.models]
@@ -192,6 +193,5 @@ def transfer(results: Results) -> list[Table]:
 
 
 def source_of(attack: str) -> str:
-    """The model a transfer attack was crafted on, from its spec."""
-    params = parse_spec(attack.split(" #")[0]).params
-    return str(params.get("from", attack))
+    """The model a transfer attack was crafted on, from its spec; "" where that is the model itself."""
+    return str(parse_spec(attack.split(" #")[0]).params.get("from", ""))
