@@ -125,7 +125,8 @@ def report(options: argparse.Namespace) -> int:
             return 0
         draw_images(runs, options.images, positive(options.top, "--top") or 1, out)
     if formats:
-        made = make(*options.runs, formats=formats, out=out, metrics=wanted, bins=bins, rename=options.rename, **shape)
+        shape |= {"rename": options.rename, "title": options.title}
+        made = make(*options.runs, formats=formats, out=out, metrics=wanted, bins=bins, **shape)
         print("\n".join(filter(None, [made.text, *map(str, made.paths)])))
     return 0
 

@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--versus", metavar="MODEL", help="all other models against this one: differences, tests, ratios")
     report.add_argument("--bins", metavar="N", help="of every calibration number and diagram (default 15)")
     report.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="another label, for this report")
+    report.add_argument("--title", default="", metavar="TEXT", help="heading of the page (default: robustcal results)")
     report.add_argument("--caption", default="full", metavar="full|short", help="with the whole protocol, or in a line")
     _verify_options(commands.add_parser("verify", help="make drawn records of a run again and say what follows for all"))
     cite = commands.add_parser("cite", help="BibTeX of every model, attack and data set of a run")

@@ -22,6 +22,7 @@ LISTS = ("models", "attacks", "datasets", "eps")
 JOB: dict[str, type] = {"device": str, "workers": int, "plugins": list, "out": str, "report": dict}
 REPORT: dict[str, type] = {
     "formats": list, "layout": str, "metrics": list, "compare": str, "versus": str, "bins": int, "rename": list, "caption": str,
+    "title": str,
 }  # fmt: skip
 #: Where a run goes of which nothing says where.
 OUT = "runs/bench"

@@ -77,6 +77,7 @@ class Results:
     runs: Sequence[Run] = ()
     bins: int = BINS  # of every calibration number that does not say otherwise
     versus: str | None = None  # the model, by its whole name, that the layout `versus` compares all others with
+    title: str = ""  # of the page
     given: Mapping[str, Mapping[str, str]] | None = None  # axis -> whole spec -> label; None: those that the runs keep
 
     def __post_init__(self) -> None:

@@ -31,6 +31,10 @@ CAPTIONS = ("full", "short")
 LATEX_HEAD = "% Needs \\usepackage{booktabs,graphicx}. Made by robustcal; \\input this file.\n"
 
 
+#: Layout -> its tables.
+Shown = Mapping[str, Sequence[Table]]
+
+
 def gather(
     runs: Iterable[str | Path | Run],
     *,
@@ -41,6 +45,7 @@ def gather(
     bins: int | None = None,
     rename: Sequence[str] = (),
     versus: str | None = None,
+    title: str = "",
 ) -> Results:
     """Open run directories, merge them and compute every number once; what all the functions below start from.
 
@@ -51,6 +56,7 @@ def gather(
         bins: of every calibration number and diagram (15).
         rename: ``OLD=NEW``, other labels for what a label or a whole spec names.
         versus: the model that the layout `versus` compares all others with.
+        title: of the page.
 
     Raises:
         UserError: a path that is no run, or runs without a finished cell; names that the runs do not have.
@@ -62,7 +68,7 @@ def gather(
         names = ", ".join(f"'{run.path}'" for run in opened)
         raise UserError(f"{names} has no finished cell to report on; run the same bench command again")
     results.rename(rename)
-    results.versus = None if versus is None else results.model(versus)
+    results.versus, results.title = None if versus is None else results.model(versus), title
     return results
 
 
@@ -119,10 +125,17 @@ def check_request(
 def chosen_tables(
     results: Results, layout: str | None = None, compare: str | None = None, caption: str = "full"
 ) -> list[Table]:  # fmt: skip
+    """The tables of `tables_by_layout`, one after the other."""
+    return _flat(tables_by_layout(results, layout, compare, caption))
+
+
+def tables_by_layout(
+    results: Results, layout: str | None = None, compare: str | None = None, caption: str = "full"
+) -> dict[str, list[Table]]:  # fmt: skip
     """The tables of a layout, of several (``main,calibration``), of "all", or by default; those that have rows.
 
     Args:
-        compare: "paper" sets the published numbers beside the measured ones.
+        compare: the name of published tables (`compare.comparisons`) that stand beside the measured numbers.
         caption: "full" or "short".
 
     Raises:
@@ -130,13 +143,14 @@ def chosen_tables(
     """
     names = layout_names(layout)
     if compare is not None:
-        return compare_with(compare, results, names)
+        return {"compare": compare_with(compare, results, names)}
     found = {name: [table for table in layouts.build(name, results) if table.rows] for name in names}
-    for name, tables_of in found.items():
-        if not tables_of and layout not in (None, "all"):
+    for name, made in found.items():
+        if not made and layout not in (None, "all"):
             raise UserError(f"layout '{name}' is empty: {layouts.why_empty(name)}")
-    chosen = [table for tables_of in found.values() for table in tables_of]
-    return [replace(table, caption=table.short or table.caption) for table in chosen] if caption == "short" else chosen
+    if caption == "full":
+        return found
+    return {name: [replace(table, caption=table.short or table.caption) for table in made] for name, made in found.items()}
 
 
 def text_table(results: Results, width: int | None = None) -> str:
@@ -186,7 +200,8 @@ def write_report(
     order = [name for name in WRITERS if name in formats]
     results = runs if isinstance(runs, Results) else gather(runs, metrics=metrics_for(layout))
     out, paths = Path(out), list[Path]()
-    shown = chosen_tables(results, layout, compare, caption) if {"md", "tex", "csv", "json"} & formats else []
+    with_tables = {"md", "tex", "csv", "json"} & formats or ("html" in formats and (layout or compare))
+    shown = tables_by_layout(results, layout, compare, caption) if with_tables else {}
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in order:
@@ -200,52 +215,56 @@ def _asked(runs: Any) -> list[str]:
     return list(dict.fromkeys(spec for cell in runs.cells for spec in cell.asked)) if isinstance(runs, Results) else []
 
 
+def _flat(shown: Shown) -> list[Table]:
+    return [table for made in shown.values() for table in made]
+
+
 def _write(path: Path, text: str) -> list[Path]:
     write_atomically(path, text.encode())
     return [path]
 
 
-def _markdown(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
-    parts = [f"## {table.name}\n\n{markup.markdown(table)}" for table in shown]
+def _markdown(results: Results, out: Path, shown: Shown) -> list[Path]:
+    parts = [f"## {table.name}\n\n{markup.markdown(table)}" for table in _flat(shown)]
     notes = [f"- {note}" for note in results.notes]
     return _write(out / "table.md", "\n".join([*parts, *notes]))
 
 
-def _latex(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
-    parts = [markup.latex(table, results.tex) for table in shown]
+def _latex(results: Results, out: Path, shown: Shown) -> list[Path]:
+    parts = [markup.latex(table, results.tex) for table in _flat(shown)]
     return _write(out / "table.tex", "\n".join([LATEX_HEAD, *parts]))
 
 
-def _csv(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
+def _csv(results: Results, out: Path, shown: Shown) -> list[Path]:
     paths = _write(out / "cells.csv", csv_text(results))
-    for table in shown:
+    for table in _flat(shown):
         paths += _write(out / f"table-{table.name}.csv", tables.comma_separated(table))
     return paths
 
 
-def _json(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
-    return _write(out / "report.json", json_text(results, shown))
+def _json(results: Results, out: Path, shown: Shown) -> list[Path]:
+    return _write(out / "report.json", json_text(results, _flat(shown)))
 
 
-def _diagrams(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
+def _diagrams(results: Results, out: Path, shown: Shown) -> list[Path]:
     from . import figures
 
     return figures.write_diagrams(results, out)
 
 
-def _figures(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
+def _figures(results: Results, out: Path, shown: Shown) -> list[Path]:
     from . import figures
 
     return figures.write_diagrams(results, out, ("pdf",)) + figures.write_figures(results, out)
 
 
-def _cells(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
+def _cells(results: Results, out: Path, shown: Shown) -> list[Path]:
     from . import figures
 
     return figures.write_cell_diagrams(results, out)
 
 
-def _html(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
+def _html(results: Results, out: Path, shown: Shown) -> list[Path]:
     from .images import images_beside
     from .site import page
 
@@ -258,11 +277,11 @@ def _html(results: Results, out: Path, shown: Sequence[Table]) -> list[Path]:
     files = [(path.relative_to(out).as_posix(), path.relative_to(out).as_posix()) for path in known]
     if (out.parent / "cells.csv").exists():
         files.insert(0, ("../cells.csv", "cells.csv: every number with its interval"))
-    return _write(out / "index.html", page(results, files, images_beside(out)))
+    return _write(out / "index.html", page(results, files, images_beside(out), shown))
 
 
 #: Format -> what writes it, in the order of writing.
-WRITERS: Mapping[str, Callable[[Results, Path, Sequence[Table]], list[Path]]] = {
+WRITERS: Mapping[str, Callable[[Results, Path, Shown], list[Path]]] = {
     "md": _markdown,  # table.md
     "tex": _latex,  # table.tex, booktabs
     "csv": _csv,  # cells.csv, and one file per table

@@ -14,30 +14,37 @@ from typing import Any
 
 from ..metrics.concerns import OF_PREDICTIONS, OF_PROBABILITIES
 from .averages import Averages, ranked
-from .captions import protocol
 from .details import Details
 from .evaluate import Measured, Results
-from .explain import command, protocol_facts
+from .explain import protocol_facts
 from .frame import CSV_METRICS, NOTHING
+from .headline import captions, lead, made, told_run
+from .modelcards import model_cards
 from .parts import first_shown
+from .sections import about_attack, sections
 from .stats import Replicates, flags_of
+from .tables import Table
 from .words import METRICS, flag_meanings
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("base.js", "charts.js", "board.js", "cells.js", "cell.js", "start.js")
+SCRIPTS = ("base.js", "charts.js", "board.js", "sections.js", "cells.js", "cell.js", "start.js")
 #: Protocol facts that belong to a single cell; the others are shared and stored once.
 OWN_FACTS = ("attack", "threat", "samples")
+#: Numbers of the leaderboard; those that some cell has.
+NUMBERS = (*CSV_METRICS, "ece_debiased", "mean_gap")
 
 
 def page(
-    results: Results, files: Sequence[tuple[str, str]] = (), images: Mapping[tuple[str, str], str] | None = None
-) -> str:
+    results: Results, files: Sequence[tuple[str, str]] = (), images: Mapping[tuple[str, str], str] | None = None,
+    asked: Mapping[str, Sequence[Table]] | None = None,
+) -> str:  # fmt: skip
     """The page of these results as HTML.
 
     Args:
         results: from `evaluate(..., details=describe)`.
         files: (relative address, text) of files to link to.
         images: (cell id, sample id) -> relative address of a picture of that sample.
+        asked: layout -> its tables, of those that were asked for.
     """
     style = "".join(["\n", (ASSETS / "page.css").read_text()])
     script = "\n" + "\n".join((ASSETS / name).read_text() for name in SCRIPTS)
@@ -47,8 +54,8 @@ def page(
         " img-src 'self' file: data:; base-uri 'none'; form-action 'none'"
     )
     fills = {
-        "policy": policy, "title": "robustcal results", "style": style, "script": script,
-        "data": embed(payload(results, files, images or {})),
+        "policy": policy, "title": results.title or "robustcal results", "style": style, "script": script,
+        "data": embed({**payload(results, files, images or {}), "sections": sections(results, asked or {})}),
     }  # fmt: skip
     text = (ASSETS / "page.html").read_text()
     before, *rest = text.split("{{")
@@ -76,7 +83,7 @@ def payload(
     """Everything the page shows, as plain lists and mappings; places in lists stand for names."""
     axes = {axis: results.values(axis) for axis in ("model", "dataset", "attack")}
     place = {axis: {name: at for at, name in enumerate(names)} for axis, names in axes.items()}
-    kinds = {cell.attack: cell.kind for cell in results.cells}
+    kinds = {cell.attack: cell.meta for cell in results.cells}
     protocols: dict[str, int] = {}
     at = {cell.id: i for i, cell in enumerate(results.cells)}
     cells = [_cell(cell, results, place, protocols, at, images) for cell in results.cells]
@@ -85,15 +92,17 @@ def payload(
     attack, eps = first_shown(results)
     return {
         "lead": lead(results),
+        "made": made(results),
         "metrics": [
             {"key": key, "title": METRICS[key].title, "short": METRICS[key].short, "unit": METRICS[key].unit,
-             "better": METRICS[key].better, "about": METRICS[key].about}
-            for key in CSV_METRICS
+             "better": METRICS[key].better, "about": METRICS[key].about, "listed": key in CSV_METRICS}
+            for key in NUMBERS if key in CSV_METRICS or any(key in cell.numbers.values for cell in results.cells)
         ],
-        "models": [{"spec": name, "label": results.labels["model"][name]} for name in axes["model"]],
+        "models": model_cards(results),
         "datasets": [{"spec": name, "label": results.labels["dataset"][name]} for name in axes["dataset"]],
         "attacks": [
-            {"spec": name, "label": results.labels["attack"][name], "kind": kinds[name]} for name in axes["attack"]
+            {"spec": name, "label": results.labels["attack"][name], "kind": kinds[name].kind, "about": about_attack(kinds[name])}
+            for name in axes["attack"]
         ],
         "radii": results.values("eps"),
         "sizes": {cell.eps: cell.meta.threat.eps for cell in results.cells},
@@ -105,7 +114,7 @@ def payload(
         "captions": captions(results),
         "notes": results.notes,
         "flags": {flag: text for flag, text in meanings.items() if flag in raised},
-        "runs": [_run(run) for run in results.runs],
+        "runs": [told_run(run) for run in results.runs],
         "files": [{"href": href, "text": text} for href, text in files],
     }  # fmt: skip
 
@@ -126,7 +135,7 @@ def _cell(
     return {
         "id": cell.id, "model": place["model"][cell.model], "dataset": place["dataset"][cell.dataset],
         "attack": place["attack"][cell.attack], "eps": cell.eps, "radius": cell.meta.threat.eps, "n": cell.n,
-        "v": _values(cell.numbers, CSV_METRICS), "rank": {}, "flags": cell.flags,
+        "v": _values(cell.numbers, NUMBERS), "rank": {}, "flags": cell.flags,
         "protocol": protocols.setdefault(shared, len(protocols)), "own": own,
         "clean": at[clean.id] if clean else None,
         **_details(cell, images),
@@ -171,7 +180,7 @@ def _rank_cells(results: Results, cells: list[dict[str, Any]]) -> None:
     for i, cell in enumerate(results.cells):
         groups.setdefault((cell.dataset, cell.attack, cell.eps), []).append(i)
     for members in groups.values():
-        for name in CSV_METRICS:
+        for name in NUMBERS:
             numbers = {str(i): results.cells[i].numbers for i in members if name in results.cells[i].numbers.values}
             for at, rank in ranked(numbers, name).items():
                 cells[int(at)]["rank"][name] = rank
@@ -190,7 +199,7 @@ def _averages(results: Results, place: Mapping[str, Mapping[str, int]]) -> list[
                 more = h or NOTHING
                 values, draws = {**mean.values, **more.values}, {**mean.draws, **more.draws}
                 group[model] = replace(mean, values=values, draws=draws, flags=flags_of((mean, more)))
-        names = [*CSV_METRICS, "h"]
+        names = [*NUMBERS, "h"]
         ranks = {name: ranked({m: x for m, x in group.items() if name in x.values}, name) for name in names}
         for model, numbers in group.items():
             rank = {name: ranks[name][model] for name in names if model in ranks[name]}
@@ -199,36 +208,3 @@ def _averages(results: Results, place: Mapping[str, Mapping[str, int]]) -> list[
                 "datasets": len(averages.sets((attack, eps))), "v": _values(numbers, names), "rank": rank, "flags": numbers.flags,
             })  # fmt: skip
     return found
-
-
-def lead(results: Results) -> str:
-    """One sentence about what was measured."""
-
-    def count(number: int, word: str) -> str:
-        return f"{number} {word}" + ("" if number == 1 else "s")
-
-    attacks = [name for name in results.values("attack") if not name.startswith("worst")]
-    n = sorted({cell.n for cell in results.cells})
-    each = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}" if n else "0"
-    return (
-        "How accurate, and how honest about its own confidence, is a zero-shot classifier when someone perturbs the"
-        " image? "
-        f"{count(len(results.values('model')), 'model')}, {count(len(results.values('dataset')), 'data set')}, "
-        f"{count(len(attacks), 'attack')}, {each} samples a data set."
-    )
-
-
-def captions(results: Results) -> list[str]:
-    """The protocol of the run, one paragraph per kind of task."""
-    tasks = dict.fromkeys(cell.meta.task for cell in results.cells)
-    versions = results.runs[0].header.get("versions", {}) if results.runs else {}
-    return [protocol([cell.meta for cell in results.cells if cell.meta.task == task], versions) for task in tasks]
-
-
-def _run(run: Any) -> dict[str, Any]:
-    versions = run.header.get("versions", {})
-    return {
-        "name": run.path.resolve().name,
-        "commands": [command(invocation) for invocation in run.header.get("invocations", [])],
-        "versions": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
-    }

@@ -33,6 +33,7 @@ def report(
     rename: Sequence[str] = (),
     caption: str = "full",
     width: int | None = None,
+    title: str = "",
 ) -> Report:
     """Tables, figures and the page from the records of runs; no attack is computed.
 
@@ -42,12 +43,13 @@ def report(
         out: where files go; default: ``report`` below the first run.
         layout: of main, calibration, by-eps ..., several joined by commas, or "all"; default: those that have cells.
         metrics: specs of further metrics, shown by the layout "metrics".
-        compare: "paper" sets published numbers beside the measured ones.
+        compare: "ucat" sets the numbers that paper published beside the measured ones.
         versus: the model that all others are compared with, in the layout "versus".
         bins: of every calibration number and diagram; default 15.
         rename: ``OLD=NEW``, other labels.
         caption: "full", with the whole protocol, or "short".
         width: characters in a line of text; default: the terminal's.
+        title: of the page.
 
     Raises:
         UserError: no run, an unknown name, a layout without cells, or a folder that cannot be written.
@@ -64,7 +66,8 @@ def report(
     files = [name for name in chosen if name != "text"]
     needed = reporting.metrics_for(layout or ("main" if not files else None))
     results = reporting.gather(
-        runs, metrics=needed, details=bool(files), wanted=metrics, bins=bins, rename=rename, versus=versus
+        runs, metrics=needed, details=bool(files), wanted=metrics, bins=bins, rename=rename, versus=versus,
+        title=title,
     )  # fmt: skip
     text = ""
     if "text" in chosen:

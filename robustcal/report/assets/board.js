@@ -13,7 +13,8 @@ const attacked = page.attacks.map((attack, at) => at).filter(at => page.attacks[
 
 function drawControls() {
   const attacks = page.attacks.map((attack, at) => [String(at), attack.label]);
-  const radii = radiiOf(board.attack);
+  const radii = radiiOf(board.attack), has = key => page.cells.some(cell => cell.attack === board.attack && cell.v[key]);
+  if (!has(board.metric)) board.metric = (page.metrics.find(m => has(m.key)) || page.metrics[0]).key;
   if (!radii.includes(board.eps)) board.eps = radii[Math.min(1, radii.length - 1)];
   const parts = [
     select("metric", "Number", page.metrics.map(m => [m.key, m.title]), board.metric, value => {
@@ -68,7 +69,7 @@ function drawBoard(focus) {
   if (typeof focus === "string") document.querySelector(`#board [data-key="${CSS.escape(focus)}"]`).focus();
   const attack = page.attacks[board.attack];
   const where = attack.kind === "clean" ? "on clean images" : `under ${attack.label} at radius ${board.eps}`;
-  $("board-note").textContent = `${m.title}${m.unit === "fraction" ? ", percent," : m.unit ? `, ${m.unit},` : ""} ${where}. ${m.about}`;
+  $("board-note").textContent = `${m.title}${m.unit === "fraction" ? ", percent," : m.unit ? `, ${m.unit},` : ""} ${where}. ${m.about} ${attack.about}`;
   $("board-hint").textContent = `${withH ? "H: harmonic mean of the clean and the robust average. " : ""}The line under a number is its 95 % `
     + "interval. Bold: best; †: better than every other model at the 5 % level (paired test, Holm-corrected); underlined: second. "
     + "⚑: a validity flag, explained below. Click a number for its diagram, protocol and samples; click a heading to sort.";

@@ -1,5 +1,6 @@
 // The flat table: every cell a row, sortable by every number, filtered by words.
 const list = { query: "", flagged: "", sort: { key: "", direction: 1 }, limit: 200 };
+const listed = page.metrics.filter(m => m.listed);
 const NAMES = [["model", "Model"], ["dataset", "Data set"], ["attack", "Attack"], ["eps", "Radius"], ["n", "n"]];
 
 function cellValue(cell, key) {
@@ -24,7 +25,7 @@ function drawCells(focus) {
   if (key) chosen.sort((a, b) => compare(cellValue(page.cells[a], key), cellValue(page.cells[b], key), direction));
   const redraw = name => drawCells(name);
   const heads = [...NAMES.map(([name, text]) => sorter(name, text, 1, list.sort, redraw, { class: name === "n" ? null : "text" })),
-    ...page.metrics.map(m => sorter(m.key, m.short || m.title, order[m.better], list.sort, redraw)),
+    ...listed.map(m => sorter(m.key, m.short || m.title, order[m.better], list.sort, redraw)),
     sorter("flags", "Flags", 1, list.sort, redraw, { class: "text" })];
   const body = chosen.slice(0, list.limit).map(at => {
     const cell = page.cells[at];
@@ -32,7 +33,7 @@ function drawCells(focus) {
     return make("tr", { class: "row" }, make("th", { scope: "row" }, open),
       ["dataset", "attack"].map(name => make("td", { class: "text" }, cellValue(cell, name))),
       make("td", { class: "text" }, cell.eps), make("td", { class: "plain" }, String(cell.n)),
-      page.metrics.map(m => make("td", { class: "plain", title: cell.v[m.key] ? bounds(cell.v[m.key], m.unit) : null },
+      listed.map(m => make("td", { class: "plain", title: cell.v[m.key] ? bounds(cell.v[m.key], m.unit) : null },
         show(cellValue(cell, m.key), m.unit))),
       make("td", { class: "text" }, Object.keys(cell.flags).join(", ")));
   });

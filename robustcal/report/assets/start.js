@@ -13,6 +13,10 @@ function drawAbout() {
 }
 
 $("lead").textContent = page.lead;
+$("made").textContent = page.made;
+drawContents();
+drawModels();
+drawSections();
 // Begin with an attack whose numbers are valid, where the run has one.
 board.attack = page.first.attack ?? attacked[0] ?? 0;
 board.eps = page.first.eps;
