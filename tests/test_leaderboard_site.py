@@ -32,12 +32,12 @@ def signoff(run: str, **given) -> SignOff:
     return replace(one, **given)
 
 
-def named(name):
+def named(name, model="ucat"):
     """A forger's card: every text is an attack on the page."""
 
     def change(members):
         keys = ("name", "authors", "paper", "training_data", "licence")
-        lines = [f"submitter = {json.dumps(name)}", "[[model]]", 'model = "ucat"', *(f"{key} = {json.dumps(name)}" for key in keys)]
+        lines = [f"submitter = {json.dumps(name)}", "[[model]]", f'model = "{model}"', *(f"{key} = {json.dumps(name)}" for key in keys)]
         members["card.toml"] = "\n".join(lines).encode()
 
     return change
@@ -52,11 +52,13 @@ def files(tmp_path_factory):
     plain = submission(folder, "plain", models=("ucat",), **attacks)
     other = submission(folder, "other", models=("other",), attacks=("clean", "pgd:steps=100"), n=30)
     evil = forged(plain, folder / "evil.zip", named(EVIL))
+    long = submission(folder, "long", models=("ucat:" + "w" * 900,), datasets=("set:" + "x" * 300,), attacks=("clean", "pgd:a=" + "y" * 900))
+    long = forged(long, folder / "long.zip", named("W" * 300, "ucat:w"))
     broken = folder / "broken.zip"
     broken.write_bytes(plain.read_bytes()[:-400])
     checked = folder / "one.json"
     write_signoff(checked, signoff(read_submission(one, folder / "read").records))
-    return {"one": one, "other": other, "evil": evil, "broken": broken, "checked": checked}
+    return {"one": one, "other": other, "evil": evil, "long": long, "broken": broken, "checked": checked}
 
 
 @pytest.fixture(scope="module")

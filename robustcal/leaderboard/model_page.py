@@ -10,7 +10,7 @@ from .diagram import diagram
 from .elements import Html, element, page
 from .nouns import NAMES, Board, Column, Contender, Value
 from .protocol import UNATTACKED
-from .site import badge, heading, letter, limits, percent
+from .site import badge, heading, letter, limits, percent, shorten
 
 #: Field of a card -> its title on the page.
 FIELDS = {
@@ -67,7 +67,7 @@ def _numbers(one: Contender, boards: Sequence[Board]) -> Html:
             value = column.values.get(one.key)
             if value is None or value.cell is None or (column.kind in UNATTACKED and _told_before(boards, board, column)):
                 continue
-            cells = [element("td", f"{letter(at)} {column.title}", class_="text"), element("td", str(value.cell.n))]
+            cells = [element("td", f"{letter(at)} {shorten(column.title)}", class_="text"), element("td", str(value.cell.n))]
             for number, standing in zip((value.accuracy, value.calibration), value.ranks):
                 cells.append(element("td", element("b", percent(number.value)), limits(number)) if number else element("td"))
                 cells.append(element("td", standing.rank if standing else ""))
@@ -95,7 +95,8 @@ def _diagrams(one: Contender, boards: Sequence[Board]) -> Iterator[Html]:
         for column in [*clean[:1], *attacked[:1]]:
             value: Value = column.values[one.key]
             if value.cell is not None:
-                where = f"{board.dataset}, " + ("clean" if column.kind == "clean" else f"{column.title}, {board.threat}")
+                what = "clean" if column.kind == "clean" else f"{shorten(column.title)}, {shorten(board.threat)}"
+                where = f"{shorten(board.dataset)}, {what}"
                 yield diagram(value.cell.details.bins, where)
 
 

@@ -54,7 +54,12 @@ def index(title: str, boards: Sequence[Board], contenders: Mapping[str, Contende
 
 def heading(board: Board) -> str:
     """What a table is of."""
-    return f"{board.dataset}, {board.threat}"
+    return f"{shorten(board.dataset)}, {shorten(board.threat)}"
+
+
+def shorten(text: str, most: int = 80) -> str:
+    """A name of a stranger in so many characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def letter(at: int) -> str:
@@ -78,7 +83,7 @@ def _section(at: int, board: Board, contenders: Mapping[str, Contender]) -> Html
     table = element("table", element("thead", element("tr", top), element("tr", below)), element("tbody", rows))
     return element(
         "section", element("h2", heading(board)), element("div", table, class_="scroll", tabindex=0), _protocols(board),
-        id=f"t{at}", class_="board", data_set=board.dataset, data_threat=board.threat,
+        id=f"t{at}", class_="board", data_set=shorten(board.dataset), data_threat=shorten(board.threat),
     )  # fmt: skip
 
 
@@ -87,7 +92,7 @@ def _title(at: int, columns: Sequence[Column]) -> list[Html | str | None]:
     column, first = columns[at], next(i for i, c in enumerate(columns) if _attack(c) == _attack(columns[at]))
     unlike = differing([columns[first].protocol, column.protocol])
     note = element("small", f"unlike {letter(first)}: {', '.join(unlike)}") if unlike else None
-    return [element("b", letter(at)), f" {column.title}", note]
+    return [element("b", letter(at)), f" {shorten(column.title)}", note]
 
 
 def _attack(column: Column) -> str:
@@ -154,7 +159,7 @@ def _protocols(board: Board) -> Html:
     heads = [element("th", name, scope="col", class_="text") for name in fields]
     head = element("tr", element("th", "Column", scope="col"), heads)
     rows = [
-        element("tr", element("th", element("b", letter(at)), f" {column.title}", scope="row"),
+        element("tr", element("th", element("b", letter(at)), f" {shorten(column.title)}", scope="row"),
                 [element("td", column.protocol.get(name, "–"), class_="text") for name in fields])
         for at, column in enumerate(board.columns)
     ]  # fmt: skip
