@@ -240,6 +240,31 @@ def wnid_folders(place):
     return make
 
 
+def coop(folder, index, below, names):
+    """A maker of CoOp's layout: images, each in the folder that `below` gives its class, and an index of three splits."""
+
+    def make(root, labels):
+        rows = []
+        for number, label in enumerate(labels):
+            file = f"{below.format(names[label])}{number}.jpg"
+            picture(root / folder / file, label)
+            rows.append([file, label, names[label]])
+        every = [[f"{below.format(name)}t{label}.jpg", label, name] for label, name in enumerate(names)]
+        write(root / index, json.dumps({"train": every, "val": every[:1], "test": rows}))
+
+    return make
+
+
+def class_folders(place, names):
+    """A maker of one folder per class below `place`; with one name, of one folder for all."""
+
+    def make(root, labels):
+        for number, label in enumerate(labels):
+            picture(root / place / names[label % len(names)] / f"{number}.png", label)
+
+    return make
+
+
 def imagenet_v2(root, labels):
     folders = ["1", "2", "10"]  # class numbers: sorted by value, not by text
     for number, label in enumerate(labels):

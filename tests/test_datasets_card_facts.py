@@ -10,7 +10,7 @@ from robustcal.datasets.card import prompts_of
 from robustcal.datasets.names import normalised
 from robustcal.registry import datasets
 
-FIELD = [name for name, card in datasets.cards().items() if card["source"] in ("torchvision", "folder", "coco")]
+FIELD = [name for name, card in datasets.cards().items() if card["source"] in ("torchvision", "folder", "coco", "coop")]
 PAPER_SIXTEEN = ["tiny-imagenet", "cifar10", "cifar100", "stl10", "sun397", "food101", "oxford-pets", "flowers102", "dtd", "eurosat", "fgvc-aircraft", "imagenet", "caltech101", "caltech256", "stanford-cars", "pcam"]
 REQUIRED = {"title", "source", "split", "classes", "size", "resolution", "templates", "url", "get", "files"}
 

@@ -41,9 +41,47 @@ SETS = {
     "imagenet-r": (files.wnid_folders("imagenet-r"), GROUPED, ["goldfish", "european fire salamander", "crane"]),
     "imagenet-o": (files.wnid_folders("imagenet-o"), GROUPED, ["goldfish", "european fire salamander", "crane"]),
     "imagenet-sketch": (files.wnid_folders("sketch"), GROUPED, ["goldfish", "european fire salamander", "crane"]),
+    "coop-caltech101": (
+        files.coop("caltech-101/101_ObjectCategories", "caltech-101/split_zhou_Caltech101.json", "{}/", ["Faces", "crocodile_head", "car_side"]),
+        LABELS, ["Faces", "crocodile head", "car side"],
+    ),
+    "coop-oxford-pets": (
+        files.coop("oxford_pets/images", "oxford_pets/split_zhou_OxfordPets.json", "{}_", ["abyssinian", "american_bulldog", "boxer"]),
+        LABELS, ["abyssinian", "american bulldog", "boxer"],
+    ),
+    "coop-stanford-cars": (
+        files.coop("stanford_cars", "stanford_cars/split_zhou_StanfordCars.json", "cars_test/", ["2000 AM General Hummer SUV", "2012 Acura RL Sedan", "2012 Acura TL Sedan"]),
+        LABELS, ["2000 AM General Hummer SUV", "2012 Acura RL Sedan", "2012 Acura TL Sedan"],
+    ),
+    "coop-flowers102": (
+        files.coop("oxford_flowers/jpg", "oxford_flowers/split_zhou_OxfordFlowers.json", "image_0", ["pink primrose", "globe thistle", "blanket flower"]),
+        LABELS, ["pink primrose", "globe thistle", "blanket flower"],
+    ),
+    "coop-food101": (
+        files.coop("food-101/images", "food-101/split_zhou_Food101.json", "{}/", ["apple_pie", "baby_back_ribs", "baklava"]),
+        LABELS, ["apple pie", "baby back ribs", "baklava"],
+    ),
+    "coop-sun397": (
+        files.coop("sun397/SUN397", "sun397/split_zhou_SUN397.json", "a/{}/", ["abbey", "airplane_cabin", "alley"]),
+        LABELS, ["abbey", "airplane cabin", "alley"],
+    ),
+    "coop-dtd": (
+        files.coop("dtd/images", "dtd/split_zhou_DescribableTextures.json", "{}/", ["banded", "polka-dotted", "zigzagged"]),
+        LABELS, ["banded", "polka-dotted", "zigzagged"],
+    ),
+    "coop-eurosat": (
+        files.coop("eurosat/2750", "eurosat/split_zhou_EuroSAT.json", "{}/", ["Annual Crop Land", "Forest", "Sea or Lake"]),
+        LABELS, ["Annual Crop Land", "Forest", "Sea or Lake"],
+    ),
+    "coop-ucf101": (
+        files.coop("ucf101/UCF-101-midframes", "ucf101/split_zhou_UCF101.json", "{}/v_", ["Apply_Eye_Makeup", "Archery", "Yo_Yo"]),
+        LABELS, ["Apply Eye Makeup", "Archery", "Yo Yo"],
+    ),
+    "objectnet": (files.class_folders("objectnet-1.0/images", ["air_freshener", "banana", "zipper"]), GROUPED, ["air freshener", "banana", "zipper"]),
+    "ood-textures": (files.class_folders("dtd/dtd/images", ["banded", "polka-dotted", "zigzagged"]), GROUPED, ["banded", "polka dotted", "zigzagged"]),
     "imagenet-v2": (files.imagenet_v2, GROUPED, ["goldfish", "great white shark", "brambling"]),
 }
-FIELD = [name for name, card in datasets.cards().items() if card["source"] in ("torchvision", "folder", "coco")]
+FIELD = [name for name, card in datasets.cards().items() if card["source"] in ("torchvision", "folder", "coco", "coop")]
 
 
 @pytest.fixture(autouse=True)
@@ -150,6 +188,41 @@ def test_a_wrong_checksum_is_refused(root, monkeypatch):
     files.cifar10(root, LABELS)
     with pytest.raises(UserError, match="'cifar10' in .* is damaged or incomplete"):
         datasets.build("cifar10:check=false")
+
+
+@pytest.mark.parametrize("name, folder", [("ood-inaturalist", "iNaturalist"), ("ood-sun", "SUN"), ("ood-places", "Places")])
+def test_unknown_images_lie_in_one_folder_and_stand_under_other_names(name, folder, root):
+    files.class_folders(folder, ["images"])(root, LABELS)
+    files.wnid_folders("imagenet/val")(root, LABELS)
+    alone = datasets.build(f"{name}:check=false")
+    assert alone.labels.tolist() == [0] * 6 and list(alone.classnames) == ["unknown"]
+    assert torch.allclose(alone.read([3]).images.mean((2, 3)), colours_of([LABELS[3]], name), atol=0.02)
+    with pytest.raises(UserError, match=f"'{name}' has 6 images"):
+        datasets.build(f"ood:images={name}:classes=imagenet")
+
+
+def test_the_splits_of_coop(root):
+    make, labels, _ = SETS["coop-ucf101"]
+    make(root, labels)
+    train, plain = datasets.build("coop-ucf101:split=train:check=false"), datasets.build("coop-ucf101:check=false:prompts=plain")
+    assert train.labels.tolist() == [0, 1, 2] and train.ids[0] == "coop-ucf101/train/Apply_Eye_Makeup/v_t0.jpg"
+    assert sentences(plain.classnames, plain.templates)[2] == ["a photo of a Yo Yo."]
+    index = root / "ucf101/split_zhou_UCF101.json"
+    for text, told in (
+        ('{"train": [], "val": []}', "is no index"), ("[1", "is no index"), ('{"train": [["a.jpg", 1, "A"]], "val": [], "test": []}', "not 0 to 0"),
+        ('{"train": [["a.jpg", 0, "A"], ["b.jpg", 0, "B"]], "val": [], "test": []}', "both 'A' and 'B'"),
+        ('{"train": [], "val": [], "test": [["../../secret.jpg", 0, "A"]]}', "outside the images"),
+        ('{"train": [], "val": [], "test": [["a.jpg", "0", "A"]]}', "is not .file, label, class name"),
+    ):  # fmt: skip
+        index.write_text(text)
+        with pytest.raises(UserError, match=told):
+            datasets.build("coop-ucf101:check=false")
+
+
+def test_aircraft_have_the_names_and_prompt_of_coop(root):
+    files.fgvc_aircraft(root, LABELS)
+    data = datasets.build("fgvc-aircraft:check=false:prompts=coop")
+    assert sentences(data.classnames, data.templates)[0] == ["a photo of a 707-320, a type of aircraft."]
 
 
 def test_splits_are_known_by_name(root):

@@ -122,14 +122,14 @@ def test_views_are_averaged_with_the_image(base, images):
     torch.testing.assert_close(model(images), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_purification_turns_by_the_arc_tangent_of_its_step(base, images):
-    """On the great circle through u and t a step takes the angle a to |a - arctan(step)|; the plane is kept."""
+def test_purification_turns_by_the_arc_tangent_of_its_rate(base, images):
+    """On the great circle through u and t a step takes the angle a to |a - arctan(rate)|; the plane is kept."""
     u = F.normalize(models.build(base).classifier(CLASSES).embed(images), dim=-1)
-    for step, steps in ((0.1, 4), (1.0, 3), (30.0, 1), (30.0, 5)):
-        model = defended(f"clipure:steps={steps}:step={step}", base)
+    for rate, steps in ((0.1, 4), (1.0, 3), (30.0, 1), (30.0, 5)):
+        model = defended(f"clipure:steps={steps}:rate={rate}", base)
         angle = torch.arccos(u @ model.target)
         for _ in range(steps):
-            angle = (angle - math.atan(step)).abs()
+            angle = (angle - math.atan(rate)).abs()
         found = model.purify(u)
         torch.testing.assert_close(torch.arccos((found @ model.target).clamp(-1, 1)), angle, atol=3e-3, rtol=0)
         rest = found - (found @ model.target)[:, None] * model.target - 0

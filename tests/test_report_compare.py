@@ -226,7 +226,7 @@ def test_the_right_one_of_many_of_a_name_stands_beside_the_published_number(tmp_
         for model in ("tiny-clip", "clip:RN50/openai", "clip:ViT-L-14/openai", "clip:ViT-B-32/laion2b_s34b_b79k")
     ]
     results = gather([write(tmp_path / "run", [small, train, *others, right]).path], resamples=5)
-    (found,) = compare_with("paper", results, ["main"])
+    (found,) = compare_with("ucat", results, ["main"])
     rows = measured(found, ("clean", "CLIP"), "Cifar10")
     assert list(rows) == ["published", "measured: clip:ViT-B-32/openai", "difference"]
     expected = next(c for c in results.cells if c.id == right.id).numbers.values["accuracy"]
@@ -240,7 +240,7 @@ def test_where_nothing_agrees_the_place_is_empty_and_a_line_says_why(tmp_path):
     small = {"dataset": str(datasets.spec("cifar10:resolution=32")), "resolution": 32}
     made = [place_of("CLIP", "clean", 0, "Cifar10", **small), place_of("CLIP", "pgd100", 1, "Cifar10", eps="2/255", **small)]
     made += [place_of("UCAT", "clean", 0, "PCAM", **data_of("pcam") | {"data": "0003"})]
-    (found,) = compare_with("paper", gather([write(tmp_path / "run", made).path], resamples=5), ["main"])
+    (found,) = compare_with("ucat", gather([write(tmp_path / "run", made).path], resamples=5), ["main"])
     for labels, entries in found.numbers().items():
         assert labels[2] == "published" or (labels[2] in ("measured", "difference") and all(e.empty for e in entries.values()))
     assert "the run has none of these cells" in found.caption
@@ -252,7 +252,7 @@ def test_where_nothing_agrees_the_place_is_empty_and_a_line_says_why(tmp_path):
 def test_the_attack_that_is_missing_is_named_by_its_spec(tmp_path):
     made = [place_of("CLIP", attack, radius, "Cifar10") for attack, radius in (("clean", 0), ("pgd100", 1))]
     made += [place_of("CLIP", "autoattack", 1, "Cifar10", attack=str(attacks.spec("autoattack")))]
-    (found,) = compare_with("paper", gather([write(tmp_path / "run", made).path], resamples=5), ["main"])
+    (found,) = compare_with("ucat", gather([write(tmp_path / "run", made).path], resamples=5), ["main"])
     assert not measured(found, ("pgd100 1/255", "CLIP"), "Cifar10")["measured: clip:ViT-B-32/openai"].empty
     assert measured(found, ("pgd100 1/255", "CLIP"), "STL10")["measured: clip:ViT-B-32/openai"].empty
     assert list(measured(found, ("autoattack 1/255", "CLIP"), "Cifar10")) == ["published", "measured", "difference"]
@@ -270,7 +270,7 @@ def test_a_complete_measured_average_and_h_are_shown(tmp_path):
     ]
     results = gather([write(tmp_path / "run", made, n=12).path], resamples=20)
     for layout, table in (("main", 0), ("ablation", 0)):
-        found = compare_with("paper", results, [layout])[table]
+        found = compare_with("ucat", results, [layout])[table]
         method = "UCAT" if layout == "main" else "CE+KL(Dir_adv->Dir)"
         row = found.numbers()[("pgd100 1/255", method, "measured: ucat:runs/one")]
         assert 0 < row[("", "Average")].value < 1

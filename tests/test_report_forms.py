@@ -95,7 +95,7 @@ def test_every_column_of_a_metric_with_parameters_names_them(run, tmp_path, caps
 @pytest.mark.parametrize("words, message", [
     (["--bins", "0"], "--bins '0' is not a positive integer"), (["--bins", "x"], "--bins 'x'"),
     (["--caption", "long"], "unknown caption 'long'; there are: full, short"),
-    (["--compare", "paper", "--bins", "20"], "published errors are over 15 bins"),
+    (["--compare", "ucat", "--bins", "20"], "published errors are over 15 bins"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line(run, words, message, capsys):
     assert main(["report", str(run.path), *words]) == 2

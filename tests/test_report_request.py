@@ -44,7 +44,7 @@ REFUSED = {
     "format": (["--format", "docx"], "unknown format 'docx'"),
     "second format": (["--format", "text", "md,docx"], "unknown format 'docx'"),
     "comparison": (["--compare", "blog"], "unknown comparison 'blog'"),
-    "comparison of a layout": (["--compare", "paper", "--layout", "transfer"], "no published table"),
+    "comparison of a layout": (["--compare", "ucat", "--layout", "transfer"], "no published table"),
     "cell": (["--explain", "zzz"], "no cell of the run starts with 'zzz'"),
     "empty cell": (["--explain", ""], "no cell"),
     "image cell": (["--images", "zzz"], "no cell of the run starts with 'zzz'"),

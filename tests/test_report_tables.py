@@ -262,7 +262,7 @@ def test_unknown_names_are_one_line(results, tmp_path):
     with pytest.raises(UserError, match="unknown comparison 'blog'"):
         chosen_tables(results, "main", "blog")
     with pytest.raises(UserError, match="no published table"):
-        chosen_tables(results, "transfer", "paper")
+        chosen_tables(results, "transfer", "ucat")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         write_report(results, ["md"], tmp_path / "file" / "below")

@@ -7,6 +7,9 @@ from robustcal.api import plan_request
 from robustcal.cli import main
 from robustcal.records.store import Run
 from robustcal.registry.suites import REPORT, SUITES, job_of, read_suite, sweeps_of
+from robustcal.sweep.outline import Outline
+from robustcal.sweep.plan import make_plan
+from robustcal.sweep.preflight import try_attacks
 from robustcal.types import UserError
 
 NAMES = sorted(path.stem for path in SUITES.glob("*.toml"))
@@ -83,3 +86,18 @@ def test_the_report_options_of_a_suite_are_those_of_the_verb():
     import robustcal
 
     assert set(REPORT) == set(inspect.signature(robustcal.report).parameters) - {"runs", "out", "width"}
+
+
+@pytest.mark.parametrize("name, sets", [("paper-ttc", 16), ("paper-fare", 13), ("paper-tecoa", 15), ("paper-r-tpt", 8), ("paper-c-tpt", 11)])
+def test_a_published_protocol_is_planned_without_its_data_and_weights(name, sets, monkeypatch, tmp_path):
+    """What `bench --dry-run` plans, from cards alone; its timing has tests of its own."""
+    monkeypatch.setenv("ROBUSTCAL_DATA", str(tmp_path))
+    monkeypatch.setenv("ROBUSTCAL_OFFLINE", "1")
+    suite, outline = read_suite(name), Outline()
+    request, _ = plan_request(None, None, None, None, name, None, None, ())
+    plan = make_plan(request, open_source=outline.open_source, identify=outline.identify)
+    radii = len(suite.get("eps", [0]))
+    attacked = len(suite["attacks"]) - 1
+    assert len(plan.cells) == len(suite["models"]) * sets * (1 + attacked * radii)
+    assert len(plan.distinct("dataset")) == sets and len(outline.absent) == sets + len(plan.distinct("model"))
+    try_attacks(plan)

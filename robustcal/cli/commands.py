@@ -106,6 +106,7 @@ def dry_run(options: argparse.Namespace, chosen: Mapping[str, Any], batch_size: 
 def report(options: argparse.Namespace) -> int:
     """``robustcal report``."""
     from ..records.store import Run
+    from ..report.compare import RENAMED
     from ..report.report import check_request
     from ..report.verb import report as make
 
@@ -114,6 +115,8 @@ def report(options: argparse.Namespace) -> int:
     wanted, bins = pieces(options.metrics), positive(options.bins, "--bins")
     formats = pieces(options.format or ([] if options.images else ["text"]))
     out = Path(options.out) if options.out else Path(options.runs[0]) / "report"
+    if options.compare in RENAMED:
+        print(f"robustcal: --compare {options.compare} is called {RENAMED[options.compare]} now", file=sys.stderr)
     shape = {"layout": options.layout, "compare": options.compare, "versus": options.versus, "caption": options.caption}
     if options.explain is not None or options.images is not None:
         check_request(formats, wanted=wanted, out=out, bins=bins, **shape)

@@ -19,7 +19,8 @@ EPILOG = """examples:
 FORMATS = "text, md, tex, csv, json, html, diagrams, figures, cells (default: text)"
 LAYOUTS = (
     "main, harmonic, calibration, ablation, by-eps, transfer, coco, calibrators, conformal, premise, trade-off, prompts,"
-    " corruptions, adaptive, ood, minimal-norm, metrics, seeds, versus, costs, all (default: those that have cells)"
+    " prompt-transfer, corruptions, adaptive, claims, ood, minimal-norm, metrics, seeds, versus, costs, all"
+    " (default: those that have cells)"
 )
 
 
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", metavar="RUN", help="run directories; several are merged")
     report.add_argument("--format", nargs="+", action="extend", help=FORMATS)
     report.add_argument("--layout", metavar="NAME", help=LAYOUTS)
-    report.add_argument("--compare", metavar="paper", help="published numbers beside the measured ones")
+    report.add_argument("--compare", metavar="ucat", help="published numbers beside the measured ones")
     report.add_argument("--metrics", nargs="+", action="extend", default=[], metavar="SPEC",
                         help="further metrics, of: robustcal ls metrics")  # fmt: skip
     report.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a metric of your own; the file is run")

@@ -23,29 +23,29 @@ def identity(*, model: str, **settings: Any) -> str:
 
 
 @register.model(identity=identity, parts=("model",))
-def clipure(*, model: str, steps: int = 10, step: float = 30.0, blank: str = BLANK, through: bool = True) -> DefendedModel:
-    """u <- (u + step g) / |u + step g|, g the unit gradient of cos(u, t) on the sphere, t the embedding of the empty prompt.
+def clipure(*, model: str, steps: int = 10, rate: float = 30.0, blank: str = BLANK, through: bool = True) -> DefendedModel:
+    """u <- (u + rate g) / |u + rate g|, g the unit gradient of cos(u, t) on the sphere, t the embedding of the empty prompt.
 
-    A step is a rotation towards t by arctan(step), and past it if it is nearer than that. With the published step of 30, 88
+    A step is a rotation towards t by arctan(rate), and past it if it is nearer than that. With the published rate of 30, 88
     degrees, two steps lead back to where they began wherever cos(u, t) is above 0.033: ten of them change nothing.
 
     Args:
         model: spec of the deployed model.
-        steps, step: number and size of the steps.
+        steps, rate: number and size of the steps.
         blank: the prompt without a class.
         through: gradients pass through the steps exactly; "false", g is a constant to them as in the released code, and
-            each step divides the gradient by about `step`.
+            each step divides the gradient by about `rate`.
     """
-    settings: dict[str, Any] = {"steps": steps, "step": step, "blank": blank, "through": through}
+    settings: dict[str, Any] = {"steps": steps, "rate": rate, "blank": blank, "through": through}
     check(**settings)
     deployed = clip_model(model, "clipure")
     target = deployed.text_head(("",), [[blank]])[0]
-    return DefendedModel("clipure", "CLIPure", deployed, settings, lambda c: Purified(c, target, steps, step, through))
+    return DefendedModel("clipure", "CLIPure", deployed, settings, lambda c: Purified(c, target, steps, rate, through))
 
 
-def check(*, steps: int = 10, step: float = 30.0, blank: str = BLANK, through: bool = True) -> None:
+def check(*, steps: int = 10, rate: float = 30.0, blank: str = BLANK, through: bool = True) -> None:
     """Raise `UserError` for settings that mean nothing."""
-    defended.check_settings("clipure", {"steps": (steps >= 1, "of 1 or more"), "step": (step > 0, "above 0")})
+    defended.check_settings("clipure", {"steps": (steps >= 1, "of 1 or more"), "rate": (rate > 0, "above 0")})
 
 
 class Purified(Defended):
@@ -53,10 +53,10 @@ class Purified(Defended):
 
     target: Tensor
 
-    def __init__(self, deployed: ClipClassifier, target: Tensor, steps: int, step: float, through: bool):
+    def __init__(self, deployed: ClipClassifier, target: Tensor, steps: int, rate: float, through: bool):
         super().__init__(deployed, randomised=False)
         self.register_buffer("target", target.to(deployed.head.device))
-        self.steps, self.step, self.through = steps, step, through
+        self.steps, self.rate, self.through = steps, rate, through
 
     def cosines(self, images: Tensor) -> Tensor:
         embedding = self.deployed.embed(images).float()
@@ -67,5 +67,5 @@ class Purified(Defended):
         """Unit embeddings (N, D) -> purified unit embeddings. d cos(u, t) / du on the sphere is t - (u t) u."""
         for _ in range(self.steps):
             slope = F.normalize(self.target - (u @ self.target)[:, None] * u, dim=-1)
-            u = F.normalize(u + self.step * (slope if self.through else slope.detach()), dim=-1)
+            u = F.normalize(u + self.rate * (slope if self.through else slope.detach()), dim=-1)
         return u

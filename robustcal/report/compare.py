@@ -21,8 +21,8 @@ from .tables import Column, Entry, Row, Table
 from .words import flag_meanings
 
 PAPER = Path(__file__).parent / "paper"
-#: Public name of a comparison -> its card.
-CARDS = {"paper": "ucat.toml"}
+#: Former names of comparisons.
+RENAMED = {"paper": "ucat"}
 AVERAGE = "Average"
 
 
@@ -38,15 +38,21 @@ class Published:
         return list(dict.fromkeys(key[place] for key in self.values if key[0] == table))
 
 
-def read_published(name: str = "paper") -> Published:
+def comparisons() -> list[str]:
+    """The names of all comparisons: one card each, ``paper/NAME.toml``."""
+    return sorted(path.stem for path in PAPER.glob("*.toml"))
+
+
+def read_published(name: str = "ucat") -> Published:
     """The data card of a comparison.
 
     Raises:
         UserError: unknown name.
     """
-    if name not in CARDS:
-        raise UserError(f"unknown comparison '{name}'; there are: {', '.join(CARDS)}")
-    card = tomllib.loads((PAPER / CARDS[name]).read_text())
+    name = RENAMED.get(name, name)
+    if name not in comparisons():
+        raise UserError(f"unknown comparison '{name}'; there are: {', '.join(comparisons())}")
+    card = tomllib.loads((PAPER / f"{name}.toml").read_text())
     with open(PAPER / card["values"], newline="") as file:
         values = {
             (int(r["table"]), r["method"], r["attack"], int(r["eps_255"]), r["dataset"], r["metric"]): float(r["value"]) / 100
@@ -95,7 +101,7 @@ class Comparison:
         self.published, self.number, self.results, self.card = published, number, results, published.card
         self.columns = list(dict.fromkeys((key[4], key[5]) for key in published.values if key[0] == number))
         sets = [d for d in published.axis(number, 4) if d != AVERAGE]
-        everywhere = [d for table in (13, 16) for d in published.axis(table, 4) if d != AVERAGE]
+        everywhere = [d for table in self.card["averaged"] for d in published.axis(table, 4) if d != AVERAGE]
         self.sets = sets or list(dict.fromkeys(everywhere))
         self.used: dict[str, Measured] = {}
         self.differing: dict[tuple[str, str], list[str]] = {}  # (whose, difference in words) -> labels of those that differ

@@ -9,6 +9,7 @@ from ..types import UserError
 from .adaptive import adaptive_tables
 from .again import by_resolution
 from .asked import metric_tables
+from .claimed import claims_tables
 from .corruptions import corruption_tables
 from .evaluate import Results
 from .many_labels import coco
@@ -18,6 +19,7 @@ from .parts import attacks_at, radii
 from .posthoc import calibrator_tables
 from .premise import premise_tables
 from .prompt_sets import prompt_tables
+from .prompt_transfer import prompt_transfer_tables
 from .seeds import seed_tables
 from .sets import conformal_tables
 from .spent import cost_tables
@@ -38,11 +40,13 @@ EMPTY = {
     "main": "Cells with one label per image fill it.",
     "harmonic": "Attacked cells with one label per image fill it.",
     "trade-off": "Models that differ in one number fill it, such as interpolate:a=tiny-clip:b=tiny-ucat:t=0.5 and its ends.",
+    "prompt-transfer": "Cells of --attacks 'reprompted:template=a photo of a {}' fill it.",
     "prompts": "The same data set with other prompts= fills it.",
     "premise": "Cells with one label per image fill it.",
     "corruptions": "Clean cells and cells of --attacks corruption:all fill it.",
     "ood": "Cells of --datasets SPEC ood:images=OTHER:classes=SPEC fill it.",
     "adaptive": "Models with a test-time defence fill it, such as ttc:model=SPEC; --suite tiny-adaptive is an example.",
+    "claims": "Models whose cards tell what was published of them fill it, such as fare2-vit-l-14.",
     "minimal-norm": "Cells of --attacks fmn or ddn fill it: one run at a large radius.",
     "conformal": "Clean cells with one label per image and no more than 1024 classes fill it.",
 }
@@ -53,14 +57,15 @@ NO_AVERAGE = "No data set is in the run for all shown models, so there is no ave
 LAYOUTS: Mapping[str, Callable[[Results], list[Table]]] = {
     "main": main, "harmonic": harmonic, "calibration": calibration, "ablation": ablation, "by-eps": by_eps, "transfer": transfer,
     "coco": coco, "calibrators": calibrator_tables, "conformal": conformal_tables, "premise": premise_tables,
-    "trade-off": trade_off_tables, "prompts": prompt_tables, "corruptions": corruption_tables,
-    "adaptive": adaptive_tables, "ood": ood_tables, "minimal-norm": minimal_norm_tables,
+    "trade-off": trade_off_tables, "prompts": prompt_tables,
+    "prompt-transfer": prompt_transfer_tables, "corruptions": corruption_tables,
+    "adaptive": adaptive_tables, "claims": claims_tables, "ood": ood_tables, "minimal-norm": minimal_norm_tables,
     "metrics": metric_tables,
     "seeds": seed_tables, "versus": versus_tables, "costs": cost_tables,
 }  # fmt: skip
 
 #: Layouts without averages. All others have tables of their own for each resolution.
-WHOLE = ("calibrators", "costs", "metrics", "minimal-norm", "ood", "prompts")
+WHOLE = ("calibrators", "costs", "metrics", "minimal-norm", "ood", "prompt-transfer", "prompts")
 #: Former names of layouts.
 RENAMED = {"temperature": "calibrators"}
 
