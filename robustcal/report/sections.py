@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..cell import Cell
+from ..types import UserError
 from . import layouts, tables
 from .again import usable
 from .evaluate import Results
@@ -49,12 +50,20 @@ def sections(results: Results, asked: Mapping[str, Sequence[Table]]) -> list[dic
     for name, (title, question) in ABOUT.items():
         made = asked.get(name)
         if made is None and name not in (*SLOW, *ASKED_ONLY) and name in layouts.LAYOUTS:
-            made = [table for table in layouts.build(name, results) if table.rows]
+            made = _built(name, results)
         if made:
             found.append({"name": name, "title": title, "about": question, "tables": [shown(table) for table in made]})
         elif name in SLOW and attacked:
             found.append({"name": name, "title": title, "about": question, "command": command(name)})
     return found
+
+
+def _built(name: str, results: Results) -> list[Table]:
+    """The tables of a layout; none where it cannot read the names of this run, which may be those of strangers."""
+    try:
+        return [table for table in layouts.build(name, results) if table.rows]
+    except UserError:
+        return []
 
 
 def command(layout: str) -> str:
