@@ -62,3 +62,20 @@ def test_an_unknown_name_that_is_a_path_says_what_it_is(tmp_path, monkeypatch, f
         assert said.format(path=text) in str(error.value) and "did you mean" not in str(error.value)
     with pytest.raises(UserError, match="unknown .* 'absent'; "):
         getattr(registry, family).spec("absent")
+
+
+@pytest.mark.parametrize(("family", "name", "said"), [
+    ("models", "./absent", "no such file"), ("models", "absent.pt", "no such file"), ("datasets", "/absent/val.json", "no such file"),
+    ("models", "digits", "it is one of the datasets; see: robustcal ls datasets"), ("datasets", "pgd", "it is one of the attacks"),
+    ("models", "dirichlet-kl-forward", "did you mean tiny-dirichlet-kl-forward"),
+])  # fmt: skip
+def test_an_unknown_name_that_is_no_path_here_or_of_another_family(family, name, said):
+    with pytest.raises(UserError) as error:
+        getattr(registry, family).spec(name)
+    assert said in str(error.value) and str(error.value).count("\n") == 0
+
+
+def test_a_finished_sweep_is_no_model(tmp_path):
+    (tmp_path / "run.json").touch()
+    with pytest.raises(UserError, match="a finished sweep is read by robustcal report"):
+        registry.models.spec(str(tmp_path))

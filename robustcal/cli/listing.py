@@ -13,6 +13,7 @@ from ..types import UserError
 #: Facts of a dataset card that have a column of their own.
 FACTS = ("classes", "size", "resolution")
 NARROW = 100  #: columns a table is written for where there is no terminal
+LEAST = 24  #: columns a summary needs beside the facts
 
 
 def rows_of(family: str | None) -> list[dict[str, Any]]:
@@ -70,6 +71,8 @@ def tables(rows: Sequence[Mapping[str, Any]], verbose: bool = False, width: int 
 
 
 def _paragraph(head: str, text: str, width: int) -> str:
-    """Text after a head, its further lines under its first."""
-    lines = textwrap.wrap(text, max(width - len(head), 24)) or [""]
+    """Text after a head, its further lines under its first; all of it below the head where that leaves no room."""
+    if width - len(head) < LEAST:
+        return f"{head.rstrip()}\n{textwrap.fill(text, width, initial_indent=' ' * 6, subsequent_indent=' ' * 6)}".rstrip()
+    lines = textwrap.wrap(text, width - len(head)) or [""]
     return (head + ("\n" + " " * len(head)).join(lines)).rstrip()

@@ -165,9 +165,14 @@ class Family:
         path = Path(name).expanduser()
         if path.exists() and (form := path_form(self.name, path)):
             return UserError(f"unknown {self.singular} '{name}': it is a {'folder' if path.is_dir() else 'file'}; {form}")
+        if name.startswith((".", "/", "~")) or path_form(self.name, path):
+            return UserError(f"unknown {self.singular} '{name}': there is no such file or folder")
         names = self.names()
         near = difflib.get_close_matches(normalise(name), names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
+        kin = next((family.name for family in register.families.values() if normalise(name) in family.names()), None)
+        if kin and not any(normalise(name) in other for other in near):
+            hint = f"it is one of the {kin}; see: robustcal ls {kin}"
         return UserError(f"unknown {self.singular} '{name}'; {hint}")
 
     # -- specs -------------------------------------------------------------------------------------------------
@@ -234,6 +239,8 @@ PATH_FORMS = {
 
 def path_form(family: str, path: Path) -> str | None:
     """What to write for a path that was given as a name; None where nothing can be made of it."""
+    if (path / "run.json").is_file():
+        return f"a finished sweep is read by robustcal report {path}"
     if path.suffix == ".py":
         return f"a plugin is loaded with --plugin {path} (in Python, plugins=['{path}']) and named by what it registers"
     for (of, endings), form in PATH_FORMS.items():
