@@ -95,6 +95,7 @@ def bench(
     job = job_of(suite, device, workers, plugins, out)
     request, notes = plan_request(models, attacks, datasets, eps, suite, limit, seed, job["plugins"])
     hardware = chosen.pick(job["device"], request.precision if precision == "auto" else precision)
+    chosen.warm(hardware.device, job["workers"])
     request = replace(request, precision=hardware.precision, skip_unreadable=skip_unreadable)
     how = {"device": hardware.device, "batch_size": batch_size, "workers": job["workers"]}
     asked = request

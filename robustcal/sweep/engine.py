@@ -32,6 +32,10 @@ class Engine(Protocol):
         """Resolve ``auto`` where the workers will run. Raises `UserError` for a device that is not there."""
         ...
 
+    def warm(self, device: str, workers: int | None) -> None:
+        """Begin what takes workers long and needs no plan; it goes on in the background."""
+        ...
+
     def outlook(
         self, request: Request, *, device: str, precision: str, batch_size: int | None = None, workers: int | None = None
     ) -> Outlook:

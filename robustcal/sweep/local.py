@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,10 +29,13 @@ from .run import reason_of
 from .shift import work
 from .worker import Worker, pick
 
-__all__ = ["execute", "outlook", "pick"]
+__all__ = ["execute", "outlook", "pick", "warm"]
 
 #: A worker that dies (out of memory, a crash in a library) is started again this often.
 RESTARTS = 2
+#: What every worker imports: once for all of them, in a process that they are forked from (see `warm`).
+IMPORTS = ["robustcal.sweep.local", "robustcal.models.blueprint", "robustcal.models.tiny", "open_clip"]
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 #: How long the other workers may take to notice that nothing is missing, once one of them has.
 HANG_SECONDS = 10.0
 
@@ -51,17 +56,33 @@ def execute(
             yield from _execute_in_processes(plan, run, request, devices, batch_size, folder)
 
 
+def warm(device: str, workers: int | None) -> None:
+    """Begin to import what workers need, in another process, if there will be several: it takes seconds."""
+    if METHOD == "forkserver" and len(workers_for(device, sys.maxsize, workers)) > 1:
+        _context()
+        forkserver.ensure_running()
+
+
+def _context() -> Any:
+    """How worker processes are started: forked from a clean process, which has started no thread and holds no GPU."""
+    context: Any = multiprocessing.get_context(METHOD)
+    if METHOD == "forkserver":
+        context.set_forkserver_preload(IMPORTS)  # and not the caller's script
+    return context
+
+
 def _execute_in_processes(
     plan: Plan, run: Run, request: Request, devices: Sequence[str], batch_size: int | None, pixels: Path
 ) -> Iterator[Event]:
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     events = context.Queue()
     threads = threads_for(devices[0], len(devices))
 
     def start(number: int) -> multiprocessing.process.BaseProcess:
         first = number * len(plan.cells) // len(devices)
-        task = Task(str(run.path), run.claims.seconds, request, devices[number], batch_size, first, threads, number, pixels)
-        process = context.Process(target=_worker_main, args=(task, events), daemon=True)
+        how = (devices[number], batch_size, first, threads, number, pixels, dict(os.environ))
+        task = Task(str(run.path), run.claims.seconds, request, *how)
+        process: multiprocessing.process.BaseProcess = context.Process(target=_worker_main, args=(task, events), daemon=True)
         with _main_hidden():
             process.start()
         return process
@@ -103,6 +124,7 @@ class Task(NamedTuple):
     threads: int
     number: int
     pixels: Path  #: where workers share decoded images
+    environment: dict[str, str]  #: of the driver now; the process that workers are forked from has an older one
 
 
 def _received(events: Any) -> Iterator[Event]:
@@ -132,6 +154,8 @@ def _main_hidden() -> Iterator[None]:
 
 
 def _worker_main(task: Task, events: Any) -> None:
+    os.environ.clear()
+    os.environ.update(task.environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     torch.set_num_threads(task.threads)
     parent = multiprocessing.parent_process()

@@ -35,7 +35,7 @@ try:
 except ImportError:
     raise UserError("the engine 'ray' needs the package ray: pip install 'robustcal[ray]'") from None
 
-__all__ = ["execute", "outlook", "pick"]
+__all__ = ["execute", "outlook", "pick", "warm"]
 
 Outcome = tuple[str, Any]
 
@@ -69,6 +69,10 @@ def pick(device: str, precision: str) -> Hardware:
         raise UserError(f"device '{device}' cannot be used: no node of the Ray cluster has a GPU; try --device cpu")
     found: Hardware = _unwrap(ray.get(ray.remote(**needs)(_guarded).remote(pick_here, device, precision)))
     return found
+
+
+def warm(device: str, workers: int | None) -> None:
+    """Nothing: the cluster's own workers are warm."""
 
 
 def _needs(device: str) -> dict[str, Any]:
