@@ -27,7 +27,7 @@ from .tables import Table
 from .words import METRICS, flag_meanings
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("base.js", "charts.js", "board.js", "sections.js", "cells.js", "cell.js", "start.js")
+SCRIPTS = ("base.js", "series.js", "charts.js", "overview.js", "board.js", "sections.js", "cells.js", "cell.js", "start.js")
 #: Protocol facts that belong to a single cell; the others are shared and stored once.
 OWN_FACTS = ("attack", "threat", "samples")
 #: Numbers of the leaderboard; those that some cell has.

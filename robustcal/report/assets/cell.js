@@ -41,6 +41,7 @@ function cellNumbers(cell, clean) {
   const facts = page.metrics.filter(m => cell.v[m.key]).map(m => {
     const v = cell.v[m.key], before = clean && clean !== cell && clean.v[m.key];
     return make("div", { title: m.about }, make("dt", {}, m.title), make("dd", {}, `${show(v[0], m.unit)}${m.unit === "fraction" ? " %" : ""}`,
+      marks("", concerning(m.key, Object.keys(cell.flags))),
       make("small", {}, missing(v[1]) ? "" : `[${show(v[1], m.unit)}, ${show(v[2], m.unit)}]`),
       before ? make("small", {}, `clean ${show(before[0], m.unit)}`) : null));
   });
@@ -51,7 +52,8 @@ function cellNumbers(cell, clean) {
 function cellDiagrams(cell, clean, isClean) {
   const words = one => {
     const v = one.v.ece || [];
-    return `ECE ${show(v[0], "fraction")} %${missing(v[1]) ? "" : ` [${show(v[1], "fraction")}, ${show(v[2], "fraction")}]`}`;
+    return `ECE ${show(v[0], "fraction")} %${missing(v[1]) ? "" : ` [${show(v[1], "fraction")}, ${show(v[2], "fraction")}]`}`
+      + (concerning("ece", Object.keys(one.flags)).length ? " ⚑" : "");
   };
   const figures = [];
   if (clean && !isClean) figures.push(reliability(clean.bins, "Clean", words(clean)));

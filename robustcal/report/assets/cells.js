@@ -31,11 +31,11 @@ function drawCells(focus) {
     const cell = page.cells[at];
     const open = make("button", { type: "button", class: "open", "data-cell": cell.id, onclick: () => openDialog(at) }, cellValue(cell, "model"));
     return make("tr", { class: "row" }, make("th", { scope: "row" }, open),
-      ["dataset", "attack"].map(name => make("td", { class: "text" }, cellValue(cell, name))),
+      ["dataset", "attack"].map(name => make("td", { class: "text names" }, cellValue(cell, name))),
       make("td", { class: "text" }, cell.eps), make("td", { class: "plain" }, String(cell.n)),
       listed.map(m => make("td", { class: "plain", title: cell.v[m.key] ? bounds(cell.v[m.key], m.unit) : null },
         show(cellValue(cell, m.key), m.unit))),
-      make("td", { class: "text" }, Object.keys(cell.flags).join(", ")));
+      make("td", { class: "text raised" }, Object.keys(cell.flags).join(", ")));
   });
   if (chosen.length > list.limit) {
     const more = () => { list.limit += 500; drawCells(); };
