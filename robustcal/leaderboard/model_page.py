@@ -26,13 +26,14 @@ def model_page(one: Contender, boards: Sequence[Board]) -> str:
     notes = [[element("dt", flag), element("dd", meanings.get(flag, ""))] for flag in flags]
     back = element("a", "All tables", href="../index.html")
     drawn = element("div", list(_diagrams(one, boards)), class_="diagrams")
+    about = element("p", "Blue: accuracy of each bin of confidence. Orange: its distance to the mean confidence.", class_="lead")
     return page(
         one.card.name,
         element("header", element("p", back), element("h1", one.card.name), element("p", badge(one))),
         element("main", element("section", element("dl", list(_facts(one)))),
                 element("section", element("h2", "Numbers"), _numbers(one, boards)),
                 element("section", element("h2", "Validity flags"), element("dl", notes)) if notes else None,
-                element("section", element("h2", "Reliability, clean and attacked"), drawn)),
+                element("section", element("h2", "Reliability, clean and attacked"), about, drawn)),
     )  # fmt: skip
 
 

@@ -36,7 +36,8 @@ def index(title: str, boards: Sequence[Board], contenders: Mapping[str, Contende
     """The page with all tables."""
     count = len({c.submission.content for c in contenders.values() if c.submission})
     published = sum(c.submission is None for c in contenders.values())
-    lead = f"{len(contenders) - published} models of {count} submissions, {len(boards)} tables"
+    parts = [(len(contenders) - published, "model"), (count, "submission"), (len(boards), "table")]
+    lead = ", ".join(f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in parts)
     lead += f"; {published} published rows that nobody here checked" if published else ""
     titles = dict.fromkeys(c.card.paper for c in contenders.values() if c.submission is None)
     papers = element("p", f"Published rows are of: {'; '.join(titles)}.") if titles else None
