@@ -204,6 +204,7 @@ WORDS = {
     "record missing": (lambda members: members.pop(next(name for name in members if name.startswith("records"))), "is missing"),
     "record too many": (lambda members: members.update({"records/0123456789abcdef.parquet": b""}), "belongs to no cell"),
     "no card": (lambda members: members.pop("card.toml"), "lacks its card"),
+    "huge card": (text("card.toml", b"#" * (2**20 + 1)), "larger than"),
     "sign-off": (text("signoff.json", b"{}"), "sign-off"),
 }  # fmt: skip
 

@@ -11,7 +11,9 @@ from cells import cell
 from scipy.stats import binomtest
 from synthetic_run import records
 
+from robustcal.leaderboard.nouns import Place
 from robustcal.leaderboard.protocol import attack_of, data_of, differing, threat_of, truth_of
+from robustcal.leaderboard.published import published, put
 from robustcal.leaderboard.ranks import standings
 from robustcal.report.stats import replicates
 
@@ -128,3 +130,38 @@ def test_threat_models_in_words():
     assert threat_of(BASE) == "ℓ∞ 2/255" and threat_of(cell("clean")) == "clean"
     assert threat_of(cell("pgd", "1/2", norm="l2")) == "ℓ2 127.5/255"
     assert threat_of(cell("fog", "0", kind="shift")) == "shifts that no adversary chose"
+
+
+# -- published numbers -----------------------------------------------------------------------------------------------
+PUBLISHED = {
+    "attack": "pgd:steps=100:step=0.00392156862745098:loss=ce:norm=linf:restarts=1:momentum=0.0:start=uniform:return=last", "eps": "1/255",
+    "dataset": "cifar10:split=test:preprocess=stretch", "templates": ("This is a photo of a {}",), "resolution": 224, "returns": "last",
+    "n": 10_000, "dataset_size": 10_000,
+}  # fmt: skip
+
+
+def joined(**changed):
+    """Whether a published number shares a column with a measured one that is like it but for what is changed."""
+    meta = cell(**{**PUBLISHED, **changed})
+    place = Place({"attack": "pgd"}, meta.kind, meta.attack, metas=[meta])
+    tables = {("cifar10", "single", "ℓ∞ 1/255"): {("pgd",): place}}
+    one = next(n for n in published("ucat")[1] if n.dataset == "Cifar10" and n.attack.startswith("pgd") and n.radius == 1)
+    put(one, tables)
+    assert len(tables) == 1 and sum(one.key in p.values for p in tables["cifar10", "single", "ℓ∞ 1/255"].values()) == 1
+    return one.key in place.values
+
+
+def test_a_published_number_shares_a_column_where_all_that_is_known_agrees():
+    assert joined()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"n": 1000}, {"resolution": 32}, {"templates": ("{}",)}, {"returns": "best"}, {"dataset": "cifar10:split=train:preprocess=stretch"},
+        {"dataset": "cifar10:split=test:preprocess=crop"}, {"attack": PUBLISHED["attack"].replace("100", "10")}, {"dataset_size": 20_000},
+        {"classnames": tuple(map(str, range(100)))},
+    ],
+)  # fmt: skip
+def test_a_published_number_of_another_protocol_has_its_own_column(changed):
+    assert not joined(**changed)

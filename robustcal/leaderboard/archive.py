@@ -24,6 +24,8 @@ NAMES = re.compile(r"manifest\.json|card\.toml|cells\.json|signoff\.json|records
 MANIFEST = "manifest.json"
 #: Bytes of a file, and members in it.
 MOST_BYTES, MOST_MEMBERS = 512 * 2**20, 20_000
+#: Bytes of a member that is text.
+MOST_TEXT = {"manifest.json": 2**22, "card.toml": 2**20, "signoff.json": 2**22, "cells.json": 2**26}
 KIND, VERSION = "robustcal submission", 1
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -97,6 +99,8 @@ def _members(archive: zipfile.ZipFile, path: Path, size: int) -> dict[str, bytes
             raise refused(path, f"its member {entry.filename} is encrypted or no file")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise refused(path, f"its member {entry.filename} is compressed; a submission's are stored")
+        if entry.file_size > MOST_TEXT.get(entry.filename, MOST_BYTES):
+            raise refused(path, f"its {entry.filename} is larger than a submission's can be")
         found[entry.filename] = archive.read(entry)
     return found
 

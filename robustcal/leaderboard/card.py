@@ -127,6 +127,8 @@ def _text(found: dict[str, Any], name: str, where: str) -> str:
 
 def is_plain(text: str) -> bool:
     """Whether a text has no control characters and none that turn the direction of writing."""
+    if text.isascii():
+        return not text or text.isprintable()
     return not any(unicodedata.category(c) in UNSEEN or unicodedata.bidirectional(c) in TURNING for c in text)
 
 

@@ -20,6 +20,9 @@ from .card import Card, match, read_card
 from .cells import Held, read_cells
 from .columns import read_columns
 
+#: Models of a submission: all pairs of a column are compared.
+MOST_MODELS = 100
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -63,6 +66,8 @@ def read_submission(path: Path, folder: Path) -> Submission:
         signoff = read_signoff(members["signoff.json"], "signoff.json") if "signoff.json" in members else None
     except UserError as error:
         raise refused(path, str(error)) from None
+    if len(card.models) > MOST_MODELS:
+        raise refused(path, f"it has {len(card.models)} models; {MOST_MODELS} is the most")
     if len({(cell.model, cell.identity.weights) for cell in cells}) > len(card.models):
         raise refused(path, "one of its models has several weights; they are submissions of their own")
     columns = {one.cell.id: read_columns(members.pop(f"records/{one.cell.id}.parquet"), one.cell, one.rows, path) for one in held}
