@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +21,20 @@ if TYPE_CHECKING:
 
 #: What a notebook shows of every cell.
 SHOWN = ("model", "dataset", "attack", "eps", "n", "accuracy", "accuracy_lo", "accuracy_hi", "ece", "ece_lo", "ece_hi", "flags")
-#: Kind of a plot -> its function in `report.plots`, and the names that it needs beside the results.
+#: Kind of a plot -> the part of `report` with its function, that function, and the names that it needs beside the results.
 PLOTS = {
-    "accuracy-ece": ("scatter_figure", ("attack", "eps")),
-    "reliability": ("reliability_figure", ("model", "attack")),
-    "radius": ("curve_figure", ("attack",)),
-    "risk-coverage": ("risk_figure", ("attack", "eps")),
-    "confidence": ("histogram_figure", ("attack", "eps")),
+    "accuracy-ece": ("plots", "scatter_figure", ("attack", "eps")),
+    "reliability": ("plots", "reliability_figure", ("model", "attack")),
+    "radius": ("plots", "curve_figure", ("attack",)),
+    "risk-coverage": ("plots", "risk_figure", ("attack", "eps")),
+    "confidence": ("plots", "histogram_figure", ("attack", "eps")),
+    "entropy": ("plots", "entropy_figure", ("attack", "eps")),
+    "premise": ("course_plot", "premise_figure", ("attack",)),
+    "trade-off": ("trade_off_plot", "trade_off_figure", ("attack", "eps")),
+    "minimal-norm": ("minimal_norm_plot", "minimal_norm_figure", ()),
 }
 #: Plots whose number of panels follows from the run: they draw on no axes of the caller's.
-WHOLE = ("reliability", "confidence")
+WHOLE = ("reliability", "confidence", "entropy", "minimal-norm")
 
 
 class Bench:
@@ -81,7 +86,8 @@ class Bench:
         """One figure of the run, as a matplotlib figure; a notebook shows it.
 
         Args:
-            kind: "accuracy-ece", "reliability", "radius", "risk-coverage" or "confidence".
+            kind: "accuracy-ece", "reliability", "radius", "risk-coverage", "confidence", "entropy", "premise", "trade-off" or
+                "minimal-norm".
             attack: spec or label; default: the last whose calibration means something.
             eps: radius such as "1/255"; default: the second smallest, as in the report.
             model: of "reliability"; default: the first.
@@ -90,20 +96,21 @@ class Bench:
         Raises:
             UserError: unknown kind or name; a run without what the figure shows.
         """
-        from .report import plots
         from .report.style import styled
 
         if kind not in PLOTS:
             raise UserError(f"unknown plot '{kind}'; there are: {', '.join(PLOTS)}")
         if ax is not None and kind in WHOLE:
             raise UserError(f"plot '{kind}' has as many panels as the run asks for and makes its own figure; leave ax out")
-        function, needs = PLOTS[kind]
+        part, function, needs = PLOTS[kind]
         chosen = self._shown(attack, eps, model)
         with styled():
             place = {} if ax is None else {"ax": ax}
-            figure: Figure | None = getattr(plots, function)(self.results, *(chosen[name] for name in needs), **place)
+            draw = getattr(import_module(f"{__package__}.report.{part}"), function)
+            figure: Figure | None = draw(self.results, *(chosen[name] for name in needs), **place)
         if figure is None:
-            raise UserError(f"plot '{kind}' is empty: '{self.path}' has no cell of {' at '.join(chosen[name] for name in needs)}")
+            what = " at ".join(chosen[name] for name in needs) or "its kind"
+            raise UserError(f"plot '{kind}' is empty: '{self.path}' has no cells of {what} that it could show")
         return figure
 
     def _shown(self, attack: str | None, eps: str | None, model: str | None) -> dict[str, str]:

@@ -16,6 +16,7 @@ from synthetic_run import make_run
 
 import robustcal
 from robustcal import registry
+from robustcal.finished import PLOTS, WHOLE
 from robustcal.metrics.running import Running
 from robustcal.types import UserError
 
@@ -39,6 +40,13 @@ def test_dir_and_help_show_the_public_names():
     missing = [name for name in robustcal.__all__ if not re.search(rf"\b{name}\b", text)]
     assert not missing
     assert "Sweep models x attacks x datasets" in text, "help of the verbs themselves"
+
+
+@pytest.mark.parametrize("name", ["report", "train"])
+def test_help_of_a_verb_that_is_a_package_says_how_it_is_called(name):
+    text = pydoc.plain(pydoc.render_doc(getattr(robustcal, name)))
+    for parameter in inspect.signature(getattr(robustcal, name)).parameters:
+        assert re.search(rf"^ +(\w+, )*{parameter}\b.*:", text, re.MULTILINE), parameter
 
 
 def test_dir_costs_no_import_of_torch():
@@ -81,10 +89,24 @@ def test_a_run_shows_itself(run):
     assert "1 failed" in repr(failed)
 
 
-@pytest.mark.parametrize("kind", ["accuracy-ece", "reliability", "radius", "risk-coverage", "confidence"])
+@pytest.mark.parametrize("kind", ["accuracy-ece", "reliability", "radius", "risk-coverage", "confidence", "entropy", "premise"])
 def test_every_plot_is_drawn(run, kind):
     figure = run.plot(kind)
     assert any(ax.has_data() for ax in figure.axes)
+
+
+@pytest.mark.parametrize("kind", ["trade-off", "minimal-norm"])
+def test_a_plot_of_which_a_run_has_nothing_says_so(run, kind):
+    with pytest.raises(UserError, match=f"plot '{kind}' is empty"):
+        run.plot(kind)
+
+
+def test_every_figure_that_shows_a_run_has_its_kind_of_plot():
+    """Those of `report` that take results; the figure of one cell, and of one course, are parts of others."""
+    made = {name for module in ("plots", "course_plot", "trade_off_plot", "minimal_norm_plot")
+            for name, thing in vars(importlib.import_module(f"robustcal.report.{module}")).items() if name.endswith("_figure")
+            and "results" in inspect.signature(thing).parameters}  # fmt: skip
+    assert made == {function for _, function, _ in PLOTS.values()} | {"cell_figure", "course_figure"}
 
 
 def test_a_plot_shows_what_is_asked_for(run):
@@ -157,7 +179,7 @@ def test_running_metrics_refuse_what_they_cannot_measure():
     assert running.compute()["accuracy"] == 1
 
 
-@pytest.mark.parametrize(("kind", "panels"), [("accuracy-ece", 1), ("radius", 2), ("risk-coverage", 2)])
+@pytest.mark.parametrize(("kind", "panels"), [("accuracy-ece", 1), ("radius", 2), ("risk-coverage", 2), ("premise", 2)])
 def test_a_plot_goes_onto_axes_of_ones_own(run, kind, panels):
     figure = Figure()
     axes = figure.subplots(1, panels)
@@ -166,7 +188,7 @@ def test_a_plot_goes_onto_axes_of_ones_own(run, kind, panels):
         run.plot(kind, ax=Figure().subplots(1, 3))
 
 
-@pytest.mark.parametrize("kind", ["reliability", "confidence"])
+@pytest.mark.parametrize("kind", WHOLE)
 def test_plots_of_many_panels_say_that_they_make_their_own_figure(run, kind):
     with pytest.raises(UserError, match="leave ax out"):
         run.plot(kind, ax=Figure().subplots())

@@ -23,8 +23,8 @@ from synthetic_run import make_run
 
 from robustcal.metrics.bins import reliability_bins
 from robustcal.report import course_plot, diagrams, lettering, minimal_norm_plot, plots, style, trade_off_plot
-from robustcal.report.evaluate import Results
 from robustcal.report.courses import courses
+from robustcal.report.evaluate import Results
 from robustcal.report.report import gather
 from robustcal.report.style import styled
 from robustcal.types import radius_text
@@ -79,7 +79,7 @@ def both_precisions(labels) -> pd.DataFrame:
 
 def lines_of(results):
     family = many(results, [f"t {i}" for i in range(7)], 2, "interpolate:a=one-end-of-the-line:b=the-other-end:t=0.{}")
-    return trade_off_plot.trade_off_figure(family, ("pgd", "16/255"))
+    return trade_off_plot.trade_off_figure(family, "pgd", "16/255")
 
 
 def nearest(results):
@@ -111,7 +111,9 @@ DRAWN = {
     "diagrams.reliability_row": lambda m, labels: diagrams.reliability_row(
         [(f"radius {radius_text(radius)}", some_bins(), None) for radius in RADII], "A title without any end to it " * 9
     ),
-    "course_plot.course_figure": lambda m, labels: course_plot.course_figure(r := many(m, labels), courses(r)[0]),
+    "plots.entropy_figure": lambda m, labels: plots.entropy_figure(many(m, labels), "pgd", "8/255"),
+    "course_plot.premise_figure": lambda m, labels: course_plot.premise_figure(many(m, labels), "pgd"),
+    "course_plot.course_figure": lambda m, labels: course_plot.course_figure(r := many(m, labels), courses(r)[0], "log10_eu"),
     "trade_off_plot.trade_off_figure": lambda m, labels: lines_of(m),
     "minimal_norm_plot.minimal_norm_figure": lambda m, labels: minimal_norm_plot.minimal_norm_figure(nearest(many(m, labels, 1))),
     "protocol_figures.by_rule": lambda m, labels: protocol_figures.by_rule(protocol_frame(labels).query("side == 32")),

@@ -78,7 +78,7 @@ def test_the_figure_has_a_point_for_every_model(run):
     results = evaluate([run], resamples=20)
     ax = trade_off_curves(results, ("pgd", "1/255"))
     assert len(ax.containers[0].lines[0].get_xdata()) == 4 and {t.get_text() for t in ax.texts} == {"0", "0.25", "0.75", "1"}
-    assert len(trade_off_figure(results, ("pgd", "1/255")).axes) == 2
+    assert len(trade_off_figure(results, "pgd", "1/255").axes) == 2
 
 
 def test_a_run_without_a_family_says_so(tmp_path):

@@ -9,15 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .averages import SINGLE, Averages
+from .courses import Course, courses
 from .evaluate import Results
 from .lettering import drawable, legend, name_of, ticks, wrapped
-from .courses import Course
 from .style import label_percent, look, panels
 from .words import word
 
 
 def course_curves(results: Results, course: Course, number: str = "entropy", ax: Axes | None = None) -> Axes:
-    """One number of every model along a course (see `premise.courses`): averages over data sets with 95 % intervals.
+    """One number of every model along a course (see `courses.courses`): averages over data sets with 95 % intervals.
 
     Args:
         number: its name among the report's numbers, such as accuracy, entropy, confidence, au or log10_eu.
@@ -46,10 +46,19 @@ def course_curves(results: Results, course: Course, number: str = "entropy", ax:
     return ax
 
 
-def course_figure(results: Results, course: Course, number: str = "entropy") -> Figure:
-    """Accuracy, and an uncertainty beside it, along one course."""
-    figure, axes = panels(2, 1, 3.2, 2.7)
-    for ax, name in zip(axes, ("accuracy", number), strict=True):
-        course_curves(results, course, name, ax)
-    legend(figure, axes)
+def course_figure(results: Results, course: Course, number: str = "entropy", ax: Any = None) -> Figure:
+    """Accuracy, and an uncertainty beside it, along one course. `ax`: two axes to draw on."""
+    figure, axes = panels(2, 1, 3.2, 2.7, ax)
+    for panel, name in zip(axes, ("accuracy", number), strict=True):
+        course_curves(results, course, name, panel)
+    legend(figure, axes, own=ax is None)
     return figure
+
+
+def premise_figure(results: Results, attack: str, ax: Any = None) -> Figure | None:
+    """`course_figure` of an attack or shift; of a worst case, which has no course, of the first that there is."""
+    found = courses(results)
+    own = [course for course in found if attack in dict(course.steps[1:])]
+    worst = any(cell.meta.members for cell in results.cells if cell.attack == attack)
+    chosen = next(iter(own or (found if worst else [])), None)
+    return course_figure(results, chosen, ax=ax) if chosen else None

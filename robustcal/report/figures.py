@@ -38,8 +38,8 @@ def write_figures(results: Results, out: Path, formats: Sequence[str] = ("pdf", 
         return []
     with styled():
         figures = {
-            "confidence": plots.histogram_figure(results, attack, eps, "confidence"),
-            "entropy": plots.histogram_figure(results, attack, eps, "entropy"),
+            "confidence": plots.histogram_figure(results, attack, eps),
+            "entropy": plots.entropy_figure(results, attack, eps),
             "radius": plots.curve_figure(results, attack),
             "accuracy-ece": plots.scatter_figure(results, attack, eps),
             "risk-coverage": plots.risk_figure(results, attack, eps),

@@ -93,6 +93,11 @@ def histogram_figure(results: Results, attack: str, eps: str, what: str = "confi
     return figure
 
 
+def entropy_figure(results: Results, attack: str, eps: str) -> Figure | None:
+    """`histogram_figure` of the entropy."""
+    return histogram_figure(results, attack, eps, "entropy")
+
+
 def _counts(cells: Sequence[Measured], what: str) -> np.ndarray | None:
     if not cells:
         return None

@@ -54,10 +54,12 @@ def trade_off_curves(results: Results, member: Member, ece: bool = False, ax: Ax
     return ax
 
 
-def trade_off_figure(results: Results, member: Member) -> Figure:
-    """Both panels side by side."""
-    figure, axes = panels(2, 1, 3.2, 2.7)
-    for ax, ece in zip(axes, (False, True), strict=True):
-        trade_off_curves(results, member, ece, ax)
-    legend(figure, axes)
+def trade_off_figure(results: Results, attack: str, eps: str, ax: Any = None) -> Figure | None:
+    """Both panels side by side; None where no models differ in one number. `ax`: two axes to draw on."""
+    if not families(results):
+        return None
+    figure, axes = panels(2, 1, 3.2, 2.7, ax)
+    for panel, ece in zip(axes, (False, True), strict=True):
+        trade_off_curves(results, (attack, eps), ece, panel)
+    legend(figure, axes, own=ax is None)
     return figure

@@ -25,6 +25,11 @@ class Verb(ModuleType):
         return _verb()(*args, **settings)
 
     @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        """What ``help(robustcal.train)`` shows: how it is called."""
+        return f"{vars(self)['__doc__']}\n{_verb().__doc__}"
+
+    @property
     def __signature__(self) -> inspect.Signature:
         """The verb's own."""
         return inspect.signature(_verb())
