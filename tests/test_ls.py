@@ -8,6 +8,7 @@ import pytest
 from robustcal import registry
 from robustcal.cli import main
 from robustcal.cli.listing import rows_of, tables
+from robustcal.report.layouts import LAYOUTS
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
@@ -39,6 +40,13 @@ def test_the_origin_stands_there_on_demand(capsys, tmp_path):
     assert main(["ls", "attacks", "--verbose"]) == 0
     origin = next(entry.origin for entry in registry.attacks.entries() if entry.name == "pgd")
     assert origin in capsys.readouterr().out.replace("\n", "").replace(" ", "")
+
+
+def test_the_layouts_are_listed_when_asked_for(capsys):
+    assert main(["ls", "layouts"]) == 0
+    found = capsys.readouterr().out
+    assert all(f"  {name} " in found for name in LAYOUTS) and "corruptions" in found and "prompt-transfer" in found
+    assert all(row["summary"] for row in rows_of("layouts"))
 
 
 def test_the_data_root_decides_what_is_here(capsys, tmp_path, monkeypatch):

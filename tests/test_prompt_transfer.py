@@ -61,9 +61,9 @@ def test_the_layout_sets_it_beside_the_attack_under_the_prompts_that_read(tmp_pa
     run = api.bench(models="tiny-clip", attacks=attacks, datasets="digits", eps="2/255", limit=40, out=tmp_path, device="cpu", workers=1)
     results = gather([run.path], details=False)
     (table,) = prompt_transfer_tables(results)
-    rows = {row.labels[0]: row for row in table.rows}
+    rows = {row.labels[-1]: row for row in table.rows}
     same, other = rows[CARD], rows["the word for {}"]
-    assert {row.labels[-1] for row in table.rows} == {CARD} and all(entry.empty for entry in same.entries[2:])
+    assert {row.labels[2:4] for row in table.rows} == {("digits", CARD)} and all(entry.empty for entry in same.entries[2:])
     for place in (0, 1):
         assert other.entries[place + 2].value == pytest.approx(other.entries[place].value - same.entries[place].value)
     with pytest.raises(UserError, match="--attacks transfer:from=MODEL"):  # it is no other model's

@@ -9,7 +9,8 @@ import synthetic_run
 
 from robustcal.attacks.severities import EXTRA, MAIN
 from robustcal.records.store import Run
-from robustcal.report.corruptions import COUNTED, NOT_COUNTED, SEVERITIES, corruption_tables
+from robustcal.report.corruptions import COUNTED, NOT_COUNTED, SEVERITIES, Corrupted, corruption_tables, mean_over
+from robustcal.report.replicates import Replicates
 from robustcal.report.report import gather, text_report
 from robustcal.sweep.plan import Request, Sweep, make_plan
 from robustcal.types import UserError
@@ -83,6 +84,21 @@ def test_the_baseline_has_an_error_of_one_without_an_interval(run, tables):
     other = corruption_tables(gather([run.path], resamples=20, details=False, versus=MODELS[1]))[0]
     assert other.numbers()["Average", MODELS[1]]["corrupted", "mCE"].value == pytest.approx(1)
     assert f"divided by that of {MODELS[1]}" in other.caption
+
+
+def test_a_baseline_that_a_corruption_does_no_harm_gives_no_relative_error():
+    """Its rise would be divided by nothing, or less: where that can be, there is no interval; where it is, no number."""
+    def numbers(accuracy, draws):
+        return Replicates({"accuracy": accuracy, "ece": 0.1}, {"accuracy": np.array(draws), "ece": np.full(len(draws), 0.1)}, {})
+
+    own = Corrupted(numbers(0.8, [0.8] * 4), {"fog": {1: numbers(0.5, [0.5] * 4)}})
+    for accuracy, draws, known, limits in ((0.9, [0.9] * 4, False, False), (0.7, [0.7, 0.7, 0.7, 0.8], True, False), (0.7, [0.7] * 4, True, True)):
+        base = Corrupted(numbers(0.8, [0.8] * 4), {"fog": {1: numbers(accuracy, draws)}})
+        found = mean_over(own, base, ["fog"])
+        assert ("relative_corruption_error" in found.values) == known and found.values["corruption_error"] == pytest.approx(0.5 / (1 - accuracy))
+        if known:
+            value, low, _ = found.interval("relative_corruption_error")
+            assert value == pytest.approx(3) and np.isfinite(low) == limits
 
 
 def test_a_part_of_the_corruptions_is_said_to_be_no_published_mean(tables, tmp_path):

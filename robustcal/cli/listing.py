@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from .. import registry
 from ..types import UserError
 
+#: What `ls` calls the layouts of a report, which are no family.
+LAYOUTS = "layouts"
 #: Facts of a dataset card that have a column of their own.
 FACTS = ("classes", "size", "resolution")
 NARROW = 100  #: columns a table is written for where there is no terminal
@@ -19,17 +22,30 @@ LEAST = 24  #: columns a summary needs beside the facts
 def rows_of(family: str | None) -> list[dict[str, Any]]:
     """Every name of one family, or of all: name, family, kind, origin, summary, and the facts of a dataset card.
 
+    The layouts are listed where they are asked for: their files take a second to open.
+
     Raises:
         UserError: there is no such family.
     """
     families = [*registry.FAMILIES, *registry.SUITE_FOLDERS]
-    if family and family not in families:
-        raise UserError(f"unknown family '{family}'; there are: {', '.join(families)}")
+    if family and family not in (*families, LAYOUTS):
+        raise UserError(f"unknown family '{family}'; there are: {', '.join(families)}, {LAYOUTS}")
     rows = []
     for name in [family] if family else families:
-        entries = getattr(registry, name).entries() if name in registry.FAMILIES else registry.folder_entries(name)
+        if name == LAYOUTS:
+            entries = layouts()
+        else:
+            entries = getattr(registry, name).entries() if name in registry.FAMILIES else registry.folder_entries(name)
         rows += [{**entry.__dict__, **details(entry)} for entry in entries]
     return rows
+
+
+def layouts() -> list[registry.Entry]:
+    """The layouts of a report, each with what its function says."""
+    from ..report import layouts as known
+
+    made = [(name, str(sys.modules[of.__module__].__file__), of.__doc__ or "") for name, of in known.LAYOUTS.items()]
+    return [registry.Entry(LAYOUTS, name, "layout", file, said.partition("\n")[0]) for name, file, said in made]
 
 
 def details(entry: registry.Entry) -> dict[str, Any]:

@@ -105,7 +105,11 @@ def _on(results: Results, cells: Sequence[Measured], models: Sequence[str], data
 
 
 def mean_over(own: Corrupted, baseline: Corrupted | None, names: Sequence[str]) -> Replicates:
-    """Accuracy, ECE and, where there is a baseline, both corruption errors: means over these corruptions, draw by draw."""
+    """Accuracy, ECE and, where there is a baseline, both corruption errors: means over these corruptions, draw by draw.
+
+    Without a relative error where the baseline's accuracy does not fall under one of them, and without its limits where that is
+    so in more than 2.5 % of the draws.
+    """
 
     def means(of: Callable[[Replicates, str], Any]) -> dict[str, np.ndarray]:
         def by_name(part: Corrupted, metric: str) -> np.ndarray:
@@ -119,7 +123,7 @@ def mean_over(own: Corrupted, baseline: Corrupted | None, names: Sequence[str]) 
             rise, of_others = of(own.clean, "accuracy") - right, of(baseline.clean, "accuracy") - others
             with np.errstate(divide="ignore", invalid="ignore"):
                 made["corruption_error"] = ((1 - right) / (1 - others)).mean(0)
-                made["relative_corruption_error"] = (rise / of_others).mean(0)
+                made["relative_corruption_error"] = (rise / np.where(of_others > 0, of_others, np.nan)).mean(0)
         return made
 
     values = {name: float(x) for name, x in means(lambda n, metric: np.float64(n.values[metric])).items() if np.isfinite(x)}
@@ -127,7 +131,8 @@ def mean_over(own: Corrupted, baseline: Corrupted | None, names: Sequence[str]) 
     seen = means(lambda n, metric: n.draws[metric] - n.unseen.get(metric, 0.0))
     parts = [numbers for name in names for numbers in own.under[name].values()]
     unseen = {name: draws[name] - seen[name] for name in values}
-    kept = {name: draws[name] for name in values}
+    known = {name: np.isfinite(draws[name]).mean() >= 0.975 for name in values}
+    kept = {name: draws[name] if known[name] else np.full_like(draws[name], np.nan) for name in values}
     return Replicates(values, kept, {}, samples=own.clean.samples, unseen=unseen, flags=flags_of(parts))
 
 

@@ -9,6 +9,7 @@ from ..types import Spec
 from .again import members, usable
 from .averages import entry_of
 from .evaluate import Measured, Results
+from .labels import short_labels
 from .parts import column, finish
 from .prompt_sets import without_prompts
 from .stats import difference
@@ -23,19 +24,20 @@ def prompt_transfer_tables(results: Results) -> list[Table]:
     cells = [cell for cell in results.cells if usable(cell.meta) and parse_spec(cell.attack.split(" #")[0]).name == ATTACK]
     rows, columns = list[Row](), [column(name, interval=True) for name in NUMBERS]
     columns += [column(name, f"Δ {column(name).title}", "less the same prompts", interval=True) for name in NUMBERS]
-    order = members(results)
-    cells.sort(key=lambda cell: (cell.meta.threat.eps, cell.meta.model_place, without_prompts(cell.dataset)[0], read_with(cell)))
-    for cell in sorted(cells, key=lambda cell: order.index((cell.attack, cell.eps))):
+    order, sets = members(results), short_labels(without_prompts(cell.dataset)[0] for cell in cells)
+    cells.sort(key=lambda cell: order.index((cell.attack, cell.eps)))
+    cells.sort(key=lambda cell: (cell.meta.threat.eps, cell.meta.model_place, cell.model, cell.dataset, read_with(cell)))
+    for cell in cells:
         same = next((other for other in cells if _is_same(cell, other)), None)
-        model, dataset = results.labels["model"][cell.model], without_prompts(cell.dataset)[0]
-        names = (crafted_with(cell), cell.eps, model, dataset, read_with(cell))
-        new = bool(rows) and rows[-1].labels[:2] != names[:2]
+        model, dataset = results.labels["model"][cell.model], sets[without_prompts(cell.dataset)[0]]
+        names = (cell.eps, model, dataset, read_with(cell), crafted_with(cell))
+        new = bool(rows) and rows[-1].labels[:-1] != names[:-1]
         rows.append(Row(names, tuple(_entries(cell, same)), rule=new))
     what = (
         "Accuracy and ECE (in %) of images attacked under one set of class prompts and read under another, on the same weights."
         " Δ: less the same attack under the prompts that its images are read with, paired; empty where that is not in the run."
     )
-    heads = ("Crafted with", "Radius", "Model", "Data set", "Read with")
+    heads = ("Radius", "Model", "Data set", "Read with", "Crafted with")
     return [finish(results, "prompt-transfer", what, columns, rows, cells, heads)]
 
 
