@@ -15,6 +15,7 @@ from browser import CHROMIUM, Browser
 from submissions import forged, submission
 
 from robustcal.cli import main, parser
+from robustcal.leaderboard import verb
 from robustcal.leaderboard.published import published
 from robustcal.leaderboard.reading import read_submission
 from robustcal.leaderboard.verb import leaderboard
@@ -173,6 +174,33 @@ def test_the_command_shows_the_others_and_says_what_it_refused(files, tmp_path, 
 def test_the_same_files_make_the_same_pages(files, tmp_path):
     made = [leaderboard([files["one"]], tmp_path / name, resamples=50).index for name in ("a", "b")]
     assert made[0].read_bytes() == made[1].read_bytes()
+
+
+def test_several_labels_an_image_have_their_own_numbers(tmp_path):
+    path = submission(tmp_path, "multi", models=("a", "b"), multi=True)
+    made = leaderboard([path], tmp_path / "site", resamples=20)
+    assert made.refused == () and heads(tables(made.index.read_text())[0]) == ["A clean", "B pgd"]
+    assert re.findall(r"<button[^>]*>(.*?)</button>", made.index.read_text())[:2] == ["mAP %", "ECE class %"]
+
+
+def test_attacks_models_and_sets_that_are_not_here_are_shown(tmp_path):
+    path = submission(tmp_path, "own", attacks=("clean", "mine:share=2"), models=("strange:thing",), datasets=("nowhere:x",))
+    assert leaderboard([path], tmp_path / "site", resamples=20).refused == ()
+
+
+def test_what_no_check_foresaw_costs_one_submission(files, tmp_path, monkeypatch):
+    real = verb.entry_of
+
+    def fails(submission, *rest):
+        if submission.file == "other.zip":
+            raise IndexError("list index out of range")
+        return real(submission, *rest)
+
+    monkeypatch.setattr(verb, "entry_of", fails)
+    made = leaderboard([files["other"], files["one"]], tmp_path / "site", resamples=20)
+    assert made.models == 2 and made.refused == (
+        "submission 'other.zip' is refused: its numbers cannot be computed (IndexError: list index out of range)",
+    )
 
 
 # -- in the browser --------------------------------------------------------------------------------------------------

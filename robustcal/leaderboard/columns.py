@@ -123,7 +123,7 @@ def _contradiction(records: dict[str, np.ndarray], one: bool) -> str:
         return "probabilities add up to more than 1"
     if "top_logits" in records:
         return _logit_fault(records)
-    return ""
+    return "" if one else "with several labels an image, the numbers need logits"
 
 
 def _logit_fault(records: dict[str, np.ndarray]) -> str:

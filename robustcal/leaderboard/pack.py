@@ -42,7 +42,7 @@ def pack(run: Run, out: Path, card: Path | None = None, *, logits: bool = False,
 
     Args:
         card: TOML as `template` writes it; without one the models have their names and nothing else.
-        logits: take the logits along, so that others can compute further metrics.
+        logits: take the logits along, so that others can compute further metrics; cells with several labels an image always do.
         signoff: what ``robustcal verify`` wrote about this run.
 
     Raises:
@@ -58,7 +58,7 @@ def pack(run: Run, out: Path, card: Path | None = None, *, logits: bool = False,
     about = {"versions": run.header.get("versions", {}), "cells": [_about(run, *pair) for pair in zip(cells, packed)]}
     members["cells.json"] = as_json(about)
     for cell, shown in zip(cells, packed):
-        members[f"records/{shown.id}.parquet"] = table_bytes(run.read(cell.id), logits)
+        members[f"records/{shown.id}.parquet"] = table_bytes(run.read(cell.id), logits or cell.task == "multi")
     if signoff is not None:
         members["signoff.json"] = _bytes(signoff, "sign-off")
         if read_signoff(members["signoff.json"], signoff.name).run != told:

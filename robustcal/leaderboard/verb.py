@@ -56,19 +56,24 @@ def leaderboard(
                 submission = read_submission(path, Path(folder) / str(at))
                 if submission.content in held:
                     raise refused(path, f"it is '{held[submission.content]}' once more")
-                entries.append(entry_of(submission, _of(submission, signed), resamples))
+                entries.append(_entry(path, submission, _of(submission, signed), resamples))
                 held[submission.content] = path.name
             except UserError as error:
                 lines.append(" ".join(str(error).split()))
-            except Exception as error:  # what no check foresaw costs one submission, not the board
-                why = f"its numbers cannot be computed ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
-                lines.append(str(refused(path, why)))
     if not entries and not rows:
         raise UserError("; ".join(lines) or "no submission was given; robustcal pack makes one")
     boards = boards_of(entries, numbers)
     contenders = {one.key: one for one in [*(one for entry in entries for one in entry.contenders), *rows]}
     written = _write(Path(out), title, boards, contenders)
     return Made(written, len(contenders), len(boards), tuple(lines))
+
+
+def _entry(path: Path, submission: Submission, checked: SignOff | None, resamples: int) -> Entry:
+    try:
+        return entry_of(submission, checked, resamples)
+    except Exception as error:  # what no check foresaw costs one submission, not the board
+        why = " ".join(str(error).split())[:120]
+        raise refused(path, f"its numbers cannot be computed ({type(error).__name__}: {why})") from None
 
 
 def _signed(path: Path, lines: list[str]) -> SignOff | None:
