@@ -112,7 +112,8 @@ def test_the_size_of_the_records_is_nearly_what_a_run_takes(bare):
 def test_the_commands_that_get_what_is_missing_are_printed(bare, capsys):
     """One for every missing set and model, each of which parses; sets that nobody may fetch stand in a last line."""
     commands, hand = said(capsys, "--suite", "paper-16").partition("to get what is not here:\n")[2].rsplit("# by hand, as said above: ")
-    loop, *lines = [shlex.split(line) for line in commands.splitlines()]
+    root, loop, *lines = [shlex.split(line) for line in commands.splitlines()]
+    assert root == ["export", f"ROBUSTCAL_DATA={bare.parent / 'data'}"]
     suite = read_suite("paper-16")
     fetched = {name for name in suite["datasets"] if "download" in registry.datasets.cards()[name.partition(":")[0]]}
     names, (python, option, code) = loop[: loop.index("do")], loop[loop.index("do") + 1 : loop.index("do") + 4]
@@ -122,6 +123,7 @@ def test_the_commands_that_get_what_is_missing_are_printed(bare, capsys):
     weights, *recipes = lines
     assert weights == ["python", "-c", "import robustcal; robustcal.load_model('clip:ViT-B-32/openai')"]
     assert [parser().parse_args(words[1:]).recipe for words in recipes] == ["tecoa", "pmg-aft", "fare", "tga-zsr", "ucat"]
+    assert "export ROBUSTCAL_DATA='/my data'\n" in said(capsys, "--suite", "paper-16", "--data-root", "/my data")
     assert "to get" not in said(capsys, "--models", "tiny-clip", "--attacks", "clean", "--datasets", "digits", "--limit", "4")
 
 

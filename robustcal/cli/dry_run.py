@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,8 @@ def fetching(found: Outlook) -> list[str]:
     fetched = " ".join(name for name in sets if name not in by_hand)
     build = "import sys; from robustcal.registry import datasets; datasets.build(sys.argv[1])"
     lines = [f'for set in {fetched}; do python -c "{build}" $set; done'] if fetched else []
+    if fetched and (root := os.environ.get("ROBUSTCAL_DATA")):  # --data-root, which the lines below do not know of
+        lines.insert(0, f"export ROBUSTCAL_DATA={shlex.quote(root)}")
     for model in found.models:
         if (how := found.absent.get(model.spec, "")).startswith("robustcal "):
             lines.append(how)
