@@ -347,3 +347,10 @@ def test_mistakes_are_one_line(honest, options, message, capsys):
 def test_a_run_without_cells_is_one_line(tmp_path):
     with pytest.raises(UserError, match="has no cells"):
         verify(Run.create(tmp_path / "run", {"command": ""}), device="cpu")
+
+
+def test_another_machine_is_no_forger(honest):
+    """Other kernels stand in for another machine: their sums come in another order."""
+    with torch.backends.mkldnn.flags(enabled=False):
+        signoff = verify(honest, samples=30, seed=4, cells=["pgd", "confidence"], device="cpu", table=None)
+    assert signoff.verdict == "holds" and signoff.agree == 30

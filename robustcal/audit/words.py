@@ -35,7 +35,7 @@ def stronger_words(one: Stronger) -> str:
     value, low, high = (f"{100 * share:.1f}" for share in (one.value, one.lo, one.hi))
     head = f"stronger attacks: {one.what}: {value} % [{low}, {high}] of {one.samples} drawn from {one.population:,}"
     if one.what == FALL:
-        return f"{head}; the robust accuracies, worst cases over the run's attacks, are too high by such a share of themselves"
+        return f"{head}; robust accuracies, worst cases over the run's attacks, are too high by this share of themselves or more"
     return f"{head.replace(' % [', ' points [')}; the calibration errors under these attacks can be too low by as much"
 
 
