@@ -48,7 +48,8 @@ def accuracy_at(records: Records, norm: str, radii: dict[str, float]) -> Means:
 
 def minimal_norm_tables(results: Results) -> list[Table]:
     """One table per norm: data set, attack and model by radius, and the median distance."""
-    read, found = readers(results), nearest_cells(results)
+    found = nearest_cells(results)
+    read = readers(results) if found else {}
     tables = []
     for norm, eps in dict.fromkeys((cell.meta.threat.norm, cell.eps) for cell in found):
         cells = [cell for cell in found if (cell.meta.threat.norm, cell.eps) == (norm, eps)]

@@ -23,7 +23,7 @@ Pair = tuple[Measured, Measured]  #: a cell of known images and one of unknown i
 def ood_tables(results: Results) -> list[Table]:
     """One table per measure: known set, unknown set, what is attacked and model by the score that tells them apart."""
     pairs = list(pairs_of(results))
-    read = readers(results)
+    read = readers(results) if pairs else {}
     found = [told_apart(read[known.id](COLUMNS), read[unknown.id](COLUMNS)) for known, unknown in pairs]
     tables = []
     for measure, (title, better) in MEASURES.items():

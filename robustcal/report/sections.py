@@ -39,17 +39,22 @@ SLOW = ("conformal", "premise", "calibrators")
 ASKED_ONLY = ("compare", "claims", "metrics", "costs")
 
 
+#: Layout -> the task of the cells without which it has nothing.
+OF_TASK = {"ood": "ood", "coco": "multi"}
+
+
 def sections(results: Results, asked: Mapping[str, Sequence[Table]]) -> list[dict[str, Any]]:
     """Name, title, question, and tables or the command that makes them, of every layout that has something to say.
 
     Args:
         asked: layout -> its tables, where they were made already.
     """
-    found = []
+    found, tasks = [], {cell.meta.task for cell in results.cells}
     attacked = any(cell.kind != "clean" and usable(cell.meta) for cell in results.cells)
     for name, (title, question) in ABOUT.items():
         made = asked.get(name)
-        if made is None and name not in (*SLOW, *ASKED_ONLY) and name in layouts.LAYOUTS:
+        there = name in layouts.LAYOUTS and OF_TASK.get(name) in (None, *tasks)
+        if made is None and there and name not in (*SLOW, *ASKED_ONLY):
             made = _built(name, results)
         if made:
             found.append({"name": name, "title": title, "about": question, "tables": [shown(table) for table in made]})

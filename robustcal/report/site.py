@@ -86,7 +86,10 @@ def payload(
     kinds = {cell.attack: cell.meta for cell in results.cells}
     protocols: dict[str, int] = {}
     at = {cell.id: i for i, cell in enumerate(results.cells)}
-    cells = [_cell(cell, results, place, protocols, at, images) for cell in results.cells]
+    clean = {(cell.model, cell.dataset): at[cell.id] for cell in reversed(results.cells) if cell.kind == "clean"}
+    cells = [
+        _cell(cell, place, protocols, images) | {"clean": clean.get((cell.model, cell.dataset))} for cell in results.cells
+    ]
     _rank_cells(results, cells)
     meanings, raised = flag_meanings(), {flag for cell in results.cells for flag in cell.flags}
     attack, eps = first_shown(results)
@@ -120,8 +123,7 @@ def payload(
 
 
 def _cell(
-    cell: Measured, results: Results, place: Mapping[str, Mapping[str, int]], protocols: dict[str, int], at: Mapping[str, int],
-    images: Mapping[tuple[str, str], str],
+    cell: Measured, place: Mapping[str, Mapping[str, int]], protocols: dict[str, int], images: Mapping[tuple[str, str], str]
 ) -> dict[str, Any]:
     facts = protocol_facts(cell.meta)
     shared = json.dumps({key: value for key, value in facts.items() if key not in OWN_FACTS})
@@ -131,13 +133,11 @@ def _cell(
     identity = cell.meta.identity
     own |= {"weights": identity.weights[:80], "prompts": identity.prompts}
     own |= {"template": "; ".join(map(str, cell.meta.templates[:3])), "classes": str(len(cell.meta.classnames))}
-    clean = results.clean_of(cell)
     return {
         "id": cell.id, "model": place["model"][cell.model], "dataset": place["dataset"][cell.dataset],
         "attack": place["attack"][cell.attack], "eps": cell.eps, "radius": cell.meta.threat.eps, "n": cell.n,
         "v": _values(cell.numbers, NUMBERS), "rank": {}, "flags": cell.flags,
         "protocol": protocols.setdefault(shared, len(protocols)), "own": own,
-        "clean": at[clean.id] if clean else None,
         **_details(cell, images),
     }  # fmt: skip
 

@@ -1,10 +1,11 @@
 // Diagrams as inline SVG, drawn from the same bins as the numbers.
 let patterns = 0;
 
-/** Axes of a plot on [x0, x1] x [y0, y1]; returns {svg, x, y} with scales in pixels. */
-function plot({ width = 340, height = 260, left = 46, bottom = 38, top = 10, right = 12, xs, ys, xLabel, yLabel, label, xTicks, yTicks, xText, yText }) {
-  const x = value => left + ((value - xs[0]) / (xs[1] - xs[0])) * (width - left - right);
-  const y = value => height - bottom - ((value - ys[0]) / (ys[1] - ys[0])) * (height - bottom - top);
+/** Axes of a plot on [x0, x1] x [y0, y1]; returns {svg, x, y} with scales in pixels, which end with the axes. */
+function plot({ width = 340, height = 260, left = 46, bottom = 42, top = 10, right = 12, xs, ys, xLabel, yLabel, label, xTicks, yTicks, xText, yText }) {
+  const part = (value, [low, high]) => Math.max(0, Math.min(1, (value - low) / (high - low || 1)));
+  const x = value => left + part(value, xs) * (width - left - right);
+  const y = value => height - bottom - part(value, ys) * (height - bottom - top);
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   for (const tick of yTicks) {
     svg.append(make("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
@@ -13,7 +14,7 @@ function plot({ width = 340, height = 260, left = 46, bottom = 38, top = 10, rig
   const named = withRoom(xTicks, x, xText);
   for (const tick of xTicks) {
     svg.append(make("line", { class: "axis", x1: x(tick), x2: x(tick), y1: height - bottom, y2: height - bottom + 4 }));
-    if (named.has(tick)) svg.append(make("text", { class: "soft", x: x(tick), y: height - bottom + 16, "text-anchor": "middle" }, xText(tick)));
+    if (named.has(tick)) svg.append(make("text", { class: "soft", x: x(tick), y: height - bottom + 18, "text-anchor": "middle" }, xText(tick)));
   }
   svg.append(make("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }),
     make("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, xLabel),
@@ -43,7 +44,7 @@ const FIFTHS = [0, 0.2, 0.4, 0.6, 0.8, 1];
 /** Reliability diagram: accuracy of each confidence bin, its exact interval, the gap to the diagonal, and the counts. */
 function reliability(bins, title, ece) {
   const total = bins.reduce((sum, bin) => sum + bin[0], 0), count = bins.length;
-  const { svg, x, y } = plot({ width: 300, height: 358, bottom: 96, top: 26, xs: [0, 1], ys: [0, 1], xTicks: [], yTicks: FIFTHS,
+  const { svg, x, y } = plot({ width: 300, height: 364, bottom: 102, top: 26, xs: [0, 1], ys: [0, 1], xTicks: [], yTicks: FIFTHS,
     xText: percent, yText: percent, xLabel: "", yLabel: "accuracy %", label: `${title}: ${ece}` });
   const id = `hatch-${(patterns += 1)}`;
   svg.append(make("defs", {}, make("pattern", { id, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },

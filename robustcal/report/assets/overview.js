@@ -60,16 +60,18 @@ function curves(models, attack, radii, clean, key, yLabel) {
   const top = ceiling(high), ticks = [...(models.some(clean) ? ["0"] : []), ...all];
   const { svg, x, y } = plot({ right: 24, xs: [0, Math.max(...all.map(size), 1e-9)], ys: [0, top], xTicks: ticks.map(size), yTicks: ticksTo(top), xLabel: "radius", yLabel,
     xText: value => ticks.find(eps => size(eps) === value), yText: percent, label: `${yLabel} against radius` });
-  for (const at of models) {
+  const aside = Math.min(1.6, 10 / models.length); // whiskers beside one another
+  models.forEach((at, i) => {
+    const shift = (i - (models.length - 1) / 2) * aside, across = r => x(r) + shift;
     const points = ticks.map(eps => [size(eps), eps === "0" ? clean(at) : averageOf(at, attack, eps)]).filter(([, one]) => one);
     const { color } = look(at);
-    svg.append(make("polyline", { points: points.map(([r, one]) => `${x(r)},${y(one.v[key][0])}`).join(" "), fill: "none", ...stroke(at) }));
+    svg.append(make("polyline", { points: points.map(([r, one]) => `${across(r)},${y(one.v[key][0])}`).join(" "), fill: "none", ...stroke(at) }));
     for (const [r, one] of points) {
       const [value, low, top95] = one.v[key];
-      if (!missing(low)) svg.append(make("line", { x1: x(r), x2: x(r), y1: y(low), y2: y(top95), stroke: color, opacity: 0.5 }));
-      svg.append(marker(at, x(r), y(value), 4), ring(raised(key, one), x(r), y(value)));
+      if (!missing(low)) svg.append(make("line", { x1: across(r), x2: across(r), y1: y(low), y2: y(top95), stroke: color, opacity: 0.5 }));
+      svg.append(marker(at, across(r), y(value), 4), ring(raised(key, one), across(r), y(value)));
     }
-  }
+  });
   return make("figure", {}, svg, make("figcaption", {}, `${key === "ece" ? "Calibration error" : "Accuracy"} against the radius; bars are 95 % intervals.`,
     ringed(models.flatMap(at => all.map(eps => averageOf(at, attack, eps)).filter(Boolean).map(one => raised(key, one))))));
 }
