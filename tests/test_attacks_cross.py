@@ -52,6 +52,31 @@ def test_pgd_agrees_with_torchattacks(net):
     assert 0.2 < own.mean() < 0.8 and agree(own, theirs) and abs(own.mean() - theirs.mean()) < 0.03
 
 
+def test_fmn_agrees_with_fab(net):
+    """Two attacks that look for the nearest adversarial image, theirs of the authors of AutoAttack."""
+    pytest.importorskip("torchattacks")
+    own, theirs = survivors(net, "fmn"), survivors(net, "torchattacks:FAB:steps=50")
+    assert agree(own, theirs) and abs(own.mean() - theirs.mean()) < 0.03
+
+
+def test_ddn_and_fmn_find_the_same_distances(net):
+    """Two rules for the radius in L2, one by the margin and one by the prediction alone."""
+    classifier, images, labels = net
+    threat = Threat(2.0, norm="l2")
+    found = [make_attack(spec)(classifier, images, labels, threat, noise(len(images))) for spec in ("ddn", "fmn:norm=l2")]
+    ddn, fmn = ((x - images).flatten(1).norm(dim=1) for x in found)
+    both = torch.stack([classifier(x).argmax(1) != labels for x in found]).all(0)
+    assert both.float().mean() > 0.97
+    assert abs(float(ddn[both].mean() / fmn[both].mean()) - 1) < 0.03
+    assert float((ddn - fmn)[both].abs().median()) < 0.03 * float(fmn[both].median())
+
+
+def test_multitargeted_breaks_what_targeted_apgd_breaks(net):
+    own = survivors(net, "multitargeted:steps=30")
+    assert agree(own, survivors(net, "apgd:loss=targeted:steps=30:return=success-else-clean"))
+    assert own.sum() <= survivors(net, "targeted:steps=30").sum()
+
+
 def test_disagreement_is_noticed(net):
     """The comparison has the power to tell half a radius, or one step, from the whole attack."""
     pytest.importorskip("torchattacks")

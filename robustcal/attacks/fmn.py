@@ -22,7 +22,7 @@ def fmn(
     """delta <- P_e(delta + a_k g / |g|_2), g the gradient of the margin; the radius e of each sample follows the boundary.
 
     Their algorithm 1. While a sample has never been misclassified, e is the size of delta plus the first-order distance to the
-    boundary, |margin| / |g|_q, and (ours, so as not to stop on the boundary itself) a share gamma_k more; then e shrinks by
+    boundary, |margin| / |g|_q, and (ours, so as not to stop short of the boundary) a share gamma more; then e shrinks by
     1 - gamma_k where the sample is misclassified, and to its best, and grows by 1 + gamma_k where it is not. Both a_k and
     gamma_k fall by half a cosine, to 1/100 and to 1/500.
 
@@ -52,7 +52,7 @@ def fmn(
             break
         change, rate = x - clean, annealed(gamma, gamma / 500, k, steps)
         ahead = length(change, norm) + value.abs() / gradient.flatten(1).norm(p=dual, dim=1).clamp(min=1e-12)
-        grown = torch.where(seen, radius, ahead) * (1 + rate)
+        grown = torch.where(seen, radius * (1 + rate), ahead * (1 + gamma))
         radius = torch.where(wrong, torch.minimum(torch.where(seen, radius, found.norm) * (1 - rate), found.norm), grown)
         change = change + annealed(first, first / 100, k, steps) * gradient / norms(gradient).clamp(min=1e-12)
         x = (clean + onto(change, radius, norm)).clamp(threat.low, threat.high)

@@ -21,7 +21,8 @@ CLEAN = "clean"
 def claims_of(model: str) -> Mapping[str, Any]:
     """The ``[claims]`` of a model's card: "clean" and radii -> fractions, with `what` and `source`; empty where it has none.
 
-    Numbers that a card states of single data sets are its own fingerprint, not a publication. Another checkpoint under the card's name (``fare:FILE``) is another model, of which nothing was claimed.
+    Numbers that a card states of single data sets are its own fingerprint, not a publication. Another checkpoint under the card's
+    name (``fare:FILE``) is another model, of which nothing was claimed.
     """
     spec = parse_spec(model)
     found: Mapping[str, Any] = models.cards().get(spec.name, {}).get("claims", {}) if spec.variant is None else {}
