@@ -19,6 +19,7 @@ from submissions import SMALL, cells_of, forged, members_of, raw, submission
 from synthetic_run import make_run
 
 from robustcal.cell import Cell, from_json
+from robustcal.cli import main
 from robustcal.leaderboard.archive import MANIFEST
 from robustcal.leaderboard.pack import pack
 from robustcal.leaderboard.reading import read_submission
@@ -40,7 +41,7 @@ def whole(tmp_path_factory):
 
 def refusal(path, tmp_path):
     with pytest.raises(UserError) as found:
-        read_submission(path, tmp_path / "run")
+        read_submission(path, tmp_path / "run", apart=False)
     text = str(found.value)
     assert path.name in text and "\n" not in text and len(text) < 400
     assert not (tmp_path / "run").exists()
@@ -48,7 +49,7 @@ def refusal(path, tmp_path):
 
 
 def test_the_honest_one_is_read(honest, tmp_path):
-    assert read_submission(honest, tmp_path / "run").card.models[0].name == "ucat"
+    assert read_submission(honest, tmp_path / "run", apart=False).card.models[0].name == "ucat"
 
 
 # -- the zip ---------------------------------------------------------------------------------------------------------
@@ -120,11 +121,11 @@ def test_any_changed_byte_is_seen(honest, tmp_path, data):
     bad[at] ^= value
     (tmp_path / "bad.zip").write_bytes(bad)
     try:
-        found = read_submission(tmp_path / "bad.zip", tmp_path / f"run-{at}-{value}")
+        found = read_submission(tmp_path / "bad.zip", tmp_path / f"run-{at}-{value}", apart=False)
     except UserError as error:
         assert "\n" not in str(error)
     else:
-        assert found.content == read_submission(honest, tmp_path / f"good-{at}-{value}").content
+        assert found.content == read_submission(honest, tmp_path / f"good-{at}-{value}", apart=False).content
 
 
 # -- its words -------------------------------------------------------------------------------------------------------
@@ -303,7 +304,7 @@ def test_lies_in_its_records(name, honest, tmp_path):
     change, said = RECORDS[name]
     path = forged(honest, tmp_path / "bad.zip", change)
     if said is None:
-        read_submission(path, tmp_path / "run")  # large, but it can be
+        read_submission(path, tmp_path / "run", apart=False)  # large, but it can be
     else:
         assert said in refusal(path, tmp_path)
 
@@ -319,8 +320,45 @@ def test_records_that_unpack_to_more_are_not_unpacked(honest, tmp_path):
     assert "compressed" in refusal(forged(honest, tmp_path / "bad.zip", change), tmp_path)
 
 
+def test_a_table_that_ends_its_decoder_is_refused_and_the_others_are_shown(honest, tmp_path, capsys):
+    """A codec that does not exist makes Arrow abort the whole process."""
+
+    def change(members):
+        name = next(name for name in members if name.startswith("records"))
+        data, at = bytearray(members[name]), 0
+        while (at := data.find(b"\x15\x00\x16", at + 1)) > 0:  # codec 0 (none), then the number of values, in every column
+            data[at + 1] = 42
+        members[name] = bytes(data)
+
+    bad = forged(honest, tmp_path / "bad.zip", change)
+    assert main(["leaderboard", str(bad), str(honest), "--out", str(tmp_path / "site")]) == 2
+    said = capsys.readouterr()
+    assert "1 row" in said.out and said.err.count("\n") == 1 and "submission 'bad.zip' is refused" in said.err
+    assert "end the process" in said.err
+
+
+def test_files_that_lie_beside_a_submission_are_not_run(honest, tmp_path, monkeypatch):
+    """A pull request may add a module that a reader imports by name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("numpy", "pyarrow", "zipfile", "robustcal"):
+        (tmp_path / f"{name}.py").write_text("open('hacked', 'w')\n")
+    read_submission(honest, tmp_path / "run")
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_what_is_refused_apart_is_refused_in_the_same_words(honest, tmp_path):
+    bad = forged(honest, tmp_path / "bad.zip", RECORDS["all correct"][0])
+    lines = []
+    for apart in (True, False):
+        with pytest.raises(UserError) as found:
+            read_submission(bad, tmp_path / "run", apart=apart)
+        lines.append(str(found.value))
+    assert lines[0] == lines[1] and not (tmp_path / "run").exists()
+    assert read_submission(honest, tmp_path / "run").content == read_submission(honest, tmp_path / "two", apart=False).content
+
+
 def test_logits_that_do_not_make_the_prediction(whole, tmp_path):
-    read_submission(whole, tmp_path / "good")
+    read_submission(whole, tmp_path / "good", apart=False)
 
     def change(members):
         for name in [name for name in members if name.startswith("records")]:
@@ -346,7 +384,7 @@ def test_any_cell_is_read_or_refused(honest, tmp_path, value):
         except (ValueError, OverflowError):
             continue  # not even JSON holds it
         with pytest.raises(UserError) as found:
-            read_submission(path, tmp_path / "run")
+            read_submission(path, tmp_path / "run", apart=False)
             raise UserError("it was read")  # a value that a field can have, such as n = 1
         assert "\n" not in str(found.value)
         if (tmp_path / "run").exists():

@@ -58,13 +58,13 @@ def files(tmp_path_factory):
     broken = folder / "broken.zip"
     broken.write_bytes(plain.read_bytes()[:-400])
     checked = folder / "one.json"
-    write_signoff(checked, signoff(read_submission(one, folder / "read").records))
+    write_signoff(checked, signoff(read_submission(one, folder / "read", apart=False).records))
     return {"one": one, "other": other, "evil": evil, "long": long, "broken": broken, "checked": checked}
 
 
 @pytest.fixture(scope="module")
 def site(files, tmp_path_factory):
-    made = leaderboard([*files.values()], tmp_path_factory.mktemp("site"), tables="ucat", resamples=100)
+    made = leaderboard([*files.values()], tmp_path_factory.mktemp("site"), tables="ucat", resamples=100, apart=False)
     assert len(made.refused) == 1 and "'broken.zip' is refused" in made.refused[0]
     return made.index
 
@@ -94,7 +94,7 @@ def test_another_protocol_never_shares_a_column_and_what_differs_is_said(site):
 
 
 def test_numbers_are_those_of_the_records(site, files, tmp_path):
-    records = read_submission(files["one"], tmp_path / "run").run
+    records = read_submission(files["one"], tmp_path / "run", apart=False).run
     held = {cell.model: records.read(cell.id)["correct"].mean() for cell in records.cells() if cell.kind == "clean"}
     for model, value in held.items():
         row = re.search(rf'<tr data-checked="\w+"><th scope="row"><a[^>]*>{model}</a>.*?</tr>', tables(site.read_text())[0])[0]
@@ -105,7 +105,7 @@ def test_badges_of_those_who_run_the_board_and_of_those_who_submit(site, files, 
     text = site.read_text()
     assert text.count("checked: 64 of 64, by Ada, 2026-01-02") == 4 and "says of itself: " not in text  # 2 models, 2 tables
     packed = forged(files["one"], tmp_path / "own.zip", lambda members: members.update({"signoff.json": files["checked"].read_bytes()}))
-    own = leaderboard([packed], tmp_path / "own", resamples=20).index.read_text()
+    own = leaderboard([packed], tmp_path / "own", resamples=20, apart=False).index.read_text()
     assert own.count("says of itself: checked: 64 of 64, by Ada") == 4 and 'data-checked="yes"' not in own
 
 
@@ -117,9 +117,9 @@ def test_badges_of_those_who_run_the_board_and_of_those_who_submit(site, files, 
     ],
 )  # fmt: skip
 def test_what_a_check_found_is_shown(given, state, files, tmp_path):
-    found = read_submission(files["other"], tmp_path / "run")
+    found = read_submission(files["other"], tmp_path / "run", apart=False)
     write_signoff(tmp_path / "s.json", signoff(found.records, **given))
-    made = leaderboard([files["other"], tmp_path / "s.json"], tmp_path / "site", resamples=20)
+    made = leaderboard([files["other"], tmp_path / "s.json"], tmp_path / "site", resamples=20, apart=False)
     text = made.index.read_text()
     assert set(re.findall(r'<tr data-checked="(\w+)"', text)) == {state}
     page = next((tmp_path / "site" / "models").iterdir()).read_text()
@@ -128,10 +128,10 @@ def test_what_a_check_found_is_shown(given, state, files, tmp_path):
 
 def test_a_sign_off_of_other_records_is_no_badge(files, tmp_path):
     write_signoff(tmp_path / "s.json", signoff("sha256:" + "0" * 64))
-    made = leaderboard([files["other"], tmp_path / "s.json"], tmp_path / "site", resamples=20)
+    made = leaderboard([files["other"], tmp_path / "s.json"], tmp_path / "site", resamples=20, apart=False)
     assert "checked: 64" not in made.index.read_text()
     (tmp_path / "s.json").write_text("{}")
-    assert "no sign-off" in leaderboard([files["other"], tmp_path / "s.json"], tmp_path / "site", resamples=20).refused[0]
+    assert "no sign-off" in leaderboard([files["other"], tmp_path / "s.json"], tmp_path / "site", resamples=20, apart=False).refused[0]
 
 
 def test_published_rows_are_marked_and_have_no_rank(site):
@@ -154,9 +154,9 @@ def test_every_page_may_run_its_own_script_only_and_fetches_nothing(site):
 
 
 def test_pages_of_models_that_are_gone_are_removed(files, tmp_path):
-    leaderboard([files["one"]], tmp_path, resamples=20)
+    leaderboard([files["one"]], tmp_path, resamples=20, apart=False)
     (tmp_path / "models" / "mine.html").write_text("kept")
-    leaderboard([files["other"]], tmp_path, resamples=20)
+    leaderboard([files["other"]], tmp_path, resamples=20, apart=False)
     assert len([*(tmp_path / "models").iterdir()]) == 2 and (tmp_path / "models" / "mine.html").exists()
 
 
@@ -172,20 +172,20 @@ def test_the_command_shows_the_others_and_says_what_it_refused(files, tmp_path, 
 
 
 def test_the_same_files_make_the_same_pages(files, tmp_path):
-    made = [leaderboard([files["one"]], tmp_path / name, resamples=50).index for name in ("a", "b")]
+    made = [leaderboard([files["one"]], tmp_path / name, resamples=50, apart=False).index for name in ("a", "b")]
     assert made[0].read_bytes() == made[1].read_bytes()
 
 
 def test_several_labels_an_image_have_their_own_numbers(tmp_path):
     path = submission(tmp_path, "multi", models=("a", "b"), multi=True)
-    made = leaderboard([path], tmp_path / "site", resamples=20)
+    made = leaderboard([path], tmp_path / "site", resamples=20, apart=False)
     assert made.refused == () and heads(tables(made.index.read_text())[0]) == ["A clean", "B pgd"]
     assert re.findall(r"<button[^>]*>(.*?)</button>", made.index.read_text())[:2] == ["mAP %", "ECE class %"]
 
 
 def test_attacks_models_and_sets_that_are_not_here_are_shown(tmp_path):
     path = submission(tmp_path, "own", attacks=("clean", "mine:share=2"), models=("strange:thing",), datasets=("nowhere:x",))
-    assert leaderboard([path], tmp_path / "site", resamples=20).refused == ()
+    assert leaderboard([path], tmp_path / "site", resamples=20, apart=False).refused == ()
 
 
 def test_what_no_check_foresaw_costs_one_submission(files, tmp_path, monkeypatch):
@@ -197,7 +197,7 @@ def test_what_no_check_foresaw_costs_one_submission(files, tmp_path, monkeypatch
         return real(submission, *rest)
 
     monkeypatch.setattr(verb, "entry_of", fails)
-    made = leaderboard([files["other"], files["one"]], tmp_path / "site", resamples=20)
+    made = leaderboard([files["other"], files["one"]], tmp_path / "site", resamples=20, apart=False)
     assert made.models == 2 and made.refused == (
         "submission 'other.zip' is refused: its numbers cannot be computed (IndexError: list index out of range)",
     )

@@ -34,12 +34,13 @@ class Made:
 
 def leaderboard(
     files: Sequence[str | Path], out: str | Path, *, tables: str | None = None, title: str = "robustcal leaderboard",
-    resamples: int = 1000,
+    resamples: int = 1000, apart: bool = True,
 ) -> Made:  # fmt: skip
     """Write the site of these files into a folder; pages of an earlier one there that are no longer of it are removed.
 
     Args:
         files: submissions, and sign-offs (``*.json``) that whoever runs the board made or trusts; the last one counts.
+        apart: read tables of strangers in a process of their own, see `read_submission`.
         tables: a comparison whose published tables are added.
 
     Raises:
@@ -53,7 +54,7 @@ def leaderboard(
     with tempfile.TemporaryDirectory(prefix="robustcal-") as folder:
         for at, path in enumerate(path for path in paths if path.suffix != ".json"):
             try:
-                submission = read_submission(path, Path(folder) / str(at))
+                submission = read_submission(path, Path(folder) / str(at), apart=apart)
                 if submission.content in held:
                     raise refused(path, f"it is '{held[submission.content]}' once more")
                 entries.append(_entry(path, submission, _of(submission, signed), resamples))
