@@ -68,7 +68,7 @@ def by_rule(frame: pd.DataFrame) -> Figure:
             ax = axes[row * len(sets) + column]
             for i, model in enumerate(models):
                 here = frame[(frame.dataset == dataset) & (frame.model == model)].set_index("rule").reindex(rules)
-                place = np.arange(len(rules)) + (i - (len(models) - 1) / 2) * 0.22
+                place = np.arange(len(rules)) + beside(i, len(models), 0.22)
                 points(ax, here, name, place, model, i, across=False)
             ax.set_yticks(range(len(rules)), [RULES[rule] for rule in rules])
             ax.grid(axis="x")
@@ -91,7 +91,7 @@ def by_side(frame: pd.DataFrame) -> Figure:
             ax = axes[row * len(sets) + column]
             for i, model in enumerate(models):
                 here = frame[(frame.dataset == dataset) & (frame.model == model)].sort_values("side")
-                points(ax, here, name, np.log2(here.side) + 0.06 * (i - 1), model, i, across=True)
+                points(ax, here, name, np.log2(here.side) + beside(i, len(models), 0.06), model, i, across=True)
             sides = sorted(frame.side.unique())
             ax.set_xticks(np.log2(sides), [f"{side:g}" for side in sides])
             ax.set_title(dataset if row == 0 else "")
@@ -107,13 +107,13 @@ def by_side(frame: pd.DataFrame) -> Figure:
 def by_precision(both: pd.DataFrame) -> Figure:
     """What changes when the search runs in fp16: fp16 minus fp32, in points; the verdict is fp32's in both."""
     both = both[both.rule != "clean"]
-    rules = list(dict.fromkeys(both.rule))
+    rules, models = list(dict.fromkeys(both.rule)), list(both.model.unique())
     figure, axes = panels(2, 1, 3.2, 0.6 + 0.16 * len(rules), sharey=True)
     for ax, (name, title) in zip(axes, NUMBERS):
-        for i, model in enumerate(both.model.unique()):
+        for i, model in enumerate(models):
             here = both[both.model == model]
             change = 100 * (here[f"{name}_fp16"] - here[f"{name}_fp32"])
-            place = here.rule.map(rules.index) + (i - 1) * 0.2
+            place = here.rule.map(rules.index) + beside(i, len(models), 0.2)
             ax.plot(change, place, label=drawable(model), **{**look(i), "linestyle": "none", "markersize": 4})
         ax.set_yticks(range(len(rules)), [RULES[rule] for rule in rules])
         ax.axvline(0, linewidth=0.6, color="black")
@@ -123,6 +123,11 @@ def by_precision(both: pd.DataFrame) -> Figure:
     axes[0].invert_yaxis()
     legend(figure, axes)
     return figure
+
+
+def beside(number: int, count: int, step: float) -> float:
+    """Where the number-th of several models stands beside their common place: `step` apart, all of them within four steps."""
+    return (number - (count - 1) / 2) * min(step, 4 * step / count)
 
 
 def points(ax, here: pd.DataFrame, name: str, place, model: str, i: int, across: bool) -> None:

@@ -138,7 +138,8 @@ class Bench:
         from .records.store import Run
 
         cells = Run.open(self.path).cells()
-        axes = ", ".join(f"{len({getattr(cell, axis) for cell in cells})} {axis}s" for axis in ("model", "dataset", "attack"))
+        counts = {axis: len({getattr(cell, axis) for cell in cells}) for axis in ("model", "dataset", "attack")}
+        axes = ", ".join(f"{count} {axis}{'s' * (count != 1)}" for axis, count in counts.items())
         failed = f", {len(self.failures)} failed" if self.failures else ""
         return f"<Bench '{self.path}': {len(cells)} cells of {axes}{failed}>"
 

@@ -249,6 +249,12 @@ def test_the_detector_sees_what_it_is_for():
         drawn(figure)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 14])
+def test_models_beside_one_another_stay_at_their_place(count):
+    places = [protocol_figures.beside(i, count, 0.22) for i in range(count)]
+    assert sum(places) == pytest.approx(0) and max(map(abs, places)) < 0.5 and places == sorted(set(places))
+
+
 def test_many_series_differ_in_grey():
     both = [(str(style.look(i)["marker"]), str(style.look(i)["linestyle"])) for i in range(52)]
     assert len(set(both)) == 52
