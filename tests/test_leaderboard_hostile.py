@@ -373,7 +373,7 @@ def test_logits_that_do_not_make_the_prediction(whole, tmp_path):
     assert "confidence does not follow from the logits" in refusal(forged(whole, tmp_path / "bad.zip", change), tmp_path)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20), lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=8), s, max_size=3), max_leaves=8))
 def test_any_cell_is_read_or_refused(honest, tmp_path, value):
     """Whatever stands in the place of any field of a cell: one line, never a traceback."""
