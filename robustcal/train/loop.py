@@ -50,15 +50,19 @@ class Task(Protocol):
 
 
 def make_optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW; weight decay leaves out vectors and scalars (biases, norms, the logit scale)."""
+    """SGD with momentum or AdamW; weight decay leaves out vectors and scalars (biases, norms, the logit scale).
+
+    On a GPU one fused kernel updates all weights.
+    """
+    fused = all(parameter.is_cuda for parameter in parameters) or None
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, recipe.beta2))
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, fused=fused)
+    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, recipe.beta2), fused=fused)
 
 
 class Loop:
