@@ -25,6 +25,7 @@ from robustcal.cli import main
 from robustcal.records.content import content_hash
 from robustcal.records.signoff import as_bytes, read_signoff
 from robustcal.records.store import Run
+from robustcal.report.evaluate import evaluate
 from robustcal.report.frame import csv_text
 from robustcal.sweep import local
 from robustcal.sweep.verify import measure
@@ -354,3 +355,10 @@ def test_another_machine_is_no_forger(honest):
     with torch.backends.mkldnn.flags(enabled=False):
         signoff = verify(honest, samples=30, seed=4, cells=["pgd", "confidence"], device="cpu", table=None)
     assert signoff.verdict == "holds" and signoff.agree == 30
+
+
+def test_a_report_says_where_cells_disagree_on_labels(honest, forged):
+    assert not [note for note in evaluate([honest], resamples=10).notes if "labels" in note]
+    forge_labels(forged)
+    (note,) = [note for note in evaluate([forged], resamples=10).notes if "labels" in note]
+    assert note.startswith("conflict: ") and "labels are not those of" in note

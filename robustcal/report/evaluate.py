@@ -20,7 +20,7 @@ from .common import Reader, common_samples
 from .labels import short_labels
 from .merge import AXES, Source, merge
 from .naming import kept_labels, labelled, renamed
-from .noted import condensed, out_of_their_world, remarks_of, without_failed
+from .noted import condensed, other_labels, out_of_their_world, remarks_of, without_failed
 from .resample import Resamples
 from .stats import CELL_METRICS, Interval, Replicates, replicates
 from .worst_rows import is_of_calibration, mean_gap, of_calibration, worst_rows
@@ -187,6 +187,7 @@ def evaluate(
     sources = without_failed(sources, notes)
     common = common_samples([source for source in sources if not alone or only is None or only(source)], notes)
     shared: dict[str, Resamples] = {}
+    labels: dict[str, tuple[str, Mapping[str, Any]]] = {}
     groups: dict[tuple[str, str], list[Source]] = {}
     for source in filter(only, sources):
         groups.setdefault((source.names["model"], source.names["dataset"]), []).append(source)
@@ -194,13 +195,13 @@ def evaluate(
     notes += [*remarks_of(sources), *out_of_their_world(sources)]
     for (_, dataset), group in groups.items():
         readers = [Reader(source, common[dataset]) for source in group if dataset in common]
-        cells += _group(readers, metrics, resamples, details, shared, notes, wanted, bins)
+        cells += _group(readers, metrics, resamples, details, shared, labels, notes, wanted, bins)
     return Results(cells, condensed(notes), runs, bins or BINS)
 
 
 def _group(
     readers: Sequence[Reader], metrics: Sequence[Metric], resamples: int, details: Details | None, shared: dict[str, Resamples],
-    notes: list[str], wanted: Sequence[str], bins: int | None,
+    labels: dict[str, tuple[str, Mapping[str, Any]]], notes: list[str], wanted: Sequence[str], bins: int | None,
 ) -> list[Measured]:  # fmt: skip
     """The cells of one model on one dataset, their worst cases, and the flags that follow from them together."""
 
@@ -231,6 +232,7 @@ def _group(
         meta = read.cell(len(records["id"]))
         if meta.skipped:
             notes.append(f"skipped: {meta.title}: {meta.skipped} of {meta.n} images could not be read")
+        notes += other_labels(labels, source.names["dataset"], meta.title, records)
         records = with_loss(records, read)
         if clean is None and meta.kind == "clean":
             clean = records

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from .. import registry
-from ..types import UserError
+from ..types import Records, UserError
 from .labels import short_labels
 from .merge import Source
 
@@ -25,6 +28,22 @@ def without_failed(sources: Sequence[Source], notes: list[str]) -> list[Source]:
         if rows and not reason:
             kept.append(source)
     return kept
+
+
+def other_labels(known: dict[str, tuple[str, Mapping[str, Any]]], dataset: str, title: str, records: Records) -> list[str]:
+    """A line where samples have other labels in these records than in the first ones of their data set that were read.
+
+    Args:
+        known: data set -> title of that cell, and labels by id; filled here.
+    """
+    labels = records["labels"] if "labels" in records else records["label"]
+    if dataset not in known:
+        known[dataset] = title, dict(zip(records["id"], labels))
+        return []
+    other, first = known[dataset]
+    pairs = ((name, label, first.get(name, label)) for name, label in zip(records["id"], labels))
+    wrong = [name for name, label, before in pairs if label is not before and not np.array_equal(label, before)]
+    return [f"conflict: {title}: {len(wrong)} labels are not those of {other}, such as that of {wrong[0]}"] if wrong else []
 
 
 def remarks_of(sources: Iterable[Source]) -> list[str]:
