@@ -27,6 +27,7 @@ from robustcal.report.courses import courses
 from robustcal.report.evaluate import Results
 from robustcal.report.report import gather
 from robustcal.report.style import styled
+from robustcal.train.log import log_figure
 from robustcal.types import radius_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +71,12 @@ def protocol_frame(labels) -> pd.DataFrame:
     for name in ("accuracy", "ece"):
         frame[f"{name}_lo"], frame[f"{name}_hi"] = 0.9 * frame[name], 1.1 * frame[name]
     return frame
+
+
+def training_log(labels) -> list[dict[str, str]]:
+    """Rows of a log with a held-out number of each label, and five parts of the loss."""
+    names = ["step", "loss", "lr", *(f"a_part_of_the_loss_{i}" for i in range(5)), *(f"held_out_{label}" for label in labels)]
+    return [{name: str(10 * step if name == "step" else step / 8) for name in names} for step in range(1, 9)]
 
 
 def both_precisions(labels) -> pd.DataFrame:
@@ -116,6 +123,7 @@ DRAWN = {
     "course_plot.course_figure": lambda m, labels: course_plot.course_figure(r := many(m, labels), courses(r)[0], "log10_eu"),
     "trade_off_plot.trade_off_figure": lambda m, labels: lines_of(m),
     "minimal_norm_plot.minimal_norm_figure": lambda m, labels: minimal_norm_plot.minimal_norm_figure(nearest(many(m, labels, 1))),
+    "log.log_figure": lambda m, labels: log_figure(training_log(labels), " on ".join(labels)),
     "protocol_figures.by_rule": lambda m, labels: protocol_figures.by_rule(protocol_frame(labels).query("side == 32")),
     "protocol_figures.by_side": lambda m, labels: protocol_figures.by_side(protocol_frame(labels).query("rule == 'apgd'")),
     "protocol_figures.by_precision": lambda m, labels: protocol_figures.by_precision(both_precisions(labels).query("side == 32")),
@@ -124,7 +132,7 @@ DRAWN = {
 
 def makers() -> set[str]:
     """MODULE.FUNCTION of all public functions whose source says that they return a figure."""
-    files = [*(ROOT / "robustcal" / "report").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    files = [*(ROOT / "robustcal").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     return {
         f"{path.stem}.{node.name}"
         for path in files

@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from .state import write_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class TrainLog:
@@ -84,28 +88,30 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def plot(log: Path, picture: Path, title: str) -> None:
     """Draw loss parts, held-out clean and robust accuracy and the learning rate against the step."""
-    from matplotlib.figure import Figure
+    from ..report.style import styled
 
-    rows = read(log)
+    with styled():
+        log_figure(read(log), title).savefig(picture, dpi=110)
+
+
+def log_figure(rows: Sequence[Mapping[str, str]], title: str) -> Figure:
+    """The figure of a log's rows: three panels."""
+    from ..report.lettering import TITLE_SIZE, drawable, legend, wrapped
+    from ..report.style import look, panels
+
     fixed = {"step", "epoch", "lr", "loss", "gradient_norm", "images_per_second"}
-    measured = [key for key in (rows[0] if rows else {}) if key.startswith("held_out_")]
-    parts = [key for key in (rows[0] if rows else {}) if key not in fixed and key not in measured]
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    losses, held_out, rate = figure.subplots(1, 3)
-    for key in ["loss", *parts]:
-        _line(losses, rows, key)
-    for number, key in enumerate(measured):
-        _line(held_out, rows, key, marker="o", color=f"C{number}", linestyle="-" if number < 10 else "--")
-    _line(rate, rows, "lr")
-    for axes, name in ((losses, "loss"), (held_out, "held-out source"), (rate, "learning rate")):
-        axes.set(title=name, xlabel="step", xlim=(0, None), ylim=(0, None))
-        if axes.lines:
-            axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
-    figure.suptitle(title, fontsize=9)
-    figure.savefig(picture, dpi=110)
-
-
-def _line(axes: Any, rows: list[dict[str, str]], key: str, **style: Any) -> None:
-    points = [(int(row["step"]), float(row[key])) for row in rows if row.get(key)]
-    if points:
-        axes.plot(*zip(*points), label=key.removeprefix("held_out_"), linewidth=1.2, **style)
+    names = list(rows[0]) if rows else []
+    held_out = [name for name in names if name.startswith("held_out_")]
+    parts = [name for name in names if name not in fixed and name not in held_out]
+    figure, axes = panels(3, 1, 3.6, 2.8)
+    looks = count()
+    for ax, head, keys in zip(axes, ("loss", "held-out source", "learning rate"), (["loss", *parts], held_out, ["lr"])):
+        for key, i in zip(keys, looks):
+            points = [(int(row["step"]), float(row[key])) for row in rows if row.get(key)]
+            if points:
+                label = drawable(key.replace("held_out_", "held out: "))
+                ax.plot(*zip(*points), label=label, markevery=(0.03 * (i % 5), 0.15), markersize=4, **look(i))
+        ax.set(title=head, xlabel="step", xlim=(0, None), ylim=(0, None))
+    legend(figure, axes)
+    figure.suptitle(wrapped(drawable(title), 10.4, TITLE_SIZE), fontsize=TITLE_SIZE)
+    return figure
