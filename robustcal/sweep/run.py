@@ -20,6 +20,8 @@ from ..types import Batch, Threat, UserError
 from . import verify
 from .meter import Meter
 
+#: The columns of a record: name -> an array, or a list of texts or of lists, one entry per sample.
+Columns = dict[str, Any]
 SEARCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -54,9 +56,9 @@ class Judged:
     counts: dict[str, np.ndarray]
     flags: dict[str, Tensor]
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> Columns:
         """The columns of the record: one row per sample."""
-        columns: dict[str, Any] = verify.measure(self.logits, self.labels, self.cosines)
+        columns: Columns = verify.measure(self.logits, self.labels, self.cosines)
         columns |= self.norms | self.counts
         columns["flags"] = verify.join_flags(self.flags, len(self.ids))
         if self.labels.ndim == 2:
@@ -67,7 +69,7 @@ class Judged:
 def attack_and_judge(
     attack: Callable[..., Tensor], classifier: torch.nn.Module, batch: Batch, threat: Threat, *,
     seed: int = 0, search: torch.dtype = torch.float32, keeps_label: bool = False,
-) -> tuple[Tensor, dict[str, Any]]:  # fmt: skip
+) -> tuple[Tensor, Columns]:  # fmt: skip
     """Attack one batch and measure what came out: the judged images and the columns of the record. See `judge`."""
     noise = Noise(seed, batch.ids, batch.images.device)
     adversarial, judged = judge(attack, classifier, batch, threat, noise, search=search, keeps_label=keeps_label)
@@ -131,7 +133,7 @@ def cosines_of(classifier: torch.nn.Module, logits: Tensor) -> Tensor | None:
 
 def run_shard(
     cell: Cell, batch: Batch, classifier: torch.nn.Module, attack: Callable[..., Tensor], batch_size: int
-) -> dict[str, Any]:
+) -> Columns:
     """The records of some samples of a cell, attacked in pieces of at most `batch_size`: see `judge_pieces`."""
     return records_of(judge_pieces(cell, batch, classifier, attack, batch_size)[0])
 
@@ -172,7 +174,7 @@ def judge_pieces(
     return pieces, batch_size
 
 
-def records_of(pieces: Sequence[Judged]) -> dict[str, Any]:
+def records_of(pieces: Sequence[Judged]) -> Columns:
     """The columns of some pieces, one after the other."""
     columns = [piece.columns() for piece in pieces]
     return {name: _concatenate([piece[name] for piece in columns]) for name in columns[0]}

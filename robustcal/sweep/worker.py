@@ -25,7 +25,7 @@ from .loading import Loaded, Loader
 from .pixels import Pixels
 from .plan import Plan
 from .reading import Unreadable
-from .run import Judged, judge_pieces, make_attack, reason_of, records_of
+from .run import Columns, Judged, judge_pieces, make_attack, reason_of, records_of
 from .sizes import CudaMemory, Sizes
 
 #: Bytes of weights that are kept loaded on a CPU, and the share of a GPU's memory.
@@ -35,7 +35,7 @@ WEIGHTS, WEIGHTS_SHARE = 256 << 20, 0.1
 class Computed(NamedTuple):
     """What came out of one shard."""
 
-    records: dict[str, Any]
+    records: Columns
     skipped: list[str]  #: ids of samples left out because they do not decode
     seconds: float  #: that it took, models and images already loaded
     alike: tuple[str, ...] = ()  #: sentences about classes that the text head cannot tell apart
@@ -75,7 +75,7 @@ class Held:
     """A model that is loaded, and its classifiers by data set."""
 
     model: Any
-    classifiers: dict[str, Any] = field(default_factory=dict)
+    classifiers: dict[str, torch.nn.Module] = field(default_factory=dict)
 
     @property
     def bytes(self) -> float:
