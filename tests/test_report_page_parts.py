@@ -107,7 +107,7 @@ def test_the_worst_cases_say_what_they_are(results):
     assert about["pgd"] == "" and "most harm, of cw, pgd" in about["worst"]
     worst = next(cell.meta for cell in results.cells if cell.kind == "worst")
     gap = replace(worst, identity=replace(worst.identity, attack="worst-calibration"))
-    assert "mean gap" in about_attack(gap)
+    assert "mean gap" in about_attack(gap, {})
 
 
 def test_sections_in_the_browser(results, tmp_path):

@@ -76,11 +76,11 @@ def command(layout: str) -> str:
     return f"robustcal report RUN --layout {layout} --format html"
 
 
-def about_attack(meta: Cell) -> str:
-    """What a row is that no attack made alone; "" of all others."""
+def about_attack(meta: Cell, labels: Mapping[str, str]) -> str:
+    """What a row is that no attack made alone, "" of all others. `labels`: of attacks, by their whole names."""
     if meta.kind != "worst":
         return ""
-    over = f"of {', '.join(meta.over)}"
+    over = f"of {', '.join(labels.get(attack, attack) for attack in meta.over)}"
     if meta.identity.attack != CALIBRATION.name:
         return f"For each sample the attack of this radius that does most harm, {over}."
     return (

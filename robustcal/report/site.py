@@ -92,7 +92,7 @@ def payload(
     ]
     _rank_cells(results, cells)
     meanings, raised = flag_meanings(), {flag for cell in results.cells for flag in cell.flags}
-    attack, eps = first_shown(results)
+    (attack, eps), attacks = first_shown(results), results.labels["attack"]
     return {
         "lead": lead(results),
         "made": made(results),
@@ -104,7 +104,7 @@ def payload(
         "models": model_cards(results),
         "datasets": [{"spec": name, "label": results.labels["dataset"][name]} for name in axes["dataset"]],
         "attacks": [
-            {"spec": name, "label": results.labels["attack"][name], "kind": kinds[name].kind, "about": about_attack(kinds[name])}
+            {"spec": name, "label": attacks[name], "kind": kinds[name].kind, "about": about_attack(kinds[name], attacks)}
             for name in axes["attack"]
         ],
         "radii": results.values("eps"),

@@ -56,14 +56,15 @@ function drawBoard(focus) {
   const rows = page.models.map((_, at) => boardRow(at)).filter(row => row.mean || row.cells.some(at => at !== null));
   const shown = rows.filter(row => matches(board.query, `${row.label} ${page.models[row.model].spec}`));
   shown.sort((a, b) => compare(valueOf(a, board.sort.key), valueOf(b, board.sort.key), board.sort.direction));
+  const sets = page.datasets.map((_, at) => at).filter(at => page.cells.some(cell => cell.dataset === at && cell.v[m.key]));
   const withH = board.metric === "accuracy" && rows.some(row => row.h);
   const head = (key, text, attributes) => sorter(key, text, key === "model" ? 1 : order[m.better], board.sort, drawBoard, attributes);
   const heads = [head("model", "Model"), head("average", "Average"), withH ? head("h", "H") : null,
-    page.datasets.map((dataset, at) => head(String(at), dataset.label, { class: at ? null : "group" }))];
+    sets.map((at, i) => head(String(at), page.datasets[at].label, { class: i ? null : "group" }))];
   const range = trackRange(rows, m);
   const body = shown.map(row => make("tr", {}, make("th", { scope: "row", title: page.models[row.model].spec }, row.label),
     averageCell(row.mean, m.key, m, range), withH ? averageCell(row.mean, "h", m, range) : null,
-    row.cells.map((at, i) => openCell(at, m, range, i ? "" : "group"))));
+    sets.map((at, i) => openCell(row.cells[at], m, range, i ? "" : "group"))));
   if (!body.length) body.push(make("tr", {}, make("td", { class: "empty text", colspan: 99 }, board.query ? "No model matches." : "Nothing was measured here.")));
   $("board").replaceChildren(make("thead", {}, make("tr", {}, heads)), make("tbody", {}, body));
   if (typeof focus === "string") document.querySelector(`#board [data-key="${CSS.escape(focus)}"]`).focus();
