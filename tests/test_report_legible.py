@@ -18,6 +18,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.legend import Legend
 from synthetic_run import make_run
 
@@ -276,6 +277,21 @@ def test_no_line_is_wider_than_asked_and_nothing_is_lost(text):
     assert re.sub(r"\s", "", "".join(lines)) == re.sub(r"\s", "", text)
     short = lettering.wrapped(text, 0.8, most=2).split("\n")
     assert len(short) <= 2 and (len(lines) <= 2 or short[-1].endswith("…"))
+
+
+def test_a_sign_comes_from_another_font_where_one_has_it(measured, monkeypatch):
+    """STIX, which matplotlib brings, stands for a font of the system."""
+    signs = [get_font(findfont(name)).get_charmap() for name in ("STIXGeneral", lettering.FONT)]
+    sign = chr(min(signs[0].keys() - signs[1].keys()))
+    assert lettering.drawable(sign) != sign
+    monkeypatch.setattr(lettering, "OTHERS", ("No such font", "STIXGeneral"))
+    forget = (lettering.families, lettering._signs, lettering.inches)
+    try:
+        [kept.cache_clear() for kept in forget]
+        assert lettering.drawable(sign) == sign
+        assert faults(draw("plots.curve_figure", measured, [f"Ours {sign}", "base"])) == []
+    finally:
+        [kept.cache_clear() for kept in forget]
 
 
 def test_the_largest_radius_keeps_its_label():

@@ -23,7 +23,7 @@ DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 BAR, GAP, GAP_FILL, INK, SOFT = "#4c8fc3", "#b3461a", "#fbe6da", "#1a1d21", "#7a828c"
 
 RC = {
-    "font.family": "sans-serif", "font.sans-serif": [FONT], "font.size": 8, "axes.titlesize": TITLE_SIZE,
+    "font.family": [FONT], "font.size": 8, "axes.titlesize": TITLE_SIZE,
     "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": LEGEND_SIZE, "axes.spines.top": False,
     "axes.spines.right": False, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "axes.edgecolor": SOFT, "xtick.color": INK, "ytick.color": INK, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
@@ -36,7 +36,8 @@ RC = {
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw and save figures in the house style; the caller's own settings come back afterwards."""
-    with matplotlib.rc_context(RC | {"font.sans-serif": families()}):  # type: ignore[arg-type]
+    fonts = {"font.family": [*families()]}  # by their names: of "sans-serif" the first only would be asked for a sign
+    with matplotlib.rc_context(RC | fonts):  # type: ignore[arg-type]
         yield
 
 
