@@ -20,7 +20,7 @@ def test_a_bundled_suite_names_attacks_datasets_and_models_that_exist(name):
     for sweep in sweeps_of(read_suite(name), {}):
         for family in ("attacks", "datasets", "models"):
             for spec in sweep[family]:
-                getattr(registry, family).arguments(getattr(registry, family).spec(spec))
+                getattr(registry, family).arguments(getattr(registry, family).spec(registry.split_label(spec)[1]))
 
 
 def write(tmp_path, text: str):
