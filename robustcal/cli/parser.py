@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     cite.add_argument("runs", nargs="+", metavar="RUN")
     listing = commands.add_parser("ls", help="what there is, and where each name comes from")
     listing.add_argument("family", nargs="?", metavar="FAMILY",
-                         help="models, attacks, datasets, metrics, objectives, suites, recipes")  # fmt: skip
+                         help="models, attacks, datasets, metrics, objectives, suites, recipes, layouts")  # fmt: skip
     listing.add_argument("--verbose", action="store_true", help="also where each name comes from")
     listing.add_argument("--json", action="store_true", help="a list of objects with name, family, origin ...")
     listing.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
