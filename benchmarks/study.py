@@ -48,9 +48,10 @@ SWEEP = {
     f"runs/ucat-sweep/tau-{tau}-weight-{weight}": f"tiny/ucat --objective ucat:tau={tau}:weight={weight}:evidence=matched"
     for tau, weight in DIALS
 }
-DIAGRAMS = tuple(f"{model}/{attack}" for model in ("tiny-clip", "tiny-tecoa", "tiny-ucat") for attack in ("pgd", "confidence:goal=max"))
+SHOWN = ("tiny-clip", "tiny-tecoa", "tiny-ucat")
+DIAGRAMS = tuple(f"{model}/{attack}" for model in SHOWN for attack in ("pgd", "confidence:goal=max"))
 STUDIES = {
-    "tiny": Study({"runs/tiny": "tiny"}, None, ("tiny-clip/pgd", "tiny-tecoa/pgd", "tiny-ucat/pgd"), page=False),
+    "tiny": Study({"runs/tiny": "tiny"}, None, tuple(f"{model}/pgd" for model in SHOWN), page=False),
     "main": Study({"runs/main": "tiny-main"}, "main,ablation"),
     "calibration": Study({"runs/main": "tiny-main"}, "calibration,temperature", ("figures", *DIAGRAMS), page=False),
     "radius": Study({"runs/radius": "tiny-radius"}, "by-eps"),
@@ -67,7 +68,7 @@ STUDIES = {
     ),
 }
 #: The runs that results/leaderboard shows.
-BOARD = {"runs/tiny": "tiny", "runs/main": "tiny-main"}
+BOARD = {"runs/tiny": "tiny"}
 
 
 def command(*words: str, fine: tuple[int, ...] = (0,)) -> None:

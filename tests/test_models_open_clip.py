@@ -65,6 +65,9 @@ def write(path, settings, change=lambda state: state):
     """A folder with random weights, as open_clip would write it, after a change to the stored tensors."""
     torch.manual_seed(0)
     module = blueprint.make_module(settings, "test")
+    for name, value in module.named_parameters():
+        if name == "text_decoder.text_projection":  # open_clip leaves it as the memory was
+            torch.nn.init.normal_(value, std=0.01)
     folder.save_local_dir(module, settings, path)
     state = {key: value.clone() for key, value in module.state_dict().items()}
     save_file({k: v.contiguous().clone() for k, v in change(state).items()}, path / folder.WEIGHTS)

@@ -25,6 +25,8 @@ from .worker import Attacked, Worker, failed
 POLL = 1.0
 #: Seconds after which a shard that is still being read is given up: its storage, or a decoder, hangs.
 HANGS = 1800.0
+#: How long an interrupted worker waits for a read that is under way: a thread inside torch aborts a process that ends.
+GRACE = 10.0
 #: Reading that takes less than this share of an attack's time is not worth a claim ahead.
 WORTH = 0.02
 
@@ -64,6 +66,7 @@ class Shift:
     ahead: bool = False  #: whether the next unit is read while one is attacked
     reading: deque[float] = field(default_factory=lambda: deque(maxlen=8))  #: seconds that units took to read, lately
     held: dict[Unit, None] = field(default_factory=dict)
+    read: Later[tuple[Loaded, float]] | None = None  #: the last read that was begun
 
     def work(self) -> Iterator[Event]:
         """See `work`."""
@@ -91,6 +94,8 @@ class Shift:
             yield from self._settled()
         finally:
             self.behind.close()
+            if self.read is not None:
+                self.read.wait(GRACE)
             for unit in list(self.held):
                 self._let_go(unit)
 
@@ -146,7 +151,8 @@ class Shift:
 
     # -- one unit --------------------------------------------------------------------------------------------------
     def _load(self, unit: Unit) -> Loading:
-        return unit, Later(lambda: self.worker.loader.load(unit.cell, unit.shards, self.beat))
+        self.read = Later(lambda: self.worker.loader.load(unit.cell, unit.shards, self.beat))
+        return unit, self.read
 
     def _ready(self, unit: Unit, later: Later[tuple[Loaded, float]]) -> Loaded | CellFailed:
         """What was read, waited for; or why it could not be."""
