@@ -24,6 +24,19 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(skip)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_names_left_behind():
+    """What the tests of a file register is gone after it: no other file sees names that depend on the order of the tests."""
+    from robustcal import registry
+
+    before = {name: set(family.plugins) for name, family in registry.register.families.items()}
+    yield
+    for name, family in registry.register.families.items():
+        for plugin in set(family.plugins) - before[name]:
+            if registry.families.ROOT not in Path(family.plugins[plugin].origin).parents:
+                del family.plugins[plugin]
+
+
 @pytest.fixture
 def shared():
     """The folder of image packs beside the project; a test that needs it is skipped where it is absent."""
