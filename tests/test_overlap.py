@@ -447,3 +447,12 @@ def test_finished_samples_leave_the_batch_and_the_record_is_that_of_each_alone(s
         one = Batch(ids[row : row + 1], images[row : row + 1], labels[row : row + 1])
         _, alone = attack_and_judge(make_attack(spec), classifier, one, Threat(0.05))
         np.testing.assert_allclose(alone["top_logits"][0], together["top_logits"][row], atol=1e-6)
+
+
+def test_what_workers_are_forked_with_exists():
+    """The forking process skips what it cannot import without a word."""
+    from importlib.util import find_spec
+
+    from robustcal.sweep.local import IMPORTS
+
+    assert all(find_spec(name) for name in IMPORTS)

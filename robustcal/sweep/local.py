@@ -34,7 +34,7 @@ __all__ = ["execute", "outlook", "pick", "warm"]
 #: A worker that dies (out of memory, a crash in a library) is started again this often.
 RESTARTS = 2
 #: What every worker imports: once for all of them, in a process that they are forked from (see `warm`).
-IMPORTS = ["robustcal.sweep.local", "robustcal.models.blueprint", "robustcal.models.tiny", "open_clip"]
+IMPORTS = ["robustcal.sweep.local", "robustcal.models.blueprint", "robustcal.models.bundled", "open_clip"]
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 #: How long the other workers may take to notice that nothing is missing, once one of them has.
 HANG_SECONDS = 10.0
