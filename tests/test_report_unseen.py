@@ -40,6 +40,15 @@ def test_the_ece_of_a_broken_cell_is_as_uncertain_as_its_accuracy():
         assert value < hi < value + 0.005, name
 
 
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_averages_of_few_samples_stay_in_the_range_of_their_number(n):
+    cells = [cell(np.linspace(0.1, 0.9, n), np.arange(n) % 2 == k % 2, f"set{k}") for k in range(3)]
+    mean = stats.average(cells)
+    for name in ("accuracy", "ece", "mce", "overconfidence", "underconfidence"):
+        value, lo, hi = mean.interval(name)
+        assert 0 <= lo <= value <= hi <= 1 and mean.draws[name].min() >= 0 and mean.draws[name].max() <= 1, name
+
+
 def test_two_samples_say_little():
     _, lo, hi = cell([0.204, 0.222], [0, 0]).interval("ece")
     assert lo == 0 and hi > 0.3

@@ -101,8 +101,8 @@ def replicates(
     steps = joined_names(displacements(*given, pseudo) for given in zip(found, functions, inputs, strict=True))
     steps |= {name: pseudo.of_share(values[name]) * n / len(share.hits) for name, share in shares.items()}
     ranges = joined_names(ranges_of(metric) for metric in metrics)
-    whole = {name: x + steps.get(name, 0.0) for name, x in draws.items()}
-    whole = {name: _within(x, values.get(name, np.nan), ranges.get(name)) for name, x in whole.items()}
+    within = lambda name, x: _within(x, values.get(name, np.nan), ranges.get(name))  # noqa: E731
+    whole = {name: within(name, x + steps.get(name, 0.0)) for name, x in draws.items()}
     return Replicates(
         values, whole,
         limits={name: average_limits([share.hits], samples, level) for name, share in shares.items()},
@@ -110,7 +110,8 @@ def replicates(
         tested=frozenset(name for value in found for name in getattr(value, "tested", ())),
         samples=samples,
         outcomes={name: (share.hits,) for name, share in shares.items() if share.of_all},
-        unseen={name: whole[name] - draws[name] for name in steps},
+        # Of draws in range as well, so that an average that leaves some of these steps out stays in range too.
+        unseen={name: whole[name] - within(name, draws[name]) for name in steps},
     )  # fmt: skip
 
 
