@@ -101,7 +101,10 @@ def replicates(
     steps = joined_names(displacements(*given, pseudo) for given in zip(found, functions, inputs, strict=True))
     steps |= {name: pseudo.of_share(values[name]) * n / len(share.hits) for name, share in shares.items()}
     ranges = joined_names(ranges_of(metric) for metric in metrics)
-    within = lambda name, x: _within(x, values.get(name, np.nan), ranges.get(name))  # noqa: E731
+
+    def within(name: str, x: np.ndarray) -> np.ndarray:
+        return _within(x, values.get(name, np.nan), ranges.get(name))
+
     whole = {name: within(name, x + steps.get(name, 0.0)) for name, x in draws.items()}
     return Replicates(
         values, whole,
