@@ -245,3 +245,19 @@ def test_headers_are_found_where_tarfile_finds_them(tmp_path, form):
     members = list(Shard(path).members())
     assert [(m.name, m.size, m.offset) for m in members] == expected
     assert [m.read() for m in members] == [bytes([n]) * 700 * n for n in range(len(names))]
+
+
+def test_a_relative_path_is_of_the_working_folder_then_of_the_data_root(pack, tmp_path, monkeypatch):
+    here, root = tmp_path / "here", tmp_path / "root"
+    here.mkdir()
+    shutil.copytree(pack, root / "packs" / "colours")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("ROBUSTCAL_DATA", str(root))
+    spec = "webdataset:packs/colours:resolution=native"
+    below = datasets.build(spec)
+    assert below.ids == datasets.build(f"webdataset:{pack}:resolution=native").ids
+    shutil.copytree(pack, here / "packs" / "colours")
+    (here / "packs" / "colours" / "classnames.txt").write_text("one\ntwo\nthree\n")
+    assert tuple(datasets.build(spec).classnames) == ("one", "two", "three")
+    with pytest.raises(UserError, match="webdataset folder 'packs/none' does not exist"):
+        datasets.build("webdataset:packs/none")

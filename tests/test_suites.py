@@ -8,7 +8,7 @@ from robustcal.cli import main
 from robustcal.records.store import Run
 from robustcal.registry.suites import REPORT, SUITES, job_of, read_suite, sweeps_of
 from robustcal.sweep.outline import Outline
-from robustcal.sweep.plan import make_plan
+from robustcal.sweep.plan import make_plan, model_identity
 from robustcal.sweep.preflight import try_attacks
 from robustcal.types import UserError
 
@@ -21,6 +21,14 @@ def test_a_bundled_suite_names_attacks_datasets_and_models_that_exist(name):
         for family in ("attacks", "datasets", "models"):
             for spec in sweep[family]:
                 getattr(registry, family).arguments(getattr(registry, family).spec(registry.split_label(spec)[1]))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("tiny")])
+def test_a_suite_of_bundled_models_needs_no_other_weights(name):
+    """What stands inside a spec counts too: a temperature of a model that has no weights here is found only when it is opened."""
+    for sweep in sweeps_of(read_suite(name), {}):
+        for spec in sweep["models"]:
+            assert model_identity(registry.models.spec(registry.split_label(spec)[1]))
 
 
 def write(tmp_path, text: str):

@@ -23,7 +23,7 @@ from .card import Asked, Card, card_name, describe, split_of, split_table
 from .fetch import missing
 from .images import ImageDataset
 from .lines import LeftOut, whole_number
-from .root import data_root
+from .root import data_root, own_path
 from .tree import hidden, is_image
 
 
@@ -47,7 +47,7 @@ def coco(
     """
     split = split_of(card, split)
     if variant:
-        path = Path(variant).expanduser()
+        path = own_path(variant)
         folder = Path(images).expanduser() if images else path.parent
     elif card:
         missing(card, split)

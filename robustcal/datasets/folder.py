@@ -23,7 +23,7 @@ from .fetch import fetch_archive, missing
 from .images import EXTENSIONS, ImageDataset
 from .lines import LeftOut, read_lines, whole_number, without_empty_end
 from .names import say_nothing
-from .root import data_root
+from .root import data_root, own_path
 from .tree import Tree, entries, hidden, is_image
 from .webdataset import CLASSNAMES, TEMPLATES
 
@@ -50,7 +50,7 @@ def folder(
     """
     split = split_of(card, split)
     if variant:
-        base = Path(variant).expanduser()
+        base = own_path(variant)
         top = base / split if split else base
     elif card and (place := split_table(card, split).get("folder", card.get("folder"))):
         if missing(card, split):

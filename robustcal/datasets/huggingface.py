@@ -18,7 +18,7 @@ from .card import Asked, Card, card_name, describe, split_of
 from .images import ImageDataset
 from .lines import read_lines, without_empty_end
 from .parquet import Table, parquet_files
-from .root import offline
+from .root import offline, own_path
 from .webdataset import CLASSNAMES, read_pack
 
 
@@ -48,7 +48,7 @@ def huggingface(
     if not place:
         raise UserError("dataset 'huggingface' needs a repository: huggingface:org/name")
     split = split_of(card, split) or "test"
-    folder = Path(place).expanduser()
+    folder = own_path(place)
     folder = folder if folder.is_dir() else snapshot(place, split, revision)
     folder = folder / config if config else folder
     asked = Asked(resolution, preprocess, prompts, check)

@@ -11,6 +11,13 @@ def data_root() -> Path:
     return Path(os.environ.get("ROBUSTCAL_DATA") or "~/.cache/robustcal").expanduser()
 
 
+def own_path(written: str) -> Path:
+    """A path as it is written; a relative one that is not here is looked for below the data root, too."""
+    path = Path(written).expanduser()
+    below = data_root() / path
+    return below if not path.exists() and below.exists() else path
+
+
 def offline() -> bool:
     """Whether downloads are switched off: ``ROBUSTCAL_OFFLINE=1``."""
     return os.environ.get("ROBUSTCAL_OFFLINE", "").lower() in ("1", "true", "yes")

@@ -20,7 +20,7 @@ from ..types import UserError
 from .card import Asked, Card, card_name, check_templates, describe, split_of
 from .images import EXTENSIONS, ImageDataset
 from .lines import LeftOut, read_lines, whole_number, without_empty_end
-from .root import data_root
+from .root import data_root, own_path
 from .shards import Member, Shard
 from .tree import hidden
 
@@ -48,7 +48,7 @@ def webdataset(
         UserError: naming the file that is missing, damaged or contradicts the layout.
     """
     if variant:
-        pack = Path(variant).expanduser()
+        pack = own_path(variant)
     elif card and card.get("folder"):
         pack = data_root() / card["folder"]
     else:
