@@ -96,7 +96,7 @@ def test_time_is_the_sum_of_passes_divided_among_the_workers(bare, monkeypatch):
     forwards = {row.spec.partition(":")[0]: row.forwards for row in found.attacks}
     assert forwards["clean"] == 1 and forwards["pgd"] == 8 and 30 <= forwards["square"] <= 33
     alone = 1 + 2 * (1 + forwards["square"])  # passes without a gradient: of clean, the judge of PGD, Square
-    assert found.forwards == 300 * (1 + 2 * (8 + forwards["square"])) and found.backwards == 300 * 2 * 7
+    assert found.models[0].forwards == 300 * (1 + 2 * (8 + forwards["square"])) and found.models[0].backwards == 300 * 2 * 7
     assert found.seconds == pytest.approx(300 * (alone * 0.001 + 2 * 7 * 0.003) / 2)
     assert (found.cells, found.samples, found.shards, found.workers) == (5, 1500, 15, 2)
 

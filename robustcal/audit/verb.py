@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbelow
-
-import torch
 
 from ..cell import Cell
 from ..records.content import content_hash
 from ..records.signoff import SignOff, Stronger
 from ..records.store import DamagedShard, Run
-from ..sweep.worker import pick_device
+from ..sweep.hardware import pick_device, threads_set
 from ..types import UserError
 from .claims import Findings, Here, claims_of
 from .conclude import CONFIDENCE, at_least
@@ -59,7 +56,7 @@ def verify(
     repeater = Repeater(run, claims, device)
     population = sum(claim.rows for claim in claims)
     tell(f"{len(drawn)} of {population} records are made again on {device}, drawn with --seed {seed}")
-    with one_thread():
+    with threads_set(1):  # as a worker on a CPU: sums in the same order, and faster for a few images
         found = [one for at, rows in grouped(drawn) for one in repeater.check(claims[at], rows)]
     unlike = [one.line for one in found if one.state == UNLIKE]
     findings.unchecked += [one.line for one in found if one.state == CANNOT]
@@ -67,7 +64,7 @@ def verify(
     more: list[Stronger] = []
     if stronger and claims:
         tell("survivors and confidences are attacked with more")
-        with one_thread():
+        with threads_set(1):
             more = try_stronger(repeater, samples, seed)
     return SignOff(
         run=_content(run), cells=(len(claims), len(every)), samples=looked, agree=looked - len(unlike),
@@ -78,17 +75,6 @@ def verify(
         command=_command(samples, seed, stronger, cells), by=by, date=datetime.now(UTC).date().isoformat(),
         versions=dict(versions or {}), stronger=tuple(more),
     )  # fmt: skip
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread, as the workers of a sweep do on a CPU: sums in the same order, and faster for a few images."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _chosen(run: Run, cells: Sequence[Cell], wanted: Sequence[str]) -> list[Cell]:

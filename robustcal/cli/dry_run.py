@@ -93,10 +93,12 @@ def here(row: ModelCost | DatasetSize, absent: Mapping[str, str]) -> str:
 
 def sums(found: Outlook) -> str:
     """The cost of everything, aligned."""
-    where = f"{found.workers} {found.device} worker{'s' * (found.workers > 1)} ({found.hardware}, {found.precision})"
+    device, precision, name = found.hardware
+    where = f"{found.workers} {device} worker{'s' * (found.workers > 1)} ({name}, {precision})"
+    forwards, backwards = (sum(getattr(row, kind) for row in found.models) for kind in ("forwards", "backwards"))
     lines = [
         ("samples", f"{found.samples:,} in {found.shards:,} shards"),
-        ("passes", f"{found.forwards:,} forward passes, {found.backwards:,} input gradients"),
+        ("passes", f"{forwards:,} forward passes, {backwards:,} input gradients"),
         ("records", size(found.bytes)),
         ("time", f"about {hours(found.seconds)} on {where}, timed just now"),
     ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from ..records.store import Run
 from ..types import UserError
 from .events import Event
+from .hardware import Hardware
 from .plan import Plan, Request
 
 if TYPE_CHECKING:
@@ -17,30 +18,17 @@ if TYPE_CHECKING:
 ENGINES = ("local", "ray")
 
 
-class Hardware(NamedTuple):
-    """Where an attack runs: a torch device, the precision of its search, and the hardware's name."""
-
-    device: str
-    precision: str
-    name: str
-
-
 class Engine(Protocol):
     """A module of this room that executes plans: `local` or `ray`."""
 
     def pick(self, device: str, precision: str) -> Hardware:
         """Resolve ``auto`` where the workers will run. Raises `UserError` for a device that is not there."""
-        ...
 
     def warm(self, device: str, workers: int | None) -> None:
         """Begin what takes workers long and needs no plan; it goes on in the background."""
-        ...
 
-    def outlook(
-        self, request: Request, *, device: str, precision: str, batch_size: int | None = None, workers: int | None = None
-    ) -> Outlook:
+    def outlook(self, request: Request, *, device: str, precision: str, batch_size: int | None, workers: int | None) -> Outlook:
         """What a request costs there: see `estimate.outlook`."""
-        ...
 
     def execute(
         self, plan: Plan, run: Run, request: Request, *, device: str, batch_size: int | None = None, workers: int | None = None,
@@ -55,15 +43,10 @@ class Engine(Protocol):
         Raises:
             UserError: what ends the whole sweep, in one line. Everything finished is kept.
         """
-        ...
 
 
 def pick_engine(name: str) -> Engine:
-    """The engine of that name.
-
-    Raises:
-        UserError: unknown name, or an engine whose package is not installed.
-    """
+    """The engine of that name. Raises `UserError` for an unknown name, or one whose package is not installed."""
     if name not in ENGINES:
         raise UserError(f"unknown engine '{name}'; there are: {', '.join(ENGINES)}")
     return cast(Engine, importlib.import_module(f".{name}", __package__))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cache
+import timeit
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 
@@ -15,24 +15,22 @@ from ..clip.classifier import LogitClassifier
 from ..noise import Noise
 from ..registry import load_plugin_file
 from ..types import Threat
-from .hardware import threads_for, workers_for
+from .hardware import Hardware, pick, threads_for, threads_set, workers_for
 from .meter import Meter
 from .outline import Outline, random_classifier
 from .plan import Plan, Request, make_plan
-from .preflight import try_attacks
 from .run import SEARCH_DTYPES, make_attack, out_of_memory
-from .sizes import auto_batch
+from .sizes import usual_batch
 from .verify import TOP
-from .worker import Worker, pick
+from .worker import Worker
 
 #: Measured sizes of records on the disk: a shard's footer, a row's scalars, and one class of its logits.
 SHARD_BYTES, ROW_BYTES, CLASS_BYTES = 8800, 54, 4.8
-#: Seconds that one measurement should take at most; several are made of each architecture.
-PATIENCE = 2.0
+#: Seconds that one pass over a batch should take at most; each of its measurements makes three.
+PATIENCE = 1.0
 
 
-@dataclass(frozen=True)
-class ModelCost:
+class ModelCost(NamedTuple):
     """Passes of a model over all its cells, and the seconds of one worker for them."""
 
     spec: str
@@ -44,18 +42,15 @@ class ModelCost:
     stand_in: str | None  #: the architecture that was timed in its place
 
 
-@dataclass(frozen=True)
-class AttackCost:
-    """An attack's radii, and the most passes it spends on one sample of any data set."""
+class AttackCost(NamedTuple):
+    """The most passes that an attack spends on one sample of any data set."""
 
     spec: str
-    eps: tuple[str, ...]
     forwards: int
     backwards: int
 
 
-@dataclass(frozen=True)
-class DatasetSize:
+class DatasetSize(NamedTuple):
     """How many samples, classes and pixels a data set has in a plan."""
 
     spec: str
@@ -72,18 +67,18 @@ class Outlook:
     samples: int
     shards: int
     bytes: int
-    forwards: int
-    backwards: int
     workers: int
-    seconds: float  #: with so many workers
     eps: tuple[str, ...]
     models: tuple[ModelCost, ...]
     attacks: tuple[AttackCost, ...]
     datasets: tuple[DatasetSize, ...]
-    device: str
-    precision: str
-    hardware: str = ""
-    absent: Mapping[str, str] = field(default_factory=dict)  #: spec -> what is missing and how to get it
+    hardware: Hardware
+    absent: Mapping[str, str]  #: spec -> what is missing and how to get it
+
+    @property
+    def seconds(self) -> float:
+        """Of so many workers."""
+        return sum(row.seconds for row in self.models) / self.workers
 
 
 def outlook(
@@ -96,43 +91,27 @@ def outlook(
         workers: how many there will be; by default as many as `bench` would start here.
         threads: of one worker; by default the cores divided among them.
     """
-    device, precision, hardware = pick(device, precision)
-    outline = Outline()
+    hardware, outline = pick(device, precision), Outline()
     for file in request.plugins:
         load_plugin_file(file)
-    request = replace(request, precision=precision)
+    request = replace(request, precision=hardware.precision)
     plan = make_plan(request, open_source=outline.open_source, identify=outline.identify)
-    try_attacks(plan)
-    count = len(workers_for(device, plan.shards, workers))
-    with threads_set(threads or threads_for(device, count)):
-        cost = estimate(plan, device, precision, batch_size, count, outline)
-    return replace(cost, hardware=hardware, absent=dict(outline.absent))
-
-
-def estimate(
-    plan: Plan, device: str, precision: str, batch_size: int | None, workers: int, outline: Outline | None = None
-) -> Outlook:
-    """The cost of a plan: model passes counted exactly, seconds on this device with so many workers.
-
-    Args:
-        outline: what stands in for models that are not here.
-    """
-    models = tuple(model_cost(plan, model, device, precision, batch_size, outline) for model in plan.distinct("model"))
+    count = len(workers_for(hardware.device, plan.shards, workers))
+    timed: dict[tuple[str, int], tuple[float, float]] = {}
+    with threads_set(threads or threads_for(hardware.device, count)):
+        models = tuple(model_cost(plan, model, hardware, batch_size, outline, timed) for model in plan.distinct("model"))
     return Outlook(
         cells=len(plan.cells),
         samples=plan.samples,
         shards=plan.shards,
         bytes=bytes_of(plan),
-        forwards=sum(row.forwards for row in models),
-        backwards=sum(row.backwards for row in models),
-        workers=workers,
-        seconds=sum(row.seconds for row in models) / workers,
+        workers=count,
         eps=tuple(dict.fromkeys(cell.eps for cell in plan.cells if cell.eps != "0")),
         models=models,
         attacks=tuple(attack_cost(plan, attack) for attack in plan.distinct("attack")),
         datasets=tuple(dataset_size(plan, dataset) for dataset in plan.distinct("dataset")),
-        device=device,
-        precision=precision,
+        hardware=hardware,
+        absent=dict(outline.absent),
     )
 
 
@@ -170,9 +149,8 @@ def bytes_of(plan: Plan) -> int:
 
 
 def attack_cost(plan: Plan, attack: str) -> AttackCost:
-    cells = [cell for cell in plan.cells if cell.attack == attack]
-    forwards, backwards = max(passes_of_cell(cell) for cell in cells)
-    return AttackCost(attack, tuple(dict.fromkeys(cell.eps for cell in cells)), int(forwards), int(backwards))
+    forwards, backwards = max(passes_of_cell(cell) for cell in plan.cells if cell.attack == attack)
+    return AttackCost(attack, int(forwards), int(backwards))
 
 
 def dataset_size(plan: Plan, dataset: str) -> DatasetSize:
@@ -182,47 +160,45 @@ def dataset_size(plan: Plan, dataset: str) -> DatasetSize:
 
 # -- timing ----------------------------------------------------------------------------------------------------------
 def model_cost(
-    plan: Plan, model: str, device: str, precision: str, batch_size: int | None, outline: Outline | None
-) -> ModelCost:
-    """A model's passes over all its cells, and the seconds of one worker for them; measured once at each resolution."""
-    arch = outline.architecture(model) if outline else None
-    timed: dict[int, tuple[float, float]] = {}
+    plan: Plan, model: str, hardware: Hardware, batch_size: int | None, outline: Outline,
+    timed: dict[tuple[str, int], tuple[float, float]],
+) -> ModelCost:  # fmt: skip
+    """A model's passes over all its cells, and the seconds of one worker for them.
+
+    Args:
+        timed: (model or the architecture that stands in for it, resolution) -> seconds per image, each measured once.
+    """
+    stand_in = outline.architecture(model)
+    cells = [cell for cell in plan.cells if cell.model == model]
     forwards = backwards = seconds = 0.0
-    for cell in (cell for cell in plan.cells if cell.model == model):
-        side = cell.resolution
-        if side not in timed:
-            timed[side] = _measured(plan, cell, arch, device, precision, batch_size, outline.timed if outline else {})
-        (forward, both), (looks, gradients) = timed[side], passes_of_cell(cell)
+    for cell in cells:
+        key = stand_in or model, cell.resolution
+        if key not in timed:
+            timed[key] = _measured(plan, cell, stand_in, hardware, batch_size)
+        (forward, both), (looks, gradients) = timed[key], passes_of_cell(cell)
         forwards += cell.n * looks
         backwards += cell.n * gradients
         seconds += cell.n * (max(0.0, looks - gradients) * forward + gradients * both)
-    forward, both = timed[max(timed)]
-    return ModelCost(model, int(forwards), int(backwards), seconds, forward, both, arch)
+    forward, both = timed[stand_in or model, max(cell.resolution for cell in cells)]
+    return ModelCost(model, int(forwards), int(backwards), seconds, forward, both, stand_in)
 
 
-def _measured(
-    plan: Plan, cell: Cell, arch: str | None, device: str, precision: str, batch_size: int | None,
-    kept: dict[tuple[str | None, int], tuple[float, float]],
-) -> tuple[float, float]:  # fmt: skip
-    """Seconds of a cell's model per image; models that are not here and have one architecture are measured once."""
-    key = (arch, cell.resolution)
-    if arch and key in kept:
-        return kept[key]
-    source = plan.sources[cell.dataset]
-    images = source.dataset.read(source.shard(0, min(cell.rows(0), batch_size or SHARD))).images.to(device)
-    images = images[: batch_size or auto_batch(images, device)]
-    if arch:
-        classifier = random_classifier(arch, len(cell.classnames)).to(device)
+def _measured(plan: Plan, cell: Cell, stand_in: str | None, hardware: Hardware, batch_size: int | None) -> tuple[float, float]:
+    """Seconds of a cell's model per image."""
+    source, device = plan.sources[cell.dataset], hardware.device
+    usual = SHARD if device.startswith("cuda") else usual_batch(cell.resolution)
+    images = source.dataset.read(source.shard(0, min(cell.rows(0), batch_size or usual))).images.to(device)
+    if stand_in:
+        classifier = random_classifier(stand_in, len(cell.classnames)).to(device)
     else:
         classifier = Worker(plan, device).classifier(cell.model, cell)
-    kept[key] = seconds_per_image(classifier, images, SEARCH_DTYPES[precision])
-    return kept[key]
+    return seconds_per_image(classifier, images, SEARCH_DTYPES[hardware.precision])
 
 
 def seconds_per_image(
     classifier: torch.nn.Module, images: torch.Tensor, search: torch.dtype = torch.float32
 ) -> tuple[float, float]:
-    """Measured (forward, forward + input gradient) seconds per image of one worker.
+    """Measured (forward, forward + input gradient) seconds per image of one worker: the best of three.
 
     The batch is made smaller until its gradient takes about `PATIENCE`, and halved where memory runs out.
     """
@@ -230,42 +206,20 @@ def seconds_per_image(
 
     def forward(images: torch.Tensor) -> None:
         with torch.no_grad():
-            meter(images)
+            meter(images).sum().item()  # waits for a GPU
 
     def gradient(images: torch.Tensor) -> None:
         x = images.clone().requires_grad_(True)
-        torch.autograd.grad(meter(x).sum(), x)
+        torch.autograd.grad(meter(x).sum(), x)[0].sum().item()
 
-    alone = _time(gradient, images[:1])
+    alone = timeit.timeit(partial(gradient, images[:1]), number=2) / 2
     images = images[: max(1, int(PATIENCE / alone))]
     try:
-        return _time(forward, images) / len(images), _time(gradient, images) / len(images)
+        times = [min(timeit.repeat(partial(work, images), repeat=3, number=1)) for work in (forward, gradient)]
     except (MemoryError, RuntimeError) as error:
         if len(images) == 1 or not out_of_memory(error):
             raise
-    return seconds_per_image(classifier, images[: len(images) // 2], search)
-
-
-def _time(work: Callable[[torch.Tensor], None], images: torch.Tensor, repeats: int = 3) -> float:
-    """The best of some calls, in seconds; fewer calls where they take longer than `PATIENCE` together."""
-    best, begin = float("inf"), time.perf_counter()
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work(images)
-        if images.is_cuda:
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-        if time.perf_counter() - begin > PATIENCE:
-            break
-    return best
-
-
-@contextmanager
-def threads_set(count: int) -> Iterator[None]:
-    """Compute with so many threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        images = images[: len(images) // 2]
+    else:
+        return times[0] / len(images), times[1] / len(images)
+    return seconds_per_image(classifier, images, search)

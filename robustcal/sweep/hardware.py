@@ -1,10 +1,49 @@
-"""Devices and threads: how many workers a machine has room for, and what each computes with."""
+"""Devices and threads: where attacks run, how many workers a machine has room for, and what each computes with."""
 
 from __future__ import annotations
 
 import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
+
+from ..types import UserError
+
+
+class Hardware(NamedTuple):
+    """Where an attack runs: a torch device, the precision of its search, and the hardware's name."""
+
+    device: str
+    precision: str
+    name: str
+
+
+def pick_device(device: str) -> str:
+    """``auto`` -> the first GPU, else the CPU.
+
+    Raises:
+        UserError: if a device is asked for that this machine lacks.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device '{device}' cannot be used here ({reason}); try --device cpu or auto") from None
+    return device
+
+
+def pick(device: str, precision: str) -> Hardware:
+    """`pick_device` with its name and the attack's precision: ``auto`` is bf16 on GPUs that have it, fp32 elsewhere."""
+    device = pick_device(device)
+    on_gpu = device.startswith("cuda")
+    if precision == "auto":
+        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+    return Hardware(device, precision, torch.cuda.get_device_name(device) if on_gpu else f"{device} ({platform.machine()})")
 
 
 def workers_for(device: str, pending: int, asked: int | None = None) -> list[str]:
@@ -23,6 +62,17 @@ def workers_for(device: str, pending: int, asked: int | None = None) -> list[str
 def threads_for(device: str, workers: int) -> int:
     """How many threads each of so many workers computes with: the cores divided among them, on a CPU."""
     return max(1, cores() // workers) if device == "cpu" else torch.get_num_threads()
+
+
+@contextmanager
+def threads_set(count: int) -> Iterator[None]:
+    """Compute with so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cores() -> int:

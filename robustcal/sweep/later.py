@@ -5,47 +5,29 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-class Later(Generic[T]):
+class Later(futures.Future[T]):
     """The result of a call in a thread, which does not keep the process alive if the call hangs."""
 
     def __init__(self, work: Callable[[], T]):
-        self._work = work
-        self._value: T
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        super().__init__()
+        threading.Thread(target=self._run, args=(work,), daemon=True).start()
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[], T]) -> None:
         try:
-            self._value = self._work()
+            self.set_result(work())
         except BaseException as error:  # raised where the result is asked for
-            self._error = error
-
-    @property
-    def done(self) -> bool:
-        """Whether there is a result or an error."""
-        return not self._thread.is_alive()
+            self.set_exception(error)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait at most so long; whether it is done."""
-        self._thread.join(seconds)
-        return self.done
-
-    def result(self) -> T:
-        """The result, waited for.
-
-        Raises:
-            what the call raised.
-        """
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._value
+        """Wait at most so long; whether there is a result or an error."""
+        futures.wait([self], seconds)
+        return self.done()
 
 
 class Behind(Generic[T]):
@@ -62,8 +44,14 @@ class Behind(Generic[T]):
             what a call raised; those after it are not made.
         """
         before = self._calls[-1] if self._calls else None
-        self._calls.append(Later(lambda: _after(before, work)))
-        while self._calls and (len(self._calls) > self.room or self._calls[0].done):
+
+        def after() -> T:
+            if before is not None:
+                before.result()
+            return work()
+
+        self._calls.append(Later(after))
+        while self._calls and (len(self._calls) > self.room or self._calls[0].done()):
             yield self._calls.popleft().result()
 
     def drain(self) -> Iterator[T]:
@@ -73,12 +61,5 @@ class Behind(Generic[T]):
 
     def close(self) -> None:
         """Wait until nothing is at work; results and errors are dropped."""
-        for call in self._calls:
-            call.wait()
+        futures.wait(self._calls)
         self._calls.clear()
-
-
-def _after(before: Later[T] | None, work: Callable[[], T]) -> T:
-    if before is not None:
-        before.result()
-    return work()

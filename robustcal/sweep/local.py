@@ -22,12 +22,12 @@ from ..types import UserError
 from .engine import missing_shards
 from .estimate import outlook
 from .events import Event, Restarted
-from .hardware import threads_for, workers_for
+from .hardware import pick, threads_for, workers_for
 from .pixels import Pixels, shared_folder
 from .plan import Plan, Request, make_plan
 from .run import reason_of
 from .shift import work
-from .worker import Worker, pick
+from .worker import Worker
 
 __all__ = ["execute", "outlook", "pick", "warm"]
 

@@ -47,14 +47,10 @@ class CardDataset:
 
 
 class Outline:
-    """Stand-ins for `make_plan`. `absent`: spec -> how to get it, for everything that had to be stood in for.
-
-    `timed` keeps what the stand-ins of models took, by architecture and resolution.
-    """
+    """Stand-ins for `make_plan`. `absent`: spec -> how to get it, for everything that had to be stood in for."""
 
     def __init__(self) -> None:
         self.absent: dict[str, str] = {}
-        self.timed: dict[Any, tuple[float, float]] = {}
 
     def open_source(self, spec: Spec, seed: int) -> Source:
         """The dataset; or, if it is not here, what its card says about it. Nothing is fetched.
@@ -80,8 +76,10 @@ class Outline:
         Raises:
             UserError: a setting of the model is out of range, or it is no model at all.
         """
-        parts = [part for part in leaves(str(spec)) if (hint := how_to_get(part)) and not self.absent.update({str(spec): hint})]
-        return "absent" if parts else model_identity(spec)
+        hints = [hint for part in leaves(str(spec)) if (hint := how_to_get(part))]
+        if hints:
+            self.absent[str(spec)] = hints[-1]
+        return "absent" if hints else model_identity(spec)
 
     def architecture(self, spec: str) -> str | None:
         """The open_clip architecture that costs as much as a model; None for one that is here and has to be built.

@@ -18,15 +18,16 @@ import torch
 
 from ..records.store import Run
 from ..types import UserError
-from .engine import Hardware, missing_shards
+from .engine import missing_shards
 from .estimate import Outlook
 from .estimate import outlook as outlook_here
 from .events import CellFailed, Event
+from .hardware import Hardware
+from .hardware import pick as pick_here
 from .local import plan_again
 from .plan import Plan, Request
 from .run import reason_of
 from .worker import Computed, Worker
-from .worker import pick as pick_here
 
 try:
     import ray
@@ -84,12 +85,12 @@ def outlook(
     request: Request, *, device: str, precision: str, batch_size: int | None = None, workers: int | None = None
 ) -> Outlook:
     """`estimate.outlook` as a worker of the cluster sees it: its data, its device; by default as many as fit there."""
-    device, precision, hardware = pick(device, precision)
+    device, precision, name = pick(device, precision)
     needs = _needs(device)
     how = {"device": device, "precision": precision, "batch_size": batch_size, "workers": workers or _fit(needs), "threads": 1}
     look = partial(outlook_here, request, **how)  # type: ignore[arg-type]
     found: Outlook = _unwrap(ray.get(ray.remote(**needs)(_guarded).remote(look)))
-    return replace(found, hardware=f"Ray, {hardware}")
+    return replace(found, hardware=Hardware(device, precision, f"Ray, {name}"))
 
 
 def _fit(needs: dict[str, Any]) -> int:

@@ -13,9 +13,10 @@ from .. import registry
 from ..cell import Cell
 from ..types import Batch, Records, UserError
 from .declared import attack_meta
-from .plan import model_identity
+from .hardware import pick_device
+from .plan import Plan, model_identity
 from .run import SEARCH_DTYPES, attack_and_judge, make_attack, to_device
-from .worker import on_device, pick_device
+from .worker import Worker
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,8 @@ def replay(cell: Cell, ids: Sequence[str], device: str = "auto") -> Replay:
     if gone or str(getattr(dataset, "identity", "")) != cell.identity.data:
         raise UserError(f"dataset '{cell.dataset}' has changed since the record was made; images of it would not be those")
     batch = to_device(dataset.read([places[name] for name in ids]), device)
-
-    def classifier_of(spec: str) -> Any:
-        model = on_device(registry.models.build(spec), device).classifier(cell.classnames, cell.templates)
-        return model.to(device) if hasattr(model, "to") else model
-
-    attacked, columns = attack_again(cell, batch, classifier_of)
+    worker = Worker(Plan((cell,), {}), device)
+    attacked, columns = attack_again(cell, batch, lambda spec: worker.classifier(spec, cell))
     images = (batch.images.cpu().numpy(), attacked.cpu().numpy())
     return Replay(*images, np.asarray(columns["prediction"]), np.asarray(columns["confidence"]))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 
@@ -19,37 +18,24 @@ LARGEST = 1024
 SHARE = 0.7
 
 
-class Memory(Protocol):
-    """The memory of a device, in bytes."""
-
-    def free(self) -> int:
-        """What could be taken now, what torch holds without using it included."""
-        ...
-
-    def used(self) -> int:
-        """What tensors take now; the peak begins anew from here."""
-        ...
-
-    def peak(self) -> int:
-        """The most that tensors took since."""
-        ...
-
-
 @dataclass(frozen=True)
 class CudaMemory:
-    """The memory of one GPU."""
+    """The memory of one GPU, in bytes."""
 
     device: str
 
     def free(self) -> int:
+        """What could be taken now, what torch holds without using it included."""
         free, _ = torch.cuda.mem_get_info(torch.device(self.device))
         return free + torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
 
     def used(self) -> int:
+        """What tensors take now; the peak begins anew from here."""
         torch.cuda.reset_peak_memory_stats(self.device)
         return torch.cuda.memory_allocated(self.device)
 
     def peak(self) -> int:
+        """The most that tensors took since."""
         return torch.cuda.max_memory_allocated(self.device)
 
 
@@ -63,7 +49,7 @@ class Sizes:
     """
 
     asked: int | None = None
-    memory: Memory | None = None
+    memory: CudaMemory | None = None
     _found: dict[tuple[str, str, int], int] = field(default_factory=dict)
     _most: dict[tuple[str, str, int], int] = field(default_factory=dict)  # above it memory ran out
 
@@ -96,15 +82,6 @@ class Sizes:
 def usual_batch(side: int) -> int:
     """The batch to begin with, by the side of the images in pixels."""
     return SHARD if side <= 64 else 32
-
-
-def auto_batch(images: torch.Tensor, device: str) -> int:
-    """A batch size for timing a model, from the image size and the device's memory."""
-    pixels = images[0].numel()
-    if device.startswith("cuda"):
-        free, _ = torch.cuda.mem_get_info(torch.device(device))
-        return max(1, min(len(images), int(free / (pixels * 4 * 400))))
-    return max(1, min(len(images), SHARD if pixels <= 3 * 64 * 64 else 32))
 
 
 def _kind(cell: Cell) -> tuple[str, str, int]:
