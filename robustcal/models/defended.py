@@ -50,7 +50,7 @@ class DefendedModel:
         self, name: str, title: str, model: ClipModel, settings: Settings, make: Callable[[ClipClassifier], Defended],
         reference: ClipModel | None = None,
     ):  # fmt: skip
-        self.model, self.settings, self.make = model, settings, make
+        self.model, self.settings, self.make, self.reference = model, settings, make, reference
         self.clip, self.scores, self.name = model.clip, model.scores, f"{model.name} with {title}"
         other = reference.fingerprint if reference else None
         self.fingerprint = weights.digest(name, model.fingerprint, other, sorted(settings.items()))
