@@ -80,3 +80,9 @@ def test_a_run_gets_the_works_of_all_it_used_each_once(tmp_path, capsys):
 def test_a_parameter_that_is_off_is_not_cited(tmp_path):
     made = make_run(tmp_path / "run", models=("clip",), attacks=("pgd:momentum=0.0",), datasets=("digits",), n=4)
     assert "dong2018boosting" not in bibtex([made]) and "madry2018towards" in bibtex([made])
+
+
+def test_a_release_by_others_is_cited_beside_the_method(tmp_path):
+    made = make_run(tmp_path / "run", models=("tecoa4-vit-b-32-apt", "fare2-vit-h-14"), attacks=("clean",), datasets=("digits",), n=2)
+    keys = {key for _, key, _ in ENTRY.findall(bibtex([made]))}
+    assert keys >= {"li2024one", "mao2023understanding", "abadrocamora2025robustness", "schlarmann2024robust", "schuhmann2022laion"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +121,13 @@ def make_module(config: dict[str, Any], name: str) -> nn.Module:
         UserError: if the config asks for something open_clip does not know or that cannot be built.
     """
     from open_clip.coca_model import CoCa
-    from open_clip.model import CLIP, CustomTextCLIP
+    from open_clip.model import CLIP, CLIPTextCfg, CustomTextCLIP
 
     config = copy.deepcopy(config)
+    known = {part.name for part in fields(CLIPTextCfg)}
+    if unknown := sorted(set(config["text_cfg"]) - known):
+        told = f"text_cfg with {', '.join(unknown)}, which open_clip does not know: its texts would be read in another way"
+        raise UserError(f"'{name}' has a {told}; refused")
     if "timm_model_name" in config["vision_cfg"]:
         config["vision_cfg"]["timm_model_pretrained"] = False
     borrowed_text = "hf_model_name" in config["text_cfg"]

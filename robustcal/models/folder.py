@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,14 @@ from ..types import UserError
 from . import huggingface
 from .blueprint import OPENAI_MEAN, OPENAI_STD, Blueprint
 from .tokens import VOCABULARY, make_tokenizer
+from .word_pieces import read_word_pieces
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+#: The key of `text_cfg` that names a list of word pieces; open_clip does not know it.
+PIECES = "vocab_path"
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 #: What a folder's weights may be called, in the order in which open_clip prefers them.
 WEIGHT_NAMES = (
@@ -45,34 +48,57 @@ def from_local_dir(path: str | Path) -> Blueprint:
     folder = Path(path).expanduser()
     vocabulary = folder / VOCABULARY
     if huggingface.is_model(folder) and not (folder / CONFIG).is_file():
-        config, preprocess = huggingface.model_config(folder)
-        make = partial(make_tokenizer, config, f"local-dir:{folder}", vocabulary if vocabulary.is_file() else None)
-        tokenizer = make if vocabulary.is_file() else partial(huggingface.checked_tokenizer, folder, make)
-        activation = "quickgelu" if config["quick_gelu"] else "gelu"
-        return Blueprint(f"local-dir:{path}", config, preprocess, find_weights(folder), activation, tokenizer)
+        return of_transformers(folder, f"local-dir:{path}", find_weights(folder))
     return described(
-        read_config(folder), f"local-dir:{path}", find_weights(folder), f"local-dir:{folder}",
+        read_config(folder), f"local-dir:{path}", find_weights(folder), f"local-dir:{folder}", folder,
         vocabulary if vocabulary.is_file() else None,
     )  # fmt: skip
 
 
+def of_transformers(folder: Path, name: str, file: Path) -> Blueprint:
+    """The blueprint of a `CLIPModel` of transformers: its `config.json` and what lies beside it.
+
+    Without a `preprocessor_config.json` the pixel statistics are OpenAI's, as those of transformers' own default.
+    """
+    config, preprocess = huggingface.model_config(folder)
+    vocabulary = folder / VOCABULARY
+    make = partial(make_tokenizer, config, name, vocabulary if vocabulary.is_file() else None)
+    tokenizer = make if vocabulary.is_file() else partial(huggingface.checked_tokenizer, folder, make)
+    return Blueprint(name, config, preprocess, file, "quickgelu" if config["quick_gelu"] else "gelu", tokenizer)
+
+
 def described(
-    config: Mapping[str, Any], name: str, file: Path, tokenizer: str, vocabulary: Path | None = None
+    config: Mapping[str, Any], name: str, file: Path, tokenizer: str, folder: Path, vocabulary: Path | None = None
 ) -> Blueprint:
-    """The blueprint that an `open_clip_config.json` describes. `tokenizer`: the name under which open_clip finds it.
+    """The blueprint that an `open_clip_config.json` in a folder describes. `tokenizer`: the name under which open_clip finds it.
 
     Without the key `quick_gelu` open_clip builds GELU. So does this, but then no one has said it: `activation=` decides.
+
+    Raises:
+        UserError: its texts are read with a list of word pieces that is not in the folder.
     """
     model = config["model_cfg"]
+    make: Callable[[], Any] = partial(make_tokenizer, model, tokenizer, vocabulary)
+    if pieces := piece_list(config):
+        if not (folder / pieces).is_file():
+            raise UserError(f"'{name}' reads its texts with the vocabulary {pieces}, which is not in '{folder}'; put it there")
+        text = {key: value for key, value in model["text_cfg"].items() if key != PIECES}
+        make = partial(read_word_pieces, folder / pieces, text.get("context_length", 77))
+        model = {**model, "text_cfg": text}
     return Blueprint(
         name=name,
         config=model,
         preprocess=config.get("preprocess_cfg") or {},
         weights=file,
         activation="quickgelu" if model.get("quick_gelu") else "gelu",
-        tokenizer=partial(make_tokenizer, model, tokenizer, vocabulary),
+        tokenizer=make,
         declared=model.get("quick_gelu") is not None,
     )
+
+
+def piece_list(config: Mapping[str, Any]) -> str:
+    """The file name of the word pieces that a config names (see `word_pieces`); "" where it names none."""
+    return Path(str(config["model_cfg"]["text_cfg"].get(PIECES) or "")).name
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -117,8 +143,8 @@ def folder_identity(folder: Path) -> str:
     if huggingface.is_model(folder) and not (folder / CONFIG).is_file():
         files = [*(folder / name for name in huggingface.FILES), find_weights(folder), folder / VOCABULARY]
     else:
-        read_config(folder)
-        files = [folder / CONFIG, find_weights(folder), folder / VOCABULARY]
+        pieces = piece_list(read_config(folder))
+        files = [folder / CONFIG, find_weights(folder), folder / VOCABULARY, *([folder / pieces] if pieces else [])]
     return weights.digest(*(weights.sha256(file) for file in files if file.is_file()))
 
 

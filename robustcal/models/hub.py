@@ -33,12 +33,27 @@ def fetch(repository: str, names: Sequence[str], wanted_by: str) -> Path:
             except EntryNotFoundError:
                 continue
             except Exception as error:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+                reason = _first_line(error)
                 break
     raise UserError(
         f"'{wanted_by}' is not in the hub's cache and cannot be fetched ({reason}); "
         f"fetch the repository {repository} elsewhere and name its folder with local-dir:PATH"
     )
+
+
+def fetch_some(repository: str, names: Sequence[str]) -> None:
+    """Put into the cache what a repository has of `names`, where it can be reached; what it has not is not missed."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for name in names:
+        if cached(repository, [name]) is None and reachable():
+            try:
+                hf_hub_download(repository, name)
+            except EntryNotFoundError:
+                continue
+            except Exception as error:
+                raise UserError(f"'{name}' of the repository {repository} cannot be fetched ({_first_line(error)})") from None
 
 
 def cached(repository: str, names: Sequence[str]) -> Path | None:
@@ -51,6 +66,10 @@ def cached(repository: str, names: Sequence[str]) -> Path | None:
         except Exception:  # not cached under this name
             continue
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
 def reachable() -> bool:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 #: The files of such a folder that decide its logits, besides the weights.
-FILES = ("config.json", "preprocessor_config.json", "vocab.json", "tokenizer.json", "merges.txt")
+CONFIG = "config.json"
+FILES = (CONFIG, "preprocessor_config.json", "vocab.json", "tokenizer.json", "merges.txt")
 KINDS = ("clip", "siglip", "siglip2", "chinese_clip", "altclip", "clip_vision_model", "clip_text_model")
 #: What transformers leaves out of a config.json because it is its default.
 TEXT = {
@@ -56,7 +57,7 @@ LAYER = {
 
 def is_model(folder: Path) -> bool:
     """Whether a folder is one of transformers for a model with images and texts."""
-    return _json(folder / "config.json").get("model_type") in KINDS
+    return _json(folder / CONFIG).get("model_type") in KINDS
 
 
 def has_its_names(state: Mapping[str, Any]) -> bool:
@@ -70,7 +71,7 @@ def model_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         UserError: if it is not a CLIPModel, or has parts that open_clip's has not.
     """
-    config = _json(folder / "config.json")
+    config = _json(folder / CONFIG)
     kind = config.get("model_type")
     if kind in ("siglip", "siglip2"):
         raise UserError(f"'{folder}' {SIGLIP}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..clip import weights
 from ..registry import register
 from ..types import UserError
-from . import blueprint, folder, hub, tokens
+from . import blueprint, folder, hub, huggingface, tokens
 from .blueprint import Blueprint
 
 if TYPE_CHECKING:
@@ -77,9 +77,19 @@ def plan(source: str) -> Blueprint:
 
 
 def from_hub(name: str) -> Blueprint:
-    """The blueprint of an open_clip repository on the Hugging Face hub (or in its local cache)."""
-    config = folder.read_config(hub.fetch(name, [folder.CONFIG], HUB + name).parent)
-    return folder.described(config, HUB + name, hub.fetch(name, folder.WEIGHT_NAMES, HUB + name), HUB + name)
+    """The blueprint of a repository of open_clip or transformers on the Hugging Face hub (or in its local cache)."""
+    where = HUB + name
+    try:
+        here = hub.fetch(name, [folder.CONFIG], where).parent
+    except UserError:  # open_clip's config comes first: some repositories hold both
+        here = hub.fetch(name, [folder.CONFIG, huggingface.CONFIG], where).parent
+        if huggingface.is_model(here):
+            hub.fetch_some(name, huggingface.FILES)
+            return folder.of_transformers(here, where, hub.fetch(name, folder.WEIGHT_NAMES, where))
+    config = folder.read_config(here)
+    if pieces := folder.piece_list(config):
+        hub.fetch_some(name, [pieces])
+    return folder.described(config, where, hub.fetch(name, folder.WEIGHT_NAMES, where), where, here)
 
 
 def hub_name(source: str) -> str:

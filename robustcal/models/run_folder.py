@@ -47,6 +47,7 @@ def card_weights(card: dict[str, Any]) -> Path:
             return Path(path)
     name = Path(card.get("path", card["weights"])).stem
     get = f"fetch {card['url']} and put it" if "url" in card else "put the file"
+    get = f"get {card['weights']} from {card['homepage']} and put it" if "url" not in card and "homepage" in card else get
     raise UserError(f"the weights of model '{name}' are not here: {get} at {kept}")
 
 

@@ -91,11 +91,12 @@ def _works(axis: str, text: str) -> Iterator[str]:
 
 
 def _card_works(name: str) -> Iterator[str]:
-    """Those of a published checkpoint, by the method on its card and the weights that it came from."""
+    """Those of a published checkpoint: of the method on its card, of a release by others, of the weights that it came from."""
     if name in models.cards():
-        known = table()["model"]
-        yield from known.get(models.cards()[name].get("method", ""), ())
-        yield from known["clip"] + (known["clip:laion"] if "laion" in name else [])
+        known, card = table()["model"], models.cards()[name]
+        yield from known.get(card.get("method", ""), ())
+        yield from known.get(f"release:{card.get('release')}", ())
+        yield from known["clip"] + (known["clip:laion"] if "laion" in f"{name} {card.get('title')}".lower() else [])
 
 
 def _has(spec: Spec, word: str) -> bool:
