@@ -168,7 +168,7 @@ def test_the_command_shows_the_others_and_says_what_it_refused(files, tmp_path, 
     assert main(["leaderboard", str(files["broken"]), "--out", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists()
     assert main(["leaderboard", "--out", str(tmp_path / "none"), "--published", "nobody"]) == 2
-    assert "there are: ucat" in capsys.readouterr().err
+    assert "there are: fare, tecoa, ucat" in capsys.readouterr().err
 
 
 def test_the_same_files_make_the_same_pages(files, tmp_path):

@@ -53,7 +53,7 @@ def test_every_published_claim_is_a_fraction_with_a_source():
 
 
 def test_the_old_word_for_a_comparison_is_understood_with_a_line(tmp_path, capsys):
-    assert comparisons() == ["ucat"] and read_published("paper") == read_published("ucat")
+    assert comparisons() == ["fare", "tecoa", "ucat"] and read_published("paper") == read_published("ucat")
     made = make_run(tmp_path / "run", models=("clip",), attacks=("clean", "pgd"), datasets=("digits",), radii=("1/255",), n=20)
     texts = []
     for word in ("paper", "ucat"):

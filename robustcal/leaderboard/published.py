@@ -9,6 +9,7 @@ from ..cell import Cell
 from ..report.compare import AVERAGE, read_published
 from ..report.pairing import MODEL, Accepted, attack_card, bare, differences, facts_of, wanted_of
 from ..report.stats import Interval
+from ..types import UserError
 from .card import ModelCard
 from .nouns import Contender, Place, Table, Value
 
@@ -36,9 +37,11 @@ def published(name: str) -> tuple[list[Contender], list[Printed]]:
         name: of a comparison: ``ucat``.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it has averages only.
     """
     found = read_published(name)
+    if all(dataset == AVERAGE for *_, dataset, _ in found.values):
+        raise UserError(f"comparison '{name}' has averages only; a board has a table for each data set")
     rows: dict[str, Contender] = {}
     numbers = []
     for (table, method, attack, radius, dataset, metric), value in found.values.items():

@@ -15,7 +15,19 @@ from .averages import entry_of
 from .captions import protocol
 from .evaluate import Measured, Results
 from .labels import sentence
-from .pairing import Facts, attack_card, bare, differences, facts_of, method_of, wanted_attack, wanted_of
+from .pairing import (
+    Facts,
+    attack_card,
+    attack_on,
+    attack_told,
+    bare,
+    dataset_name,
+    differences,
+    facts_of,
+    method_of,
+    wanted_attack,
+    wanted_of,
+)
 from .stats import Replicates, average, harmonic
 from .tables import Column, Entry, Row, Table
 from .words import flag_meanings
@@ -99,25 +111,31 @@ class Comparison:
 
     def __init__(self, published: Published, number: int, results: Results):
         self.published, self.number, self.results, self.card = published, number, results, published.card
+        self.unstated = self.card["tables"][str(number)].get("unstated", "")  # what the source leaves open
         self.columns = list(dict.fromkeys((key[4], key[5]) for key in published.values if key[0] == number))
         sets = [d for d in published.axis(number, 4) if d != AVERAGE]
         everywhere = [d for table in self.card["averaged"] for d in published.axis(table, 4) if d != AVERAGE]
-        self.sets = sets or list(dict.fromkeys(everywhere))
+        self.sets = sets or list(dict.fromkeys(everywhere)) or list(self.card["sets"])
         self.used: dict[str, Measured] = {}
         self.differing: dict[tuple[str, str], list[str]] = {}  # (whose, difference in words) -> labels of those that differ
         self.named: dict[tuple[str, str, str], list[tuple[Facts, Measured]]] = {}
         for cell in results.cells:
-            key = (cell.model, bare(_name(cell.meta.dataset)), _name(cell.meta.attack))
+            name = dataset_name(parse_spec(cell.meta.dataset.split(" #")[0]))
+            key = (cell.model, bare(name), _name(cell.meta.attack))
             self.named.setdefault(key, []).append((facts_of(cell.meta), cell))
 
     def table(self) -> Table:
         columns = [Column(d if m == "top1_acc" else m) for d, m in self.columns]
         rows = list(self.rows())
         card, stated = self.card, self.card["tables"][str(self.number)]
-        parts = [f"Measured beside published (in %). Published: table {self.number} of {card['title']}; {card['source']}."]
+        what = stated.get("what", f"table {self.number}")
+        parts = [f"Measured beside published (in %). Published: {what} of {card['title']}; {card['source']}."]
         parts += [f"Its protocol: {self.told()}."]
         if "caveat" in stated:
             parts += [f"Note: {stated['caveat']}."]
+        if self.unstated:
+            parts += [f"Nothing is set beside: the source does not state {self.unstated} of these numbers."]
+            return Table(f"compare-{self.number}", " ".join(parts), ("Attack", "Method", ""), tuple(columns), tuple(rows))
         measured = protocol([c.meta for c in self.used.values()]) if self.used else "the run has none of these cells."
         parts += [f"Measured: {measured}"]
         parts += ["Empty: not in the run, or not what was published. Averages are measured only where all data sets are."]
@@ -130,9 +148,12 @@ class Comparison:
     def told(self) -> str:
         """The protocol of the published table in words, from what is compared."""
         stated = self.card["tables"][str(self.number)]
-        attacks = [attack_card(self.card, self.number, a)["spec"] for a in self.published.axis(self.number, 2) if a != "clean"]
+        if self.unstated:
+            return str(stated["pretraining"][0])
+        attacks = [attack_told(self.card, self.number, a) for a in self.published.axis(self.number, 2) if a != "clean"]
         trained = f"fine-tuned on {stated['trained_on'][0]}, {sentence(stated['inner'], 'or')}"
-        images = f"images of {stated['resolution']} pixels a side"
+        sides = sorted({self.card["sets"][name].get("resolution", stated["resolution"]) for name in self.sets})
+        images = f"images of {sentence(map(str, sides), 'or')} pixels a side"
         return f"{stated['pretraining'][0]}, {trained}; {sentence(attacks)}; {images}"
 
     def rows(self) -> Iterator[Row]:
@@ -145,7 +166,7 @@ class Comparison:
                         continue
                     head = attack if radius == 0 else f"{attack} {radius}/255"
                     yield Row((head, method, "published"), tuple(Entry(v) for v in printed), rule=i == 0)
-                    for label, found in self.measured_rows(method, attack, radius):
+                    for label, found in [] if self.unstated else self.measured_rows(method, attack, radius):
                         yield Row((head, method, label), tuple(found))
                         gaps = [_gap(x, v) for x, v in zip(found, printed)]
                         yield Row((head, method, "difference"), tuple(gaps))
@@ -164,7 +185,7 @@ class Comparison:
     def cell(self, place: Place, dataset: str) -> Measured | None:
         """The cell that is what was published at this place. Where there is none, what the nearest differs in is noted."""
         wanted = wanted_of(self.card, self.number, place.method, place.attack, place.radius, dataset)
-        attack = _name(attack_card(self.card, self.number, place.attack)["spec"])
+        attack = _name(attack_card(self.card, self.number, attack_on(self.card, place.attack, dataset))["spec"])
         names = dict.fromkeys(map(bare, [dataset, *self.card["sets"][dataset]["names"]]))
         held = [pair for name in names for pair in self.named.get((place.model, name, attack), [])]
         judged = [(differences(facts, wanted), cell) for facts, cell in held]
@@ -182,7 +203,7 @@ class Comparison:
         held = [facts for pairs in self.named.values() for facts, _ in pairs]
         wanted = {attack: wanted_attack(self.card, self.number, attack) for attack in self.published.axis(self.number, 2)}
         absent = [attack for attack, accepted in wanted.items() if all(differences(facts, accepted) for facts in held)]
-        return [f"{attack} ({attack_card(self.card, self.number, attack)['spec']})" for attack in absent]
+        return [f"{attack} ({attack_told(self.card, self.number, attack)})" for attack in absent]
 
     def measured(self, place: Place, dataset: str, metric: str) -> Entry:
         name = self.card["metrics"][metric]

@@ -19,11 +19,15 @@ Facts = Mapping[str, str]
 Accepted = Mapping[str, tuple[str, ...]]
 
 #: Fields by what they belong to; every other one belongs to the attack.
-MODEL = ("model", "pre-training", "objective", "fine-tuned on", "inner attack")
+MODEL = ("model", "pre-training", "objective", "fine-tuned on", "inner attack", "training radius")
 DATASET = ("data set", "split", "images", "classes", "resolution", "recipe", "prompts", "class names")
 #: What a checkpoint of others does not say of its training is not held against it.
 MAY_BE_UNKNOWN = ("objective", "fine-tuned on", "inner attack")
 UNKNOWN = "not known"
+#: Sources that read data with class names and prompts of their own; after their names comes the folder or repository.
+PACKS = ("webdataset", "huggingface")
+#: Longer prompts are cut where a difference is told: those of some sets are eighty sentences.
+TOLD = 160
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,10 @@ class Difference:
         return "model" if self.field in MODEL else "dataset" if self.field in DATASET else "attack"
 
     def __str__(self) -> str:
-        return f"{self.field} {self.measured}, published {self.published}"
+        return f"{self.field} {self._told(self.measured)}, published {self._told(self.published)}"
+
+    def _told(self, text: str) -> str:
+        return f"{text[:TOLD]}..." if self.field == "prompts" and len(text) > TOLD else text
 
 
 def differences(facts: Facts, wanted: Accepted) -> list[Difference]:
@@ -53,7 +60,9 @@ def differences(facts: Facts, wanted: Accepted) -> list[Difference]:
 def facts_of(cell: Cell) -> Facts:
     """All that is compared, of one cell."""
     model, dataset, attack = (parse_spec(text) for text in (cell.model, cell.dataset, cell.attack))
-    card = datasets.cards().get(dataset.name, {})
+    pack = dataset.name in PACKS and dataset.variant is not None
+    card = {"split": "test", "preprocess": "crop"} if pack else datasets.cards().get(dataset.name, {})
+    native = "native" if _given(dataset, "resolution") == "native" else None
     training = cell.training or {}
     stated = {
         "model": method_of(model.name),
@@ -61,15 +70,17 @@ def facts_of(cell: Cell) -> Facts:
         "objective": training.get("objective"),
         "fine-tuned on": str(training["source_data"]).split(":")[0] if "source_data" in training else None,
         "inner attack": training.get("inner"),
-        "data set": bare(dataset.name),
+        "training radius": training_radius(model, training),
+        "data set": bare(dataset_name(dataset)),
         "split": _given(dataset, "split") or card.get("split"),
         "images": cell.dataset_size,
         "classes": len(cell.classnames),
         "resolution": cell.resolution,
-        "recipe": _given(dataset, "preprocess") or card.get("preprocess"),
+        "recipe": _given(dataset, "preprocess") or native or card.get("preprocess"),
         "prompts": prompt_text(cell.templates),
-        "class names": dataset.params.get("prompts", "card"),
+        "class names": "of the data" if pack else dataset.params.get("prompts", "card"),
         **attack_facts(attack),
+        **({"over": over_text(cell.over)} if cell.over else {}),
         "radius": radius_text(cell.eps),
         "return rule": cell.threat.returns,
     }
@@ -79,6 +90,22 @@ def facts_of(cell: Cell) -> Facts:
 def method_of(model: str) -> str:
     """What a model's name stands for in the literature: the method on its card, else the name itself."""
     return str(models.cards().get(model, {}).get("method", model))
+
+
+def dataset_name(spec: Spec) -> str:
+    """The name of a data set: of its card, or of the folder or repository of a pack."""
+    return (spec.variant or spec.name).rstrip("/").rpartition("/")[2] if spec.name in PACKS else spec.name
+
+
+def training_radius(model: Spec, training: Mapping[str, Any]) -> str | None:
+    """The radius that a model was trained at, as its run folder or its card says."""
+    card = models.cards().get(model.name, {}) if model.variant is None else {}
+    return str(training.get("inner", "")).partition(" within ")[2] or card.get("trained_at")
+
+
+def over_text(attacks: Iterable[str]) -> str:
+    """The attacks that a worst case is over, in words."""
+    return " and ".join(sorted({attack.split(" #")[0] for attack in attacks}))
 
 
 def pre_training(model: Spec, training: Mapping[str, Any]) -> str:
@@ -139,35 +166,48 @@ def wanted_of(card: Mapping[str, Any], table: int, method: str, attack: str, rad
         dataset: one of the card's `sets`.
     """
     stated, named, data = card["tables"][str(table)], card["methods"][method], card["sets"][dataset]
-    own = named["objectives"]
-    trained = {"objective": own, "fine-tuned on": stated["trained_on"], "inner attack": stated["inner"]} if own else {}
+    own, texts = named["objectives"], data["templates"]
+    trained = {"objective": own, "fine-tuned on": stated["trained_on"], "inner attack": named.get("inner") or stated["inner"]}
     where = {
         "model": named["names"],
-        "pre-training": stated["pretraining"],
-        **trained,
+        "pre-training": named.get("pretraining") or stated["pretraining"],
+        **(trained if own else {}),
+        "training radius": [named["trained_at"]] if "trained_at" in named else None,
         "data set": [bare(name) for name in (dataset, *data["names"])],
         "split": [data["split"]],
-        "images": [data["images"]],
+        "images": [data["images"]] if "images" in data else None,
         "classes": [data["classes"]],
-        "resolution": [stated["resolution"]],
+        "resolution": [data.get("resolution", stated["resolution"])],
         "recipe": [data["preprocess"]],
-        "prompts": [prompt_text(data["templates"])],
+        "prompts": [prompt_text(card["templates"][texts] if isinstance(texts, str) else texts)],
         "class names": data["sets"],
     }
-    how = wanted_attack(card, table, attack)
+    how = wanted_attack(card, table, attack_on(card, attack, dataset))
     if radius:
         how |= {"radius": (radius_text(Fraction(radius, 255)),)}
-    return {field: tuple(map(str, values)) for field, values in where.items()} | how
+    return {field: tuple(map(str, values)) for field, values in where.items() if values is not None} | how
 
 
 def wanted_attack(card: Mapping[str, Any], table: int, attack: str) -> dict[str, tuple[str, ...]]:
     """What an attack must be to be the published one, at whatever radius."""
     stated = attack_card(card, table, attack)
     found: dict[str, tuple[str, ...]] = {field: (value,) for field, value in attack_facts(parse_spec(stated["spec"])).items()}
+    found |= {"over": (over_text(stated["over"]),)} if "over" in stated else {}
     return found | ({"return rule": (stated["returns"],)} if "returns" in stated else {})
 
 
-def attack_card(card: Mapping[str, Any], table: int, attack: str) -> Mapping[str, str]:
+def attack_card(card: Mapping[str, Any], table: int, attack: str) -> Mapping[str, Any]:
     """The card of a published attack: that of the table where it has its own."""
-    known: Mapping[str, Mapping[str, str]] = card["attacks"] | card.get("attacks_of", {}).get(str(table), {})
+    known: Mapping[str, Mapping[str, Any]] = card["attacks"] | card.get("attacks_of", {}).get(str(table), {})
     return known[attack]
+
+
+def attack_on(card: Mapping[str, Any], attack: str, dataset: str) -> str:
+    """The name of what a published attack was on one data set, where that was another one."""
+    return str(card["sets"].get(dataset, {}).get("attacks", {}).get(attack, attack))
+
+
+def attack_told(card: Mapping[str, Any], table: int, attack: str) -> str:
+    """A published attack in words: its spec, or those of a worst case over several."""
+    stated = attack_card(card, table, attack)
+    return f"the worst case over {over_text(stated['over'])}" if "over" in stated else str(stated["spec"])
