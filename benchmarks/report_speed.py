@@ -58,7 +58,7 @@ def bootstrap(n: int, classes: int) -> None:
     attacked, clean = (
         {name: np.asarray(column) for name, column in records(n, classes, pull, 60, 0).items()} for pull in (1.0, 0.0)
     )
-    for metrics in (list(stats.CELL_METRICS), *([entry.name] for entry in register.metrics.entries())):
+    for metrics in (list(stats.CELL_METRICS), *([entry.name] for entry in register.metric.entries())):
         start = time.perf_counter()
         found = stats.summarise(attacked, metrics, clean=clean)
         took = time.perf_counter() - start

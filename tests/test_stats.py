@@ -88,7 +88,7 @@ def test_evaluation_under_weights_equals_evaluation_of_the_resample(metric):
 def test_every_metric_has_finite_limits_around_or_below_its_value():
     clean, attacked = rows(400, pull=0.0), rows(400, pull=0.8)
     shared = Resamples.of(attacked["id"], 200)
-    for entry in register.metrics.entries():
+    for entry in register.metric.entries():
         for name, (value, lo, hi) in stats.summarise(attacked, [entry.name], shared, clean=clean).items():
             assert math.isfinite(value) and lo <= hi, name
             if not any(part in name for part in ("ece", "mce", "ks", "confidence", "reliability", "brier")):
@@ -416,7 +416,7 @@ def test_what_fails_with_the_defaults_too_is_no_mistake_of_the_user(monkeypatch)
         raise ValueError("a mistake of the metric")
 
     ours = str(ROOT / "metrics" / "broken.py")
-    monkeypatch.setitem(register.metrics.plugins, "broken", Plugin("metrics", "broken", broken, ours))
+    monkeypatch.setitem(register.metric.plugins, "broken", Plugin("metrics", "broken", broken, ours))
     for spec in ("broken", "broken:bins=5"):
         with pytest.raises(ValueError, match="a mistake of the metric"):
             stats.summarise(rows(20), [spec], 5)
@@ -424,7 +424,7 @@ def test_what_fails_with_the_defaults_too_is_no_mistake_of_the_user(monkeypatch)
 
 # -- a metric of one's own ---------------------------------------------------------------------------------------
 def added(monkeypatch, make, **meta):
-    monkeypatch.setitem(register.metrics.plugins, "my-own", Plugin("metrics", "my-own", make, __file__, meta))
+    monkeypatch.setitem(register.metric.plugins, "my-own", Plugin("metrics", "my-own", make, __file__, meta))
 
 
 def test_a_metric_may_return_one_number(monkeypatch):
@@ -466,6 +466,6 @@ def test_directions_and_units_are_those_that_reports_know(meta, said, monkeypatc
     added(monkeypatch, lambda records: 1.0, **meta)
     with pytest.raises(UserError, match=f"metric 'my-own' declares the {said}"):
         check_request(wanted=["my-own"])
-    for entry in register.metrics.entries():
+    for entry in register.metric.entries():
         if entry.kind == "file":
             stats.metric_function(entry.name)

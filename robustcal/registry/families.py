@@ -15,17 +15,18 @@ import inspect
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from ..types import Param, Spec, UserError
+from .paths import path_form
 from .specs import convert, normalise, parse_spec
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 FAMILIES = ("models", "datasets", "attacks", "objectives", "metrics")
-SUITE_FOLDERS = {"suites": "suites", "recipes": "recipes"}
+SUITE_FOLDERS = ("suites", "recipes")
 ROOT = Path(__file__).parent.parent
 #: Parameters the engine fills in; they are never part of a spec.
 INJECTED = {"variant", "card", "surrogate"}
@@ -64,10 +65,6 @@ class Plugin:
         }
 
     @property
-    def takes_variant(self) -> bool:
-        return "variant" in inspect.signature(self.make).parameters
-
-    @property
     def asks_for_card(self) -> bool:
         """Whether it is reached by the names of cards only, not by its own."""
         card = inspect.signature(self.make).parameters.get("card")
@@ -80,12 +77,8 @@ class Family:
     def __init__(self, name: str):
         self.name = name
         self.folder = ROOT / name
+        self.singular = name.rstrip("s")
         self.plugins: dict[str, Plugin] = {}
-        self._cards: dict[str, dict[str, Any]] | None = None
-
-    @property
-    def singular(self) -> str:
-        return self.name.rstrip("s")
 
     # -- declaring ---------------------------------------------------------------------------------------------
     @overload
@@ -114,23 +107,23 @@ class Family:
 
     def cards(self) -> dict[str, dict[str, Any]]:
         """All cards of this family by name; each knows its `path`."""
-        if self._cards is None:
-            self._cards = {}
-            for path in sorted((self.folder / "cards").glob("*.toml")):
-                self._cards[normalise(path.stem)] = {**tomllib.loads(path.read_text()), "path": str(path)}
         return self._cards
+
+    @cached_property
+    def _cards(self) -> dict[str, dict[str, Any]]:
+        return {normalise(path.stem): _card(path) for path in sorted((self.folder / "cards").glob("*.toml"))}
 
     def add_card(self, path: Path) -> None:
         """Add a user's own card file to the family."""
-        self.cards()[normalise(path.stem)] = {**tomllib.loads(path.read_text()), "path": str(path)}
+        self._cards[normalise(path.stem)] = _card(path)
 
     def entries(self) -> list[Entry]:
         """Everything that can be named, sorted; a card hides a file of the same name, a file that asks for a card is none."""
         _load_entry_points()
         found: dict[str, Entry] = {}
         for name, path in self._files().items():
-            if _declares(path) and not _asks_for_card(path):
-                found[name] = Entry(self.name, name, "file", str(path), _summary(path))
+            if (summary := _summary(path)) is not None:
+                found[name] = Entry(self.name, name, "file", str(path), summary)
         for name, plugin in self.plugins.items():
             if name not in found and not plugin.asks_for_card:
                 module = inspect.getmodule(plugin.make)
@@ -151,8 +144,7 @@ class Family:
         """
         key = normalise(name)
         if key not in self.plugins:
-            path = self._files().get(key)
-            if path is not None:
+            if path := self._files().get(key):
                 importlib.import_module(f"robustcal.{self.name}.{path.stem}")
             else:
                 _load_entry_points()
@@ -182,11 +174,10 @@ class Family:
         The name may be a card's; then the card's `source` plugin defines the parameters.
         """
         spec = parse_spec(text) if isinstance(text, str) else text
-        card = self.cards().get(normalise(spec.name))
-        plugin = self.get(card["source"] if card and "source" in card else spec.name)
+        card, plugin = self._made_by(spec.name)
         if not card and plugin.asks_for_card:
             raise self.unknown(spec.name)
-        if spec.variant and not plugin.takes_variant:
+        if spec.variant and "variant" not in inspect.signature(plugin.make).parameters:
             raise UserError(f"{self.singular} '{spec.name}' takes no variant, but '{text}' gives '{spec.variant}'")
         known = plugin.parameters
         for key in spec.params:
@@ -207,10 +198,14 @@ class Family:
                 params[key] = defaults[key]
         return Spec(normalise(spec.name), spec.variant, params)
 
+    def _made_by(self, name: str) -> tuple[dict[str, Any] | None, Plugin]:
+        """The card of that name, if it is one, and the plugin that makes it."""
+        card = self.cards().get(normalise(name))
+        return card, self.get((card or {}).get("source", name))
+
     def arguments(self, spec: Spec) -> tuple[Plugin, dict[str, Any]]:
         """The plugin of a complete spec and the keyword arguments to call it with (variant and card included)."""
-        card = self.cards().get(spec.name)
-        plugin = self.get(card["source"] if card and "source" in card else spec.name)
+        card, plugin = self._made_by(spec.name)
         names = inspect.signature(plugin.make).parameters
         arguments: dict[str, Any] = {key if key in names else key + "_": value for key, value in spec.params.items()}
         if "variant" in names:
@@ -225,33 +220,9 @@ class Family:
         return plugin.make(**arguments)
 
 
-#: (family, what the name of a file ends with, or "/" for a folder) -> how to name it.
-PATH_FORMS = {
-    ("models", ".pt .pth .tar .safetensors .bin .ckpt"): (
-        "of a checkpoint write NAME:{path}:base=SPEC, such as checkpoint:{path}:base=clip:ViT-B-32/openai"
-    ),
-    ("models", "/"): "of a training run or a model folder write NAME:{path}, such as clip:{path}",
-    ("datasets", "/"): "of class folders write folder:{path}, of tar shards webdataset:{path}",
-    ("datasets", ".tar .gz"): "of tar shards write webdataset:{path}",
-    ("datasets", ".json"): "of COCO annotations write coco:{path}:images=FOLDER",
-}
-
-
-def path_form(family: str, path: Path) -> str | None:
-    """What to write for a path that was given as a name; None where nothing can be made of it."""
-    if (path / "run.json").is_file():
-        return f"a finished sweep is read by robustcal report {path}"
-    if path.suffix == ".py":
-        return f"a plugin is loaded with --plugin {path} (in Python, plugins=['{path}']) and named by what it registers"
-    for (of, endings), form in PATH_FORMS.items():
-        if of == family and ("/" in endings if path.is_dir() else path.suffix in endings.split()):
-            return form.format(path=path)
-    return None
-
-
 def folder_entries(folder: str) -> list[Entry]:
     """The TOML files of ``suites/`` or ``recipes/``, subfolders included: ``tiny/ucat``."""
-    root = ROOT / SUITE_FOLDERS[folder]
+    root = ROOT / folder
     titles = {path: tomllib.loads(path.read_text()).get("title", "") for path in sorted(root.rglob("*.toml"))}
     return [
         Entry(folder, str(path.relative_to(root).with_suffix("")), "card", str(path), title) for path, title in titles.items()
@@ -263,18 +234,11 @@ class Register:
 
     def __init__(self) -> None:
         self.families = {name: Family(name) for name in FAMILIES}
-
-    def __getattr__(self, singular: str) -> Family:
-        try:
-            family: Family = self.__dict__["families"][singular if singular.endswith("s") else singular + "s"]
-            return family
-        except KeyError:
-            raise AttributeError(f"no family '{singular}'; there are: {', '.join(FAMILIES)}") from None
+        self.model, self.dataset, self.attack, self.objective, self.metric = self.families.values()
 
 
 register = Register()
-models, datasets, attacks = register.models, register.datasets, register.attacks
-objectives, metrics = register.objectives, register.metrics
+models, datasets, attacks, objectives, metrics = register.families.values()
 
 
 @cache
@@ -287,20 +251,20 @@ def _load_entry_points() -> None:
             raise UserError(f"plugin package '{point.value}' failed: {type(error).__name__}: {error}") from error
 
 
-@cache
-def _declares(path: Path) -> bool:
-    """Whether a file registers anything (its text says so; nothing is imported)."""
-    return "@register." in path.read_text()
+def _card(path: Path) -> dict[str, Any]:
+    return {**tomllib.loads(path.read_text()), "path": str(path)}
 
 
 @cache
-def _asks_for_card(path: Path) -> bool:
-    """`Plugin.asks_for_card` of what a file registers, without importing it."""
-    made = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef) and node.decorator_list]
-    pairs = [pair for node in made for pair in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
-    return any(argument.arg == "card" and default is None for argument, default in pairs)
-
-
-@cache
-def _summary(path: Path) -> str:
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+def _summary(path: Path) -> str | None:
+    """The first line of a plugin's file, which is not imported; None if it registers nothing, or nothing without a card."""
+    text = path.read_text()
+    if "@register." not in text:
+        return None
+    tree = ast.parse(text)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.decorator_list:
+            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            if any(argument.arg == "card" and default is None for argument, default in pairs):
+                return None
+    return (ast.get_docstring(tree) or "").partition("\n")[0]

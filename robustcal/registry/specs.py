@@ -98,19 +98,15 @@ def convert(text: Param, parameter: inspect.Parameter, where: str) -> Param:
                 return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
             if kind == "int":
                 return int(text)
-            if kind == "float":
-                above, slash, below = text.partition("/")  # 1/255, and 0.5/255 as radii may be written
-                return _finite(float(Fraction(above) / int(below)) if slash else float(text))
-            return text
+            if kind != "float":
+                return text
+            above, slash, below = text.partition("/")  # 1/255, and 0.5/255 as radii may be written
+            value = float(Fraction(above) / int(below)) if slash else float(text)
+            if isfinite(value):
+                return value
         except (KeyError, ValueError, ZeroDivisionError, OverflowError):
             continue
     raise UserError(f"{where} is not {' or '.join(KINDS[kind] for kind in kinds)}")
-
-
-def _finite(value: float) -> float:
-    if not isfinite(value):
-        raise ValueError
-    return value
 
 
 def split_list(values: Iterable[Any] | str | None) -> tuple[str, ...]:

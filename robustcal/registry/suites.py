@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,38 @@ from . import families
 from .specs import split_label
 
 SUITES = Path(__file__).parent.parent / "suites"
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 #: What can have a label, and the family of its specs.
 AXES = {"model": families.models, "attack": families.attacks, "dataset": families.datasets}
 LISTS = ("models", "attacks", "datasets", "eps")
-#: What else makes a whole job of a suite -> the type of its value; and of what stands under ``[report]``.
-JOB: dict[str, type] = {"device": str, "workers": int, "plugins": list, "out": str, "report": dict}
-REPORT: dict[str, type] = {
-    "formats": list, "layout": str, "metrics": list, "compare": str, "versus": str, "bins": int, "rename": list, "caption": str,
-    "title": str,
+
+
+def _list_of(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(isinstance(item, kinds) for item in value)
+
+
+#: What an entry may be -> whether it is.
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "a text": lambda value: isinstance(value, str),
+    "a whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "a list of texts": _list_of(str),
+    "a list of radii": _list_of(str, int, float),
+    "a table": lambda value: isinstance(value, dict),
+    "tables, each under a line [[sweep]]": _list_of(dict),
+    "one of auto, fp32, bf16, fp16": lambda value: value in ("auto", "fp32", "bf16", "fp16"),
+}
+#: The entries of a sweep, of ``[report]``, and of a suite: a sweep or several, and what else makes a whole job of it.
+SWEEP = {**dict.fromkeys(LISTS, "a list of texts"), "eps": "a list of radii", "limit": "a whole number"}
+REPORT = {
+    "formats": "a list of texts", "layout": "a text", "metrics": "a list of texts", "compare": "a text", "versus": "a text",
+    "bins": "a whole number", "rename": "a list of texts", "caption": "a text", "title": "a text",
+}  # fmt: skip
+SUITE = {
+    **SWEEP, "sweep": "tables, each under a line [[sweep]]", "title": "a text", "description": "a text", "seed": "a whole number",
+    "precision": "one of auto, fp32, bf16, fp16", "device": "a text", "workers": "a whole number", "plugins": "a list of texts",
+    "out": "a text", "report": "a table",
 }  # fmt: skip
 #: Where a run goes of which nothing says where.
 OUT = "runs/bench"
-KINDS = {str: "a text", int: "a whole number", list: "a list of texts", dict: "a table"}
 
 
 def read_suite(name: str | Path) -> dict[str, Any]:
@@ -43,31 +62,19 @@ def read_suite(name: str | Path) -> dict[str, Any]:
         suite = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"suite '{path}' is not valid TOML: {error}") from None
-    unknown = set(suite) - {*LISTS, *JOB, "limit", "title", "description", "sweep", "seed", "precision"}
-    if unknown:
-        raise UserError(f"suite '{path}' has unknown keys: {', '.join(sorted(unknown))}")
-    _check_job(suite, JOB, f"suite '{path}'")
-    _check_job(suite.get("report", {}), REPORT, f"suite '{path}', [report]")
-    if unknown := set(suite.get("report", {})) - set(REPORT):
-        names = ", ".join(sorted(unknown))
-        raise UserError(f"suite '{path}', [report] has unknown keys: {names}; there are: {', '.join(REPORT)}")
-    blocks = suite.get("sweep", [])
-    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-        raise UserError(f"suite '{path}': sweeps are tables, each under a line [[sweep]]")
-    for block in (suite, *blocks):
-        for key in block:
-            if not _suits(key, block[key]):
-                wanted = {"precision": f"one of {', '.join(PRECISIONS)}", **dict.fromkeys(LISTS, "a list of texts")}
-                raise UserError(f"suite '{path}': {key} is not {wanted.get(key, 'a whole number')}")
+    _check(suite, SUITE, f"suite '{path}'")
+    _check(suite.get("report", {}), REPORT, f"suite '{path}', [report]")
+    for block in suite.get("sweep", []):
+        _check(block, SWEEP, f"suite '{path}', [[sweep]]")
     return suite
 
 
-def _check_job(found: Mapping[str, Any], kinds: Mapping[str, type], where: str) -> None:
-    for key, kind in kinds.items():
-        value: Any = found.get(key, kind())
-        texts = not isinstance(value, list) or all(isinstance(item, str) for item in value)
-        if not isinstance(value, kind) or isinstance(value, bool) or not texts:
-            raise UserError(f"{where}: {key} is not {KINDS[kind]}")
+def _check(found: Mapping[str, Any], kinds: Mapping[str, str], where: str) -> None:
+    if unknown := sorted(set(found) - set(kinds)):
+        raise UserError(f"{where} has unknown keys: {', '.join(unknown)}; there are: {', '.join(kinds)}")
+    for key, value in found.items():
+        if not KINDS[kinds[key]](value):
+            raise UserError(f"{where}: {key} is not {kinds[key]}")
 
 
 def job_of(
@@ -86,13 +93,6 @@ def job_of(
         "out": said.get("out", OUT) if out is None else out,
         "report": said.get("report", {}),
     }
-
-
-def _suits(key: str, value: Any) -> bool:
-    """Whether a suite's entry has the type its key asks for."""
-    if key in LISTS:
-        return isinstance(value, list) and all(isinstance(item, (str, int, float)) for item in value)
-    return value in PRECISIONS if key == "precision" else key not in ("limit", "seed") or isinstance(value, int)
 
 
 def sweeps_of(suite: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -130,6 +130,14 @@ def take_labels(sweeps: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any
                     raise UserError(f"two {axis}s have the label '{label}'; give each its own")
         sweep[f"{axis}s"] = [text for _, text in pairs]
     return bare, {axis: found for axis, found in labels.items() if found}
+
+
+def seed_of(value: Any) -> int:
+    """A seed as an int. Raises `UserError` where it cannot be used."""
+    seed = whole(value, "seed")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed {seed} cannot be used; a seed is a whole number from 0 to 2**63 - 1")
+    return seed
 
 
 def whole(value: Any, name: str) -> int:

@@ -35,8 +35,8 @@ def metric_function(metric: Metric) -> Callable[..., Mapping[str, float]]:
     """
     if callable(metric):
         return guarded(metric, getattr(metric, "__name__", type(metric).__name__))
-    spec = register.metrics.spec(metric)
-    plugin, arguments = register.metrics.arguments(spec)
+    spec = register.metric.spec(metric)
+    plugin, arguments = register.metric.arguments(spec)
     _check_declared(plugin)
 
     def measure(*records: Records) -> Mapping[str, float]:
@@ -60,7 +60,7 @@ def with_bins(metric: Metric, bins: int | None) -> Metric:
     if callable(metric) or bins is None:
         return metric
     spec = parse_spec(metric)
-    has_bins = "bins" in inspect.signature(register.metrics.get(spec.name).make).parameters
+    has_bins = "bins" in inspect.signature(register.metric.get(spec.name).make).parameters
     return str(replace(spec, params={**spec.params, "bins": bins})) if has_bins and "bins" not in spec.params else metric
 
 
@@ -75,7 +75,7 @@ def _check_declared(plugin: Plugin) -> None:
 
 def _works_by_default(name: str, records: tuple[Records, ...]) -> bool:
     try:
-        plugin, arguments = register.metrics.arguments(register.metrics.spec(name))
+        plugin, arguments = register.metric.arguments(register.metric.spec(name))
         plugin.make(*records, **arguments)
     except Exception:  # whatever it is, the parameters are not to blame
         return False
@@ -84,7 +84,7 @@ def _works_by_default(name: str, records: tuple[Records, ...]) -> bool:
 
 def needs_clean(metric: Metric) -> bool:
     """Whether a metric takes the clean records as its second argument."""
-    make = metric if callable(metric) else register.metrics.get(register.metrics.spec(metric).name).make
+    make = metric if callable(metric) else register.metric.get(register.metric.spec(metric).name).make
     kinds = [parameter.kind for parameter in inspect.signature(make).parameters.values()]
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(kind in positional for kind in kinds) > 1
@@ -94,7 +94,7 @@ def columns_of(metrics: Iterable[Metric] = CELL_METRICS) -> set[str] | None:
     """Columns of the records that these metrics read, and the id; None where one of them does not say."""
     found = {"id", "correct"}
     for metric in metrics:
-        plugin = None if callable(metric) else register.metrics.get(register.metrics.spec(metric).name)
+        plugin = None if callable(metric) else register.metric.get(register.metric.spec(metric).name)
         columns = plugin.meta.get("columns") if plugin else None
         if columns is None:
             return None
@@ -114,7 +114,7 @@ def unit_of(name: str) -> str:
 
 def declarations() -> dict[str, tuple[str, str]]:
     """(direction, unit) of every name that a registered metric declares."""
-    return {name: both for entry in register.metrics.entries() for name, both in declared(entry.name).items()}
+    return {name: both for entry in register.metric.entries() for name, both in declared(entry.name).items()}
 
 
 def declared(metric: Metric) -> dict[str, tuple[str, str]]:
@@ -124,7 +124,7 @@ def declared(metric: Metric) -> dict[str, tuple[str, str]]:
     """
     if callable(metric):
         return {}
-    plugin = register.metrics.get(register.metrics.spec(metric).name)
+    plugin = register.metric.get(register.metric.spec(metric).name)
     direction, unit = plugin.meta.get("direction", "none"), plugin.meta.get("unit", "")
     names = [*direction] if isinstance(direction, Mapping) else []
     names += [name for name in unit if name not in names] if isinstance(unit, Mapping) else []

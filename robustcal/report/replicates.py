@@ -134,7 +134,7 @@ def ranges_of(metric: Metric) -> dict[str, tuple[float, float]]:
     A metric declares ``least``; fractions are at most 1, and at least 0 where more, or less, is better.
     """
     stated = declared(metric)
-    least = {} if callable(metric) else register.metrics.get(register.metrics.spec(metric).name).meta.get("least", {})
+    least = {} if callable(metric) else register.metric.get(register.metric.spec(metric).name).meta.get("least", {})
     found = {}
     for name, (way, unit) in stated.items():
         if name in least or unit == "fraction":

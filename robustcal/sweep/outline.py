@@ -23,7 +23,7 @@ from .samples import Source, make_source, sample_order
 #: Timed in the place of a model that is not here and whose spec names no architecture.
 USUAL = "ViT-B-32"
 #: The folder in which ``robustcal train RECIPE`` leaves a model.
-TRAINED, RECIPES = re.compile(r"runs/(.+)-seed-(\d+)"), registry.ROOT / registry.SUITE_FOLDERS["recipes"]
+TRAINED, RECIPES = re.compile(r"runs/(.+)-seed-(\d+)"), registry.ROOT / "recipes"
 
 
 class CardDataset:
