@@ -6,7 +6,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from . import registry
 from .finished import Bench
-from .registry.suites import LISTS, job_of, read_suite, sweeps_of, take_labels, whole
-from .types import UserError
+from .registry.suites import LISTS, job_of, read_suite, seed_of, sweeps_of, take_labels, whole
 
 if TYPE_CHECKING:
     import pandas
     import torch
 
     from .cell import Cell
-    from .sweep.conduct import Failure
     from .sweep.events import Event
-    from .sweep.plan import Plan, Request
+    from .sweep.plan import Failure, Plan, Request
 
 #: What fills an axis that is not given.
 DEFAULT = "tiny"
@@ -99,29 +97,25 @@ def bench(
     request = replace(request, precision=hardware.precision, skip_unreadable=skip_unreadable)
     how = {"device": hardware.device, "batch_size": batch_size, "workers": job["workers"]}
     asked = request
-    told = progress if callable(progress) else None if progress else _silent
+    told = progress if callable(progress) else None if progress else lambda event: None
     with nullcontext(told) if told else Display(stream=sys.stderr) as tell:
         while True:
-            prepared = prepare(request, Path(job["out"]), strict)
-            run = Run.create(job["out"], invocation(asked, prepared.plan, hardware.name))
-            notes += take_up(prepared, run)
-            failures = compute(prepared, run, request, chosen, tell, notes, strict, **how)
+            plan = prepare(request, Path(job["out"]), strict)
+            run = Run.create(job["out"], invocation(asked, plan, hardware.name))
+            notes += take_up(plan, run)
+            failures = compute(plan, run, request, chosen, tell, notes, strict, **how)
             finished = Bench(run.path, notes, failures)
             try:
                 write_cells_csv(run, None if failures else finished.results)
             except DamagedShard as damage:  # found by its checksums; it is missing now
                 notes.append(str(damage))
                 continue
-            more, lacking = _extension(finished, prepared.cells(), targets)
+            more, lacking = _extension(finished, plan.accepted().cells, targets)
             if not more:
                 finished.notes += lacking
                 _warn(failures)
                 return finished
             request = request.limited(more)
-
-
-def _silent(event: Event) -> None:
-    """Shows nothing."""
 
 
 def _extension(finished: Bench, cells: Iterable[Cell], targets: Mapping[str, float]) -> tuple[dict[str, int], list[str]]:
@@ -189,9 +183,7 @@ def plan_request(
             chosen = {key: value for key, value in chosen.items() if key != "limit"}
         elif limit is None:
             filled.append(f"{chosen['limit']} samples of each")
-    seed = whole(chosen.get("seed", 0) if seed is None else seed, "seed")
-    if not 0 <= seed < 2**63:
-        raise UserError(f"seed {seed} cannot be used; a seed is a whole number from 0 to 2**63 - 1")
+    seed = seed_of(chosen.get("seed", 0) if seed is None else seed)
     blocks, labels = take_labels(sweeps_of(chosen, given))
     sweeps = tuple(Sweep.of(**block) for block in blocks)
     note = [f"not given, so taken from the default: {'; '.join(filled)}"] if filled else []
@@ -224,10 +216,8 @@ def versions() -> dict[str, str]:
 
     found = {"python": platform.python_version()}
     for package in ("robustcal", "torch", "torchvision", "open_clip_torch", "torchattacks", "pyautoattack", "numpy", "pandas"):
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -280,8 +270,6 @@ def attack(
     from .sweep.single import attack_once
 
     def at(radius: str | float) -> torch.Tensor:
-        return attack_once(
-            spec, classifier, images, labels, radius, ids, seed, lambda model, names: load_model(model).classifier(names)
-        )
+        return attack_once(spec, classifier, images, labels, radius, ids, seed)
 
     return at(eps) if isinstance(eps, (str, int, float)) else {radius: at(radius) for radius in eps}

@@ -131,11 +131,7 @@ def to_json(noun: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type[Noun], data: object) -> Noun:
-    """A noun from what `to_json` made of it.
-
-    Raises:
-        ValueError: a field is missing, unknown, or of another type.
-    """
+    """A noun from what `to_json` made of it. Raises `ValueError`: a field is missing, unknown, or of another type."""
     if not isinstance(data, dict):
         raise ValueError(f"a {kind.__name__} is an object, not {type(data).__name__}")
     hints = _hints(kind)  # type: ignore[arg-type]
@@ -161,7 +157,9 @@ def _value(hint: Any, name: str, value: Any) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{name} is a list, not {value!r}")
-        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+        kind = typing.get_args(hint)[0]
+        items = (from_json(kind, item) if isinstance(kind, type) and is_dataclass(kind) else item for item in value)
+        return tuple(tuple(item) if isinstance(item, list) else item for item in items)
     allowed = typing.get_args(hint) if origin in (types.UnionType, typing.Union) else (hint,)
     plain = tuple(typing.get_origin(part) or part for part in allowed)
     if (isinstance(value, bool) and bool not in plain) or not isinstance(value, (*plain, int) if float in plain else plain):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .report.evaluate import Results
     from .report.verb import Report
-    from .sweep.conduct import Failure
+    from .sweep.plan import Failure
 
 #: What a notebook shows of every cell.
 SHOWN = ("model", "dataset", "attack", "eps", "n", "accuracy", "accuracy_lo", "accuracy_hi", "ece", "ece_lo", "ece_hi", "flags")

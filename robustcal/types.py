@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,6 +20,15 @@ Templates = Sequence[str] | Sequence[Sequence[str]]
 
 class UserError(Exception):
     """A mistake the user can mend: printed as one line, exit status 2, never a traceback."""
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong as one line; of an unforeseen error also where."""
+    what = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return what
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {what[:300]} ({where.filename}:{where.lineno})"
 
 
 def parse_radius(text: str | float | int) -> Fraction:

@@ -102,7 +102,8 @@ def test_a_shard_without_a_checksum_is_damaged(tmp_path):
 
 def test_a_reader_that_mends_nothing_leaves_the_folder_as_it_is(tmp_path):
     run = Run.create(tmp_path / "run", {"command": ""})
-    one = run.add_cell(cell(n=40))
+    one = cell(n=40)
+    run.add_cell(one)
     run.write_shard(one.id, 0, {**judged(), "flags": [""] * 40} | {"correct": np.zeros(40, bool)})
     with pytest.raises(DamagedShard, match="contradicts itself"):
         Run.open(run.path, mends=False).read(one.id)

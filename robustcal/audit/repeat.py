@@ -17,9 +17,9 @@ from ..records.store import Run
 from ..sweep.declared import attack_meta
 from ..sweep.plan import Plan
 from ..sweep.replay import attack_again
-from ..sweep.run import reason_of, to_device
+from ..sweep.run import to_device
 from ..sweep.worker import Worker
-from ..types import Batch, Records
+from ..types import Batch, Records, reason_of
 from .claims import Claim
 from .compare import Outcomes, among, described, same
 

@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from pathlib import Path
 from ..types import UserError
 
 SECONDS = 300.0
+DRIVER = "driver"
 #: A claim without an owner was left by a process killed between creating the file and writing into it.
 OWNERLESS_SECONDS = 10.0
 
@@ -32,11 +34,7 @@ class Claims:
         self.owner = {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
 
     def take(self, name: str) -> bool:
-        """Claim `name`; False if a live worker holds it.
-
-        Raises:
-            UserError: if the folder cannot be written.
-        """
+        """Claim `name`; False if a live worker holds it. Raises `UserError` if the folder cannot be written."""
         path = self.folder / name
         try:
             if self._create(path):
@@ -67,8 +65,7 @@ class Claims:
     def held(self) -> set[str]:
         """The names under claim now, live or stale."""
         try:
-            with os.scandir(self.folder) as entries:
-                return {entry.name for entry in entries if not entry.name.startswith(".")}
+            return {name for name in os.listdir(self.folder) if not name.startswith(".")}
         except FileNotFoundError:
             return set()
 
@@ -90,13 +87,20 @@ class Claims:
                 if silent < 5:
                     self.renew(name)
 
-        thread = threading.Thread(target=renew, daemon=True)
-        thread.start()
+        threading.Thread(target=renew, daemon=True).start()
         try:
             yield life.set
         finally:
             stop.set()
             self.release(name)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the claim on the run itself: for what is read and written again, by one driver at a time."""
+        while not self.take(DRIVER):
+            time.sleep(0.05)
+        with self.renewing(DRIVER):
+            yield
 
     def _mine(self, name: str) -> bool:
         try:
@@ -106,11 +110,10 @@ class Claims:
 
     def _create(self, path: Path) -> bool:
         try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            with open(path, "x") as file:
+                json.dump(self.owner, file)
         except FileExistsError:
             return False
-        with os.fdopen(handle, "w") as file:
-            json.dump(self.owner, file)
         return True
 
     def _stale(self, path: Path) -> bool:
@@ -120,9 +123,8 @@ class Claims:
             host, pid = owner["host"], int(owner["pid"])
         except (ValueError, KeyError, TypeError):
             return age > OWNERLESS_SECONDS
-        if host == socket.gethostname() and not _alive(pid):
-            return True
-        return abs(age) > self.seconds  # a time far in the future is one of a clock that was set back
+        gone = host == socket.gethostname() and not _alive(pid)
+        return gone or abs(age) > self.seconds  # a time far in the future is one of a clock that was set back
 
     def now(self) -> float:
         """The time by the file system's own clock, so that clock skew between hosts does not matter."""
@@ -133,11 +135,16 @@ class Claims:
         return now
 
 
+def claim_name(cell: str, shard: int) -> str:
+    """The file name of a shard's claim."""
+    return f"{cell}-{shard:05d}"
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
     return True

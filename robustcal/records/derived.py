@@ -7,11 +7,10 @@ the same for all rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-from scipy.special import psi
+from scipy.special import entr, psi, softmax
 
 from ..types import Records
 
@@ -23,48 +22,24 @@ DERIVED = (
 GIVEN = ("label", "labels", "top_logits", "top_classes", "rest_logit")
 #: Rounding of columns kept as float32, and of logits near 100.
 SLACK = 1e-4
-#: Rows that the scale of the Dirichlet reading is solved from, steps of Newton's method, and where psi(a + 1) is its series.
-SOLVED, STEPS, LARGE = 3, 30, 1e3
+#: Rows that the scale of the Dirichlet reading is solved from, and steps of Newton's method.
+SOLVED, STEPS = 3, 30
 
 
-@dataclass(frozen=True)
-class Softmax:
-    """Probabilities of N samples: of the K stored classes, and how much is left for those that are not stored.
-
-    Attributes:
-        top: (N, K) stored logits, descending, float64.
-        classes: (N, K) their classes.
-        hidden: (N,) log-sum-exp of the other logits, -inf if there are none.
-    """
+class Softmax(NamedTuple):
+    """Probabilities of N samples, of the K stored classes and of all others together: `top` (N, K) stored logits, descending;
+    `classes` (N, K); `hidden` (N,) log-sum-exp of the other logits, -inf if there are none; `p` (N, K); `rest` (N,)."""
 
     top: np.ndarray
     classes: np.ndarray
     hidden: np.ndarray
-
-    @cached_property
-    def log_p(self) -> np.ndarray:
-        """(N, K)"""
-        shifted = self.top - self.top[:, :1]
-        total = np.exp(shifted).sum(1) + np.exp(self.hidden - self.top[:, 0])
-        found: np.ndarray = shifted - np.log(total)[:, None]
-        return found
-
-    @cached_property
-    def p(self) -> np.ndarray:
-        """(N, K)"""
-        found: np.ndarray = np.exp(self.log_p)
-        return found
-
-    @cached_property
-    def rest(self) -> np.ndarray:
-        """(N,) the probability of all classes that are not stored."""
-        return np.asarray(np.exp(self.hidden - self.top[:, 0]) * self.p[:, 0])
+    p: np.ndarray
+    rest: np.ndarray
 
     def entropy(self) -> tuple[np.ndarray, np.ndarray]:
         """Bounds (N,): the rest in one class, or in a million."""
-        stored = -(self.p * self.log_p).sum(1)
-        own = -np.where(self.rest > 0, self.rest * np.log(np.maximum(self.rest, 1e-300)), 0.0)
-        return stored + own, stored + own + self.rest * np.log(1e6)
+        stored = entr(self.p).sum(1) + entr(self.rest)
+        return stored, stored + self.rest * np.log(1e6)
 
     def squares(self) -> tuple[np.ndarray, np.ndarray]:
         """Bounds (N,) of the sum of squared probabilities."""
@@ -89,16 +64,16 @@ def contradiction(records: Records) -> str:
         return fault
     if "top_logits" not in records or not {"top_classes", "rest_logit"} <= set(records):
         return ""
-    softmax = _softmax(records)
-    if isinstance(softmax, str):
-        return softmax
-    chosen = softmax.classes == known["prediction"][:, None]
-    if fault := _unlike((np.where(chosen, softmax.top, -np.inf).max(1) != softmax.top[:, 0]), "prediction", records):
+    found = _softmax(records)
+    if isinstance(found, str):
+        return found
+    chosen = found.classes == known["prediction"][:, None]
+    if fault := _unlike((np.where(chosen, found.top, -np.inf).max(1) != found.top[:, 0]), "prediction", records):
         return fault
-    for name, (low, high) in _expected(softmax, records, several).items():
+    for name, (low, high) in _expected(found, records, several).items():
         if name in known and (fault := _outside(known[name], low, high, name, records)):
             return fault
-    return _dirichlet_fault(softmax, known, records)
+    return _dirichlet_fault(found, known, records)
 
 
 def _right(records: Records, several: np.ndarray | None) -> np.ndarray | None:
@@ -118,51 +93,53 @@ def _softmax(records: Records) -> Softmax | str:
         sums = (wide.sum(1) == count * (count - 1) // 2) & ((wide**2).sum(1) == (count - 1) * count * (2 * count - 1) // 6)
         if not sums.all() or wide.min() < 0 or wide.max() >= count:
             return "contradicts itself: its logits are not one for each class"
-    return Softmax(top.astype(np.float64), classes, hidden)
+    top = top.astype(np.float64)
+    every = softmax(np.column_stack([top, hidden]), axis=1)
+    return Softmax(top, classes, hidden, every[:, :-1], every[:, -1])
 
 
 def _matrix(column: np.ndarray) -> np.ndarray:
     return np.stack(list(column)) if column.dtype == object else column
 
 
-def _expected(softmax: Softmax, records: Records, several: np.ndarray | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _expected(found: Softmax, records: Records, several: np.ndarray | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Column -> its bounds (N,), which are equal where all logits are stored."""
-    top, squares = softmax.p[:, 0], softmax.squares()
-    found = {"confidence": (top, top), "entropy": softmax.entropy()}
+    top, squares = found.p[:, 0], found.squares()
+    bounds = {"confidence": (top, top), "entropy": found.entropy()}
     if several is None:
-        mass, count = softmax.of(np.asarray(records["label"])), np.ones(len(top))
+        mass, count = found.of(np.asarray(records["label"])), np.ones(len(top))
     else:
         count = np.array([len(row) for row in several], dtype=np.float64)
-        inside = [np.isin(row, own) for row, own in zip(softmax.classes, several)]
-        stored = np.array([p[mask].sum() for p, mask in zip(softmax.p, inside)])
+        inside = [np.isin(row, own) for row, own in zip(found.classes, several)]
+        stored = np.array([p[mask].sum() for p, mask in zip(found.p, inside)])
         lacking = count - np.array([mask.sum() for mask in inside])
-        mass = stored, stored + np.minimum(softmax.rest, lacking * softmax.p[:, -1])
+        mass = stored, stored + np.minimum(found.rest, lacking * found.p[:, -1])
     share = np.maximum(count, 1)
     low, high = (square - 2 * part / share + count / share**2 for square, part in zip(squares, mass[::-1]))
-    return {**found, "label_probability": mass, "brier": (np.maximum(low, 0), np.maximum(high, 0))}
+    return {**bounds, "label_probability": mass, "brier": (np.maximum(low, 0), np.maximum(high, 0))}
 
 
-def _dirichlet_fault(softmax: Softmax, known: Records, records: Records) -> str:
+def _dirichlet_fault(found: Softmax, known: Records, records: Records) -> str:
     names = ("dirichlet_confidence", "log_alpha0", "au", "log_eu")
-    if not all(name in known for name in names) or np.isfinite(softmax.hidden).any():
+    if not all(name in known for name in names) or np.isfinite(found.hidden).any():
         return ""
     confidence, log_total, au, log_eu = (known[name].astype(np.float64) for name in names)
     missing = np.isnan(np.stack([confidence, log_total, au, log_eu]))
     if missing.any():
         return "" if missing.all() else "contradicts itself: its Dirichlet reading has gaps"
-    classes = softmax.top.shape[1]
+    classes = found.top.shape[1]
     log_share = np.log(classes) - np.logaddexp(log_total, np.log(classes))
     if fault := _outside(log_eu, log_share, log_share, "log_eu", records):
         return fault
-    scaled = _inverse_scale(softmax.top, confidence) * softmax.top
+    scaled = _inverse_scale(found.top, confidence) * found.top
     shifted = scaled - scaled[:, :1]
     mean = np.exp(shifted)
     total = mean.sum(1)
     mean = mean / total[:, None]
     offset = log_total - scaled[:, 0] - np.log(total)  # (1 - bias / scale) / tau, of all rows
     middle = float(np.median(offset))
-    spread = _digamma(log_total) - _digamma(scaled + middle).T
-    uncertain = (mean * spread.T).sum(1).clip(0)
+    spread = psi(np.exp(log_total) + 1)[:, None] - psi(np.exp(scaled + middle) + 1)
+    uncertain = (mean * spread).sum(1).clip(0)
     expected = {"dirichlet_confidence": mean[:, 0], "log_alpha0": log_total - offset + middle, "au": uncertain}
     slack = 10 * SLACK * max(1.0, float(np.abs(scaled[:, 0]).max()))
     for name, value in expected.items():
@@ -185,14 +162,6 @@ def _inverse_scale(top: np.ndarray, confidence: np.ndarray) -> float:
         if np.abs(step).max() < 1e-13:
             break
     return float(np.median(u))
-
-
-def _digamma(log_a: np.ndarray) -> np.ndarray:
-    """psi(a + 1) of concentrations given by their logs."""
-    if log_a.min() > np.log(LARGE):
-        inverse = np.exp(-log_a)
-        return np.asarray(log_a + inverse / 2 - inverse**2 / 12)
-    return np.asarray(psi(np.exp(log_a) + 1))
 
 
 def _outside(value: np.ndarray, low: np.ndarray, high: np.ndarray, name: str, records: Records) -> str:

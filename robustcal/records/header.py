@@ -43,11 +43,10 @@ def extended_header(path: Path, invocation: Mapping[str, Any]) -> dict[str, Any]
     file = path / "run.json"
     if not file.exists() and not _is_free(path) and not file.exists():  # a second driver may have just made it
         raise UserError(f"'{path}' exists and is not a run directory; choose another --out")
-    header: dict[str, Any] = read_header(path) if file.exists() else {"format": FORMAT, "invocations": []}
-    held: list[dict[str, Any]] = header.get("invocations", [])
-    before = [other for other in held if not _same(invocation, other)]
-    again = [other for other in held if _same(invocation, other)]
-    header["invocations"] = [*before, again[0] if again else dict(invocation)]
+    header: dict[str, Any] = read_header(path) if file.exists() else {"format": FORMAT}
+    held = header.get("invocations", [])
+    again = [other for other in held if other == invocation] or [dict(invocation)]
+    header["invocations"] = [other for other in held if other != invocation] + again[:1]
     return {**header, "versions": invocation.get("versions", header.get("versions", {}))}
 
 
@@ -55,11 +54,6 @@ def _is_free(path: Path) -> bool:
     # A run killed before its header was renamed into place leaves claims and hidden temporaries only.
     mine = (".run.json", "report", "claims")
     return not path.exists() or (path.is_dir() and all(p.name.startswith(mine) for p in path.iterdir()))
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    strip = {"time"}
-    return {k: v for k, v in one.items() if k not in strip} == {k: v for k, v in other.items() if k not in strip}
 
 
 def as_json(value: Any) -> bytes:

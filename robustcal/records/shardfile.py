@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..cell import SHARD
 from ..types import Records, UserError
+from .header import FORMAT
 
+NAME = re.compile(r"([0-9]{5,})(?:-([0-9]{1,3}))?\.parquet")
 TEMPORARY = ".tmp"
 #: The end of a parquet file: the length of its footer in four bytes, and a magic word.
 TAIL, MAGIC = 8, b"PAR1"
@@ -34,6 +38,27 @@ class DamagedShard(UserError):
     def __init__(self, path: Path, reason: str):
         super().__init__(f"shard '{path}' {reason}")
         self.path, self.reason = path, reason
+
+
+def name_of(shard: int, rows: int) -> str:
+    """The name of a shard's file."""
+    return f"{shard:05d}.parquet" if rows == SHARD else f"{shard:05d}-{rows}.parquet"
+
+
+def all_in(folder: Path) -> list[tuple[int, int, Path]]:
+    """(shard, rows, path) of every file of a cell's folder; several of one shard until the shorter ones are removed."""
+    try:
+        names = filter(None, map(NAME.fullmatch, os.listdir(folder)))
+    except FileNotFoundError:
+        return []
+    return [(int(name[1]), int(name[2] or SHARD), folder / name[0]) for name in names]
+
+
+def stamp(path: Path) -> dict[str, str]:
+    """What a shard that lies there says about itself in its footer."""
+    ((shard, rows),) = NAME.findall(path.name)
+    facts = {"format": FORMAT, "cell": path.parent.name, "shard": int(shard), "rows": int(rows or SHARD)}
+    return {f"robustcal.{name}": str(value) for name, value in facts.items()}
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -56,7 +81,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
         raise UserError(f"cannot write to '{path}': {reason}; what is finished is kept") from None
@@ -65,7 +90,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Let a rename in a folder reach the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -73,17 +99,12 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write(path: Path, records: Records, stamp: Mapping[str, str], skipped: Sequence[str] = ()) -> None:
-    """Write one shard atomically; rows keep their order.
-
-    Args:
-        stamp: what the shard says about itself in its footer: its format, cell and index.
-        skipped: ids of samples that have no row because their image could not be read.
-    """
+def write(path: Path, records: Records, skipped: Sequence[str] = ()) -> None:
+    """Write one shard atomically; rows keep their order. `skipped`: ids without a row, their image unreadable."""
     table = pa.table({name: column(values) for name, values in records.items()})
     said = {SKIPPED: json.dumps(list(skipped))} if skipped else {}
     sink = pa.BufferOutputStream()
-    table = table.replace_schema_metadata({**stamp, **said, SUM: ZEROS})
+    table = table.replace_schema_metadata({**stamp(path), **said, SUM: ZEROS})
     pq.write_table(table, sink, compression=_compression(table.schema), use_dictionary=False, write_statistics=False)
     write_atomically(path, seal(sink.getvalue().to_pybytes()))
 
@@ -111,7 +132,7 @@ def _sum(data: bytes, start: int, end: int) -> bytes:
     return b"%08x" % zlib.crc32(data[end:], zlib.crc32(ZEROS.encode(), zlib.crc32(data[:start])))
 
 
-def read(path: Path, stamp: Mapping[str, str], columns: Sequence[str] | None = None) -> pa.Table:
+def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read one shard, its checksum verified; of `columns` those that it has, or all.
 
     Raises:
@@ -135,12 +156,12 @@ def read(path: Path, stamp: Mapping[str, str], columns: Sequence[str] | None = N
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise DamagedShard(path, f"is damaged or truncated ({reason})") from None
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if not metadata.items() >= stamp.items():
+    if not metadata.items() >= stamp(path).items():
         raise DamagedShard(path, "belongs to another cell or version")
     return table
 
 
-def check(path: Path, stamp: Mapping[str, str]) -> None:
+def check(path: Path) -> None:
     """Compare a shard's footer with its place, without reading a value: a tenth of the time that reading takes.
 
     Raises:
@@ -160,8 +181,8 @@ def check(path: Path, stamp: Mapping[str, str]) -> None:
         raise
     except OSError as error:
         raise UserError(f"shard '{path}' cannot be read: {error.strerror}") from None
-    if not all(_spelled(key, value) in footer for key, value in stamp.items()):
-        read(path, stamp, ())  # the slow way has the last word
+    if not all(_spelled(key, value) in footer for key, value in stamp(path).items()):
+        read(path, ())  # the slow way has the last word
 
 
 def skipped_in(path: Path) -> list[str]:

@@ -88,11 +88,7 @@ def as_bytes(signoff: SignOff) -> bytes:
 
 
 def write_signoff(path: Path, signoff: SignOff) -> None:
-    """Write the file.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Write the file. Raises `UserError`: it cannot be written."""
     write_atomically(path, as_bytes(signoff))
 
 
@@ -108,8 +104,7 @@ def read_signoff(data: bytes, where: str) -> SignOff:
         found = json.loads(data.decode(), parse_constant=_refuse)
         if isinstance(found, dict) and found.get("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
-        parts = tuple(from_json(Stronger, part) for part in found.pop("stronger")) if isinstance(found, dict) else ()
-        signoff = replace(from_json(SignOff, found), stronger=parts)
+        signoff = from_json(SignOff, found)
         _check(signoff)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"'{where}' is no sign-off of robustcal verify: {str(error)[:120]}") from None

@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -34,13 +32,13 @@ import pyarrow as pa
 from ..cell import SHARD, Cell, from_json, to_json
 from ..types import RECORD_COLUMNS, Records, UserError
 from . import claims, derived, shardfile
-from .header import FORMAT, as_json, extended_header, read_header
+from .claims import claim_name
+from .header import as_json, extended_header, read_header
 from .shardfile import TEMPORARY, DamagedShard, write_atomically
 
 __all__ = ["DamagedShard", "Run", "claim_name", "write_atomically"]
 
-SHARD_NAME = re.compile(r"([0-9]{5,})(?:-([0-9]{1,3}))?\.parquet")
-REMARKS, DRIVER = "remarks.json", "driver"
+REMARKS = "remarks.json"
 #: Threads that read the shards of a cell: most of the time is spent outside Python, decompressing.
 READERS = min(8, os.cpu_count() or 1)
 #: How often a reader looks again where a shard was replaced under its eyes.
@@ -55,15 +53,11 @@ class Run:
     def __init__(self, path: Path, header: dict[str, Any], claim_seconds: float = claims.SECONDS, mends: bool = True):
         self.path, self.header, self.mends = path, header, mends
         self.claims = claims.Claims(path / "claims", claim_seconds)
-        self._short: dict[str, set[int]] = {}  # cell -> its shards of fewer samples at the last look
 
     # -- opening -------------------------------------------------------------------------------------------------
     @classmethod
     def open(cls, path: str | Path, claim_seconds: float = claims.SECONDS, mends: bool = True) -> Run:
-        """Open an existing run directory, to read it or to work on it.
-
-        Args:
-            mends: move damaged shards aside when they are met; False leaves the folder as it is.
+        """Open an existing run directory. `mends`: move damaged shards aside when they are met.
 
         Raises:
             UserError: if there is none at `path`, or an incompatible version made it.
@@ -82,7 +76,7 @@ class Run:
         run = cls(path, extended_header(path, invocation), claim_seconds)
         try:
             (path / "claims").mkdir(exist_ok=True, parents=True)
-            with run.alone():
+            with run.claims.alone():
                 run.header = extended_header(path, invocation)  # another driver may have added to it
                 write_atomically(path / "run.json", as_json(run.header))
             (path / "records").mkdir(exist_ok=True)
@@ -90,23 +84,12 @@ class Run:
             raise UserError(f"cannot write to '{path}': {error.strerror or error}; choose another --out") from None
         return run
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the run's own claim: for what is read and written again, by one driver at a time."""
-        while not self.claims.take(DRIVER):
-            time.sleep(0.05)
-        with self.claims.renewing(DRIVER):
-            yield
-
     # -- cells -----------------------------------------------------------------------------------------------------
-    def add_cell(self, cell: Cell) -> Cell:
-        """Store what defines a cell, or take one up that is there: it asks for the larger number of samples then."""
+    def add_cell(self, cell: Cell) -> None:
+        """Store what defines a cell; one that is there keeps the larger number of samples."""
         path = self.path / "records" / cell.id / "cell.json"
-        held = _cell_of(path) if path.exists() else None
-        if held is None or held.n < cell.n:
+        if not path.exists() or _cell_of(path).n < cell.n:
             write_atomically(path, as_json(to_json(cell)))
-            return cell
-        return held
 
     def cells(self) -> list[Cell]:
         """All cells of the run, ordered by what they are (model, dataset, attack, radius), not by time.
@@ -117,8 +100,8 @@ class Run:
             UserError: a ``cell.json`` that is damaged.
         """
         found = [_cell_of(path) for path in self.path.glob("records/*/cell.json")]
-        skipping = [replace(c, skipped=len(self.skipped(c.id))) if c.identity.skip_unreadable else c for c in found]
-        return sorted(skipping, key=lambda cell: (cell.place, cell.id))
+        found = [replace(c, skipped=len(self.skipped(c.id))) if c.identity.skip_unreadable else c for c in found]
+        return sorted(found, key=lambda cell: (cell.place, cell.id))
 
     # -- failures ----------------------------------------------------------------------------------------------------
     def fail(self, cell: str, reason: str) -> None:
@@ -127,11 +110,10 @@ class Run:
 
     def failures(self) -> dict[str, str]:
         """Cells that could not be computed, and why."""
-        folder = self.path / "failed"
         found: dict[str, str] = {}
-        for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        for path in sorted((self.path / "failed").glob("[!.]*")):
             with suppress(FileNotFoundError):  # another driver lets it be tried again at this moment
-                found |= {} if name.startswith(".") else {name: (folder / name).read_text()}
+                found[path.name] = path.read_text()
         return found
 
     def forget_failure(self, cell: str) -> None:
@@ -155,16 +137,11 @@ class Run:
     # -- shards ------------------------------------------------------------------------------------------------------
     def shard_path(self, cell: str, shard: int, rows: int = SHARD) -> Path:
         """Where a shard of so many samples lies."""
-        return self.path / "records" / cell / (f"{shard:05d}.parquet" if rows == SHARD else f"{shard:05d}-{rows}.parquet")
+        return self.path / "records" / cell / shardfile.name_of(shard, rows)
 
     def present(self, cell: str) -> dict[int, int]:
         """The shards of a cell that exist and how many samples each covers, by one look at its folder."""
-        found: dict[int, int] = {}
-        for match in filter(None, map(SHARD_NAME.fullmatch, self._names(cell))):
-            shard, rows = int(match[1]), int(match[2] or SHARD)
-            found[shard] = max(rows, found.get(shard, 0))
-        self._short[cell] = {shard for shard, rows in found.items() if rows < SHARD}
-        return dict(sorted(found.items()))
+        return {shard: rows for shard, rows, _ in sorted(shardfile.all_in(self.path / "records" / cell))}  # the longest of each
 
     def missing(self, cell: Cell) -> list[int]:
         """The shards of a cell that are still to be computed, in order; a last one of fewer samples counts as missing."""
@@ -173,12 +150,12 @@ class Run:
 
     def held(self, cell: Cell) -> int:
         """How many samples a cell holds from the beginning of its order without a gap, those without a row included."""
-        present, whole, count = self.present(cell.id), replace(cell, n=cell.dataset_size), 0
-        for shard in range(whole.shards):
-            count += min(present.get(shard, 0), whole.rows(shard))
-            if present.get(shard, 0) < whole.rows(shard):
+        count = 0
+        for shard, rows in self.present(cell.id).items():
+            if shard * SHARD != count:
                 break
-        return count
+            count += rows
+        return min(count, cell.dataset_size)
 
     def has(self, cell: Cell, shard: int) -> bool:
         """Whether a shard exists with all samples that the cell asks for."""
@@ -187,28 +164,21 @@ class Run:
             return True
         return rows < SHARD and self.present(cell.id).get(shard, 0) >= rows  # a look at the folder, for the last one only
 
-    def _names(self, cell: str) -> list[str]:
-        try:
-            return os.listdir(self.path / "records" / cell)
-        except FileNotFoundError:
-            return []
-
     def write_shard(self, cell: str, shard: int, records: Records, skipped: Sequence[str] = ()) -> None:
         """Write one shard atomically; rows keep their order. `skipped`: ids without a row, their image unreadable.
 
         A shard of fewer samples that stood in its place, from before the cell grew, is removed.
         """
         rows = len(records["id"]) + len(skipped)
-        shardfile.write(self.shard_path(cell, shard, rows), records, _stamp(cell, shard, rows), skipped)
-        if shard in self._short.get(cell, ()):
-            self._remove_superseded(cell)
+        shardfile.write(self.shard_path(cell, shard, rows), records, skipped)
+        self._remove_superseded(cell)
 
     def _remove_superseded(self, cell: str) -> None:
         """Remove shards beside which one of the same place with more samples lies."""
         present = self.present(cell)
-        for match in filter(None, map(SHARD_NAME.fullmatch, self._names(cell))):
-            if int(match[2] or SHARD) < present[int(match[1])]:
-                (self.path / "records" / cell / match[0]).unlink(missing_ok=True)
+        for shard, rows, path in shardfile.all_in(self.path / "records" / cell):
+            if rows < present[shard]:
+                path.unlink(missing_ok=True)
 
     def read_shard(self, cell: str, shard: int, rows: int = SHARD, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one shard of so many samples, checksums verified; of `columns` those that it has, or all.
@@ -216,37 +186,36 @@ class Run:
         Raises:
             DamagedShard: truncated, damaged, foreign.
         """
-        return shardfile.read(self.shard_path(cell, shard, rows), _stamp(cell, shard, rows), columns)
+        return shardfile.read(self.shard_path(cell, shard, rows), columns)
 
     def read_believed(self, cell: str, shard: int, rows: int = SHARD, columns: Sequence[str] | None = None) -> pa.Table:
-        """`read_shard`, and derived columns compared with what they follow from.
-
-        Raises:
-            DamagedShard: also where one does not.
-        """
+        """`read_shard`, and derived columns compared with what they follow from; `DamagedShard` also where one does not."""
         if columns is not None and not set(columns) & set(derived.DERIVED):
             return self.read_shard(cell, shard, rows, columns)
-        needed = None if columns is None else [*columns, "id", *derived.DERIVED, *derived.GIVEN]
-        table = self.read_shard(cell, shard, rows, needed)
-        names = [name for name in table.column_names if name in {"id", *derived.DERIVED, *derived.GIVEN}]
-        fault = derived.contradiction({name: shardfile.as_array(table.column(name)) for name in names})
-        if fault:
+        compared = {"id", *derived.DERIVED, *derived.GIVEN}
+        table = self.read_shard(cell, shard, rows, None if columns is None else [*columns, *compared])
+        records = {name: shardfile.as_array(table.column(name)) for name in table.column_names if name in compared}
+        if fault := derived.contradiction(records):
             raise DamagedShard(self.shard_path(cell, shard, rows), fault)
-        return table if columns is None else table.select([name for name in table.column_names if name in set(columns)])
+        return table if columns is None else table.select([name for name in table.column_names if name in columns])
 
     def discard_damaged(self, cell: str) -> list[str]:
         """Move shards aside whose footer cannot be trusted, remove what killed workers left. One line for each shard."""
-        found = self._of_each(cell, lambda shard, rows: self._damage(cell, shard, rows))
-        self._remove_leftovers(cell)
-        self._remove_superseded(cell)
-        return [self.set_aside(damage) for damage in found if damage]
 
-    def _damage(self, cell: str, shard: int, rows: int) -> DamagedShard | None:
-        try:
-            shardfile.check(self.shard_path(cell, shard, rows), _stamp(cell, shard, rows))
-        except DamagedShard as damage:
-            return damage
-        return None
+        def damage(shard: int, rows: int) -> DamagedShard | None:
+            try:
+                shardfile.check(self.shard_path(cell, shard, rows))
+            except DamagedShard as damage:
+                return damage
+            return None
+
+        found = self._of_each(cell, damage)
+        self._remove_superseded(cell)
+        for path in (self.path / "records" / cell).glob(f".*{TEMPORARY}"):
+            with suppress(FileNotFoundError):
+                if self.claims.now() - path.stat().st_mtime > self.claims.seconds:  # else another driver may be writing it
+                    path.unlink()
+        return [self.set_aside(damage) for damage in found if damage]
 
     def set_aside(self, damage: DamagedShard) -> str:
         """Rename a damaged shard, so that it is missing and computed again. Returns a line that says so."""
@@ -254,15 +223,6 @@ class Run:
             if self.mends:
                 os.replace(damage.path, damage.path.with_suffix(".damaged"))
         return f"{damage}; it is computed again"
-
-    def _remove_leftovers(self, cell: str) -> None:
-        leftovers = [name for name in self._names(cell) if name.endswith(TEMPORARY)]
-        now = self.claims.now() if leftovers else 0.0
-        for name in leftovers:
-            path = self.path / "records" / cell / name
-            with suppress(FileNotFoundError):
-                if now - path.stat().st_mtime > self.claims.seconds:  # else another driver may be writing it
-                    path.unlink()
 
     def read(self, cell: str, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """All records of a cell, in sample order. List columns come back as arrays of equal-length rows (N, k).
@@ -290,8 +250,8 @@ class Run:
         def names(shard: int, rows: int) -> list[str]:
             if shard * SHARD >= count:
                 return []
-            ids = shardfile.as_array(self.read_shard(cell.id, shard, rows, ("id",)).column("id"))
-            return [*ids.tolist(), *shardfile.skipped_in(self.shard_path(cell.id, shard, rows))]
+            ids = self.read_shard(cell.id, shard, rows, ("id",)).column("id").to_pylist()
+            return [*ids, *shardfile.skipped_in(self.shard_path(cell.id, shard, rows))]
 
         return list(chain.from_iterable(self._of_each(cell.id, names)))
 
@@ -330,20 +290,9 @@ class Run:
                 (self.path / "claims" / name).unlink(missing_ok=True)
 
 
-def claim_name(cell: str, shard: int) -> str:
-    """The file name of a shard's claim."""
-    return f"{cell}-{shard:05d}"
-
-
 def _cell_of(path: Path) -> Cell:
     with suppress(ValueError):
         cell = from_json(Cell, json.loads(path.read_text()))
         if cell.id == path.parent.name:
             return cell
     raise UserError(f"'{path}' does not define a cell: it is damaged; remove it and run the same bench command again")
-
-
-def _stamp(cell: str, shard: int, rows: int) -> dict[str, str]:
-    """What every shard says about itself in its footer."""
-    facts = {"format": FORMAT, "cell": cell, "shard": shard, "rows": rows}
-    return {f"robustcal.{name}": str(value) for name, value in facts.items()}

@@ -100,6 +100,10 @@ def outlook(
     timed: dict[tuple[str, int], tuple[float, float]] = {}
     with threads_set(threads or threads_for(hardware.device, count)):
         models = tuple(model_cost(plan, model, hardware, batch_size, outline, timed) for model in plan.distinct("model"))
+    first = [next(cell for cell in plan.cells if cell.dataset == dataset) for dataset in plan.distinct("dataset")]
+    most = {
+        attack: max(passes_of_cell(cell) for cell in plan.cells if cell.attack == attack) for attack in plan.distinct("attack")
+    }
     return Outlook(
         cells=len(plan.cells),
         samples=plan.samples,
@@ -108,8 +112,8 @@ def outlook(
         workers=count,
         eps=tuple(dict.fromkeys(cell.eps for cell in plan.cells if cell.eps != "0")),
         models=models,
-        attacks=tuple(attack_cost(plan, attack) for attack in plan.distinct("attack")),
-        datasets=tuple(dataset_size(plan, dataset) for dataset in plan.distinct("dataset")),
+        attacks=tuple(AttackCost(attack, *map(int, most[attack])) for attack in plan.distinct("attack")),
+        datasets=tuple(DatasetSize(cell.dataset, cell.n, len(cell.classnames), cell.resolution) for cell in first),
         hardware=hardware,
         absent=dict(outline.absent),
     )
@@ -117,7 +121,7 @@ def outlook(
 
 # -- counting --------------------------------------------------------------------------------------------------------
 @cache
-def passes_of(attack: str, classes: int, returns: str = "last") -> tuple[float, float]:
+def passes_of(attack: str, classes: int) -> tuple[float, float]:
     """(forward passes, input gradients) that an attack spends on one sample, by running it on a small linear model.
 
     Exact for attacks with a fixed budget; an upper bound for those that stop early or drop finished samples: at a radius
@@ -131,7 +135,7 @@ def passes_of(attack: str, classes: int, returns: str = "last") -> tuple[float, 
         images = torch.full((1, 3, 16, 16), 0.5)
         meter = Meter(linear, 1)
         label = linear(images).argmax(1)
-        make_attack(attack, lambda spec: linear)(meter, images, label, Threat(1e-6, returns=returns), Noise(0, ["0"]))
+        make_attack(attack, lambda spec: linear)(meter, images, label, Threat(1e-6), Noise(0, ["0"]))
     return float(meter.counts["forwards"].sum()), float(meter.counts["backwards"].sum())
 
 
@@ -146,16 +150,6 @@ def bytes_of(plan: Plan) -> int:
     """Size of the plan's records on the disk, from the number of classes: see the constants."""
     rows = sum(cell.n * (ROW_BYTES + CLASS_BYTES * min(TOP, len(cell.classnames))) for cell in plan.cells)
     return int(rows + plan.shards * SHARD_BYTES)
-
-
-def attack_cost(plan: Plan, attack: str) -> AttackCost:
-    forwards, backwards = max(passes_of_cell(cell) for cell in plan.cells if cell.attack == attack)
-    return AttackCost(attack, int(forwards), int(backwards))
-
-
-def dataset_size(plan: Plan, dataset: str) -> DatasetSize:
-    cell = next(cell for cell in plan.cells if cell.dataset == dataset)
-    return DatasetSize(dataset, cell.n, len(cell.classnames), cell.resolution)
 
 
 # -- timing ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..cell import Cell
 from ..noise import Ahead, Draw, Noise, draw_ahead
-from ..types import Batch, UserError
+from ..types import Batch
 from .pixels import Kept, Key, Pixels, keep, unit
 from .plan import Plan
 from .reading import read
@@ -107,8 +107,6 @@ def join(parts: Sequence[Kept], device: str) -> Batch:
         images = torch.cat([on_gpu(moved(part.pixels, device)) for part in parts])
     else:
         images = torch.cat([unit(part.pixels) for part in parts]) if len(parts) > 1 else unit(parts[0].pixels)
-    if images.shape[0] != len(ids):
-        raise UserError(f"{len(ids)} ids for {images.shape[0]} images")
     return Batch(ids, images.to(device), labels.to(device))
 
 

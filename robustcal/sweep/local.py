@@ -12,20 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from ..records.store import Run
 from ..registry import load_plugin_file
-from ..types import UserError
+from ..types import UserError, reason_of
 from .engine import missing_shards
 from .estimate import outlook
 from .events import Event, Restarted
 from .hardware import pick, threads_for, workers_for
 from .pixels import Pixels, shared_folder
 from .plan import Plan, Request, make_plan
-from .run import reason_of
 from .shift import work
 from .worker import Worker
 
@@ -35,7 +34,6 @@ __all__ = ["execute", "outlook", "pick", "warm"]
 RESTARTS = 2
 #: What every worker imports: once for all of them, in a process that they are forked from (see `warm`).
 IMPORTS = ["robustcal.sweep.local", "robustcal.models.blueprint", "robustcal.models.bundled", "open_clip"]
-METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 #: How long the other workers may take to notice that nothing is missing, once one of them has.
 HANG_SECONDS = 10.0
 
@@ -58,16 +56,15 @@ def execute(
 
 def warm(device: str, workers: int | None) -> None:
     """Begin to import what workers need, in another process, if there will be several: it takes seconds."""
-    if METHOD == "forkserver" and len(workers_for(device, sys.maxsize, workers)) > 1:
+    if len(workers_for(device, sys.maxsize, workers)) > 1:
         _context()
         forkserver.ensure_running()
 
 
 def _context() -> Any:
     """How worker processes are started: forked from a clean process, which has started no thread and holds no GPU."""
-    context: Any = multiprocessing.get_context(METHOD)
-    if METHOD == "forkserver":
-        context.set_forkserver_preload(IMPORTS)  # and not the caller's script
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTS)  # and not the caller's script
     return context
 
 
@@ -79,10 +76,10 @@ def _execute_in_processes(
     threads = threads_for(devices[0], len(devices))
 
     def start(number: int) -> multiprocessing.process.BaseProcess:
-        first = number * len(plan.cells) // len(devices)
-        how = (devices[number], batch_size, first, threads, number, pixels, dict(os.environ))
-        task = Task(str(run.path), run.claims.seconds, request, *how)
-        process: multiprocessing.process.BaseProcess = context.Process(target=_worker_main, args=(task, events), daemon=True)
+        how = {"device": devices[number], "batch_size": batch_size, "number": number}
+        how["first"] = number * len(plan.cells) // len(devices)
+        shared = str(run.path), run.claims.seconds, request, threads, pixels, dict(os.environ), events
+        process: multiprocessing.process.BaseProcess = context.Process(target=_worker_main, args=shared, kwargs=how, daemon=True)
         with _main_hidden():
             process.start()
         return process
@@ -112,21 +109,6 @@ def _execute_in_processes(
             process.join(5)
 
 
-class Task(NamedTuple):
-    """What a worker process is told."""
-
-    run: str
-    claim_seconds: float
-    request: Request
-    device: str
-    batch_size: int | None
-    first: int
-    threads: int
-    number: int
-    pixels: Path  #: where workers share decoded images
-    environment: dict[str, str]  #: of the driver now; the process that workers are forked from has an older one
-
-
 def _received(events: Any) -> Iterator[Event]:
     """The events that came in, after waiting a moment for the first."""
     wait = 0.2
@@ -153,18 +135,21 @@ def _main_hidden() -> Iterator[None]:
         main.__dict__.update(kept)
 
 
-def _worker_main(task: Task, events: Any) -> None:
+def _worker_main(
+    path: str, claim_seconds: float, request: Request, threads: int, pixels: Path, environment: dict[str, str], events: Any,
+    **how: Any,
+) -> None:  # fmt: skip
+    """What a worker process does. `environment`: the driver's now; the process it was forked from has an older one."""
     os.environ.clear()
-    os.environ.update(task.environment)
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    torch.set_num_threads(task.threads)
+    torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     try:
-        plan = plan_again(task.request)
-        run = Run.open(task.run, task.claim_seconds)
-        alive = lambda: parent is None or parent.is_alive()  # noqa: E731
-        worker = Worker(plan, task.device, task.batch_size, task.first, alive, task.number, events.put, Pixels(task.pixels))
-        for event in work(worker, run):
+        plan = plan_again(request)
+        run = Run.open(path, claim_seconds)
+        alive = parent.is_alive if parent else lambda: True
+        for event in work(Worker(plan, **how, alive=alive, live=events.put, pixels=Pixels(pixels)), run):
             events.put(event)
     except Exception as error:
         reason = reason_of(error)

@@ -49,10 +49,8 @@ class Meter(nn.Module):
             return function(images).float()
 
     def _add(self, name: str, amount: Tensor) -> None:
-        if len(amount) == self.count:
-            self.counts[name] = self.counts[name].to(amount.device) + amount
-        else:
-            self.counts[name] = self.counts[name].to(amount.device) + amount.sum() / self.count
+        amount = amount if len(amount) == self.count else amount.sum() / self.count
+        self.counts[name] = self.counts[name].to(amount.device) + amount
 
 
 class _CountGradient(torch.autograd.Function):

@@ -91,7 +91,7 @@ class Pixels:
         if key in self._held:
             self._held.move_to_end(key)
             return self._held[key]
-        found = self._read(key) if self.folder else None
+        found = self._read(self.folder, key) if self.folder else None
         if found is not None:
             self._hold(key, found)
         return found
@@ -100,28 +100,26 @@ class Pixels:
         """Keep images, as long as there is room: the longest unused ones leave the memory, those on the disk stay."""
         self._hold(key, kept)
         if self.folder:
-            self._write(key, kept)
+            self._write(self.folder, key, kept)
 
     def _hold(self, key: Key, kept: Kept) -> None:
         self._held[key] = kept
         while sum(one.bytes for one in self._held.values()) > self.memory and len(self._held) > 1:
             self._held.popitem(last=False)
 
-    def _read(self, key: Key) -> Kept | None:
-        assert self.folder is not None
+    def _read(self, folder: Path, key: Key) -> Kept | None:
         # Absent, or removed by another driver at this moment: decoded again.
-        with suppress(Exception), safe_open(self.folder / key.file, "pt") as file:
+        with suppress(Exception), safe_open(folder / key.file, "pt") as file:
             facts = json.loads(file.metadata()["kept"])
             return Kept(tuple(facts["ids"]), file.get_tensor("pixels"), file.get_tensor("labels"), tuple(facts["skipped"]))
         return None
 
-    def _write(self, key: Key, kept: Kept) -> None:
-        assert self.folder is not None
+    def _write(self, folder: Path, key: Key, kept: Kept) -> None:
         with suppress(OSError):  # no room, or no folder any more: it is a cache
-            used = sum(entry.stat().st_size for entry in os.scandir(self.folder))
-            if used + kept.bytes > self.disk or shutil.disk_usage(self.folder).free - kept.bytes < ROOM:
+            used = sum(entry.stat().st_size for entry in os.scandir(folder))
+            if used + kept.bytes > self.disk or shutil.disk_usage(folder).free - kept.bytes < ROOM:
                 return
-            path = self.folder / key.file
+            path = folder / key.file
             beside = path.with_suffix(f".{os.getpid()}")
             facts = {"kept": json.dumps({"ids": kept.ids, "skipped": kept.skipped})}
             save_file({"pixels": kept.pixels.contiguous(), "labels": kept.labels.contiguous()}, beside, facts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import product
@@ -49,31 +50,38 @@ class Request:
 
     def limited(self, limits: Mapping[str, int]) -> Request:
         """The same with at least so many samples of the datasets named (by canonical spec)."""
-        wanted = {name: limits.get(str(registry.datasets.spec(name)), 0) for sweep in self.sweeps for name in sweep.datasets}
-        parts = [
-            replace(sweep, datasets=(name,), limit=sweep.limit and max(sweep.limit, wanted[name]))
-            for sweep in self.sweeps
-            for name in sweep.datasets
-        ]
+        parts = []
+        for sweep in self.sweeps:
+            for name in sweep.datasets:
+                least = limits.get(str(registry.datasets.spec(name)), 0)
+                parts.append(replace(sweep, datasets=(name,), limit=sweep.limit and max(sweep.limit, least)))
         return replace(self, sweeps=tuple(parts))
 
 
 @dataclass(frozen=True)
-class Absence:
-    """A model or dataset that a plan had to leave out, and why."""
+class Failure:
+    """Something that was asked for and could not be done: what, why, and how many cells it cost."""
 
-    axis: str  #: "model" or "dataset"
-    spec: str
+    what: str
     reason: str
+    cells: int = 0
+
+    def __str__(self) -> str:
+        return self.reason if self.what in self.reason else f"{self.what}: {self.reason}"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep: its cells in order, the sources of their samples by dataset, and what could not be planned."""
+    """A sweep: its cells in order, the sources of their samples by dataset, and what cannot be done of it."""
 
     cells: tuple[Cell, ...]
     sources: Mapping[str, Source]
-    absent: tuple[Absence, ...] = ()
+    absent: tuple[Failure, ...] = ()  #: models and datasets that are not here: their cells are not among these
+    refused: Mapping[str, str] = field(default_factory=dict)  #: id of a cell that is known not to work -> why
+
+    def accepted(self) -> Plan:
+        """The plan without the cells that are known not to work."""
+        return replace(self, cells=tuple(cell for cell in self.cells if cell.id not in self.refused))
 
     @property
     def samples(self) -> int:
@@ -102,8 +110,8 @@ def make_plan(
         UserError: unknown names, malformed specs or radii, empty lists: before any dataset is opened. Datasets without
             samples; and, where `strict` or nothing remains, what is not here.
     """
-    checked = [_check(sweep) for sweep in request.sweeps]
-    absent: list[Absence] = []
+    asked = [cell for sweep in request.sweeps for cell in _asked(sweep)]
+    absent: list[Failure] = []
 
     def present(axis: str, specs: Iterable[Spec], make: Callable[[Spec], Any]) -> dict[Spec, Any]:
         found = {}
@@ -113,16 +121,16 @@ def make_plan(
             except UserError as error:
                 if strict:
                     raise
-                absent.append(Absence(axis, str(spec), str(error)))
+                absent.append(Failure(f"{axis} '{spec}'", str(error)))
         return found
 
-    models = list(dict.fromkeys(model for sweep in checked for model in sweep.models))
-    crafted = {attack: surrogate_of(attack) for sweep in checked for attack in sweep.attacks}
+    models = list(dict.fromkeys(model for _, model, *_ in asked))
+    crafted = {attack: surrogate_of(attack) for attack in dict.fromkeys(attack for _, _, attack, *_ in asked)}
     weights = present("model", [*models, *filter(None, crafted.values())], identify or model_identity)
-    sources = present("dataset", (d for sweep in checked for d in sweep.datasets), lambda d: open_source(d, request.seed))
+    sources = present("dataset", (dataset for dataset, *_ in asked), lambda spec: open_source(spec, request.seed))
     trained = {model: model_training(model) for model in models}
     cells: dict[str, Cell] = {}
-    for dataset, model, attack, eps, limit in _product(checked):
+    for dataset, model, attack, eps, limit in asked:
         surrogate = crafted[attack]
         if dataset in sources and model in weights and (surrogate is None or surrogate in weights):
             other = None if surrogate is None else weights[surrogate]
@@ -132,39 +140,26 @@ def make_plan(
             cells[cell.id] = cell if held is None or cell.n > held.n else held
     cells = {name: cell for name, cell in cells.items() if name not in request.without}
     if not cells:
-        raise UserError("; ".join(dict.fromkeys(absence.reason for absence in absent)))
+        raise UserError("; ".join(dict.fromkeys(failure.reason for failure in absent)))
     return Plan(tuple(cells.values()), {source.spec: source for source in sources.values()}, tuple(absent))
 
 
-@dataclass(frozen=True)
-class _Axes:
-    models: tuple[Spec, ...]
-    attacks: tuple[Spec, ...]
-    datasets: tuple[Spec, ...]
-    eps: tuple[Fraction, ...]
-    limit: int | None
-
-
-def _check(sweep: Sweep) -> _Axes:
-    axes: dict[str, tuple[Spec, ...]] = {}
-    for family in ("models", "attacks", "datasets"):
-        texts: tuple[str, ...] = getattr(sweep, family)
-        one = getattr(registry, family).spec
-        specs = [spec for text in texts for spec in (attacks_of(text) if family == "attacks" else [one(text)])]
+def _asked(sweep: Sweep) -> Iterator[tuple[Spec, Spec, Spec, Fraction, int | None]]:
+    """(dataset, model, attack, radius, limit) of every cell of a sweep; all of it is checked before the first."""
+    axes = {
+        "models": [registry.models.spec(text) for text in sweep.models],
+        "attacks": [spec for text in sweep.attacks for spec in attacks_of(text)],
+        "datasets": [registry.datasets.spec(text) for text in sweep.datasets],
+    }
+    for family, specs in axes.items():
         if not specs:
             raise UserError(f"no {family} given; name some with --{family}, see: robustcal ls {family}")
-        axes[family] = tuple(dict.fromkeys(specs))
     if sweep.limit is not None and sweep.limit < 1:
         raise UserError(f"--limit {sweep.limit} leaves no sample; give 1 or more")
-    return _Axes(**axes, eps=tuple(sorted({parse_radius(value) for value in sweep.eps})), limit=sweep.limit)
-
-
-def _product(sweeps: Sequence[_Axes]) -> Iterator[tuple[Spec, Spec, Spec, Fraction, int | None]]:
-    """(dataset, model, attack, radius, limit) of every cell of the sweeps."""
-    for sweep in sweeps:
-        for dataset, model, attack in product(sweep.datasets, sweep.models, sweep.attacks):
-            for eps in radii_of(attack, sweep.eps):
-                yield dataset, model, attack, eps, sweep.limit
+    radii = sorted({parse_radius(value) for value in sweep.eps})
+    for dataset, model, attack in product(*(dict.fromkeys(axes[family]) for family in ("datasets", "models", "attacks"))):
+        for eps in radii_of(attack, radii):
+            yield dataset, model, attack, eps, sweep.limit
 
 
 def model_identity(spec: Spec) -> str:
@@ -181,11 +176,10 @@ def model_training(spec: Spec) -> Mapping[str, Any] | None:
     No part of a cell's identity: the hash of the weights says more. It tells which models differ in their seed alone.
     """
     plugin, arguments = registry.models.arguments(spec)
-    try:
-        found: Mapping[str, Any] | None = plugin.meta["training"](**arguments) if "training" in plugin.meta else None
-    except UserError:  # planned, not here: `identify` has said so
-        return None
-    return found
+    training: Callable[..., Mapping[str, Any] | None] = plugin.meta.get("training", lambda **_: None)
+    with suppress(UserError):  # planned, not here: `identify` has said so
+        return training(**arguments)
+    return None
 
 
 def make_cell(

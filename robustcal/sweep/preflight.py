@@ -10,11 +10,11 @@ import torch
 
 from .. import registry
 from ..cell import Cell
-from ..models.source import is_spec
+from ..models.source import is_checkpoint, is_spec
 from ..noise import Noise
-from ..types import UserError
+from ..types import UserError, reason_of
 from .plan import Plan
-from .run import make_attack, reason_of
+from .run import make_attack
 
 
 def preflight(specs: Iterable[str]) -> dict[str, str]:
@@ -28,25 +28,24 @@ def preflight(specs: Iterable[str]) -> dict[str, str]:
     for text in dict.fromkeys(specs):
         for leaf in leaves(text):
             if leaf not in tried:
-                tried[leaf] = None if is_bundled(leaf) else why_not(leaf)
+                tried[leaf] = why_not(leaf)
             if reason := tried[leaf]:
                 found.setdefault(text, reason)
     return found
 
 
-def why_not(spec: str) -> str | None:
-    """Why a model cannot be loaded: another architecture, a damaged or malicious file ...; None if it can."""
+def why_not(text: str) -> str | None:
+    """Why a model cannot be loaded: another architecture, a damaged or malicious file ...; None if it can, or is bundled."""
+    spec = registry.models.spec(text)
+    if spec.variant is None and registry.models.cards().get(spec.name, {}).get("source", spec.name) == "bundled":
+        return None
     try:
-        check_model(spec, registry.models.build(spec))
+        model = registry.models.build(spec)
     except Exception as error:
         return reason_of(error)
-    return None
-
-
-def check_model(spec: str, model: Any) -> None:
-    """Raise `UserError` unless a plugin's object is a model: `classifier(classnames, templates)` and a `fingerprint`."""
-    if not callable(getattr(model, "classifier", None)) or not isinstance(getattr(model, "fingerprint", None), str):
-        raise UserError(f"model '{spec}' is a {type(model).__name__} without .classifier(classnames, templates) or .fingerprint")
+    if callable(getattr(model, "classifier", None)) and isinstance(getattr(model, "fingerprint", None), str):
+        return None
+    return f"model '{text}' is a {type(model).__name__} without .classifier(classnames, templates) or .fingerprint"
 
 
 def leaves(text: str) -> Iterator[str]:
@@ -54,8 +53,6 @@ def leaves(text: str) -> Iterator[str]:
 
     A part may also be a bare variant (``ViT-B-32/openai``), which stands for ``open-clip:`` or ``checkpoint:`` of it.
     """
-    from ..models.source import is_checkpoint
-
     if not is_spec(text):
         yield f"{'checkpoint' if is_checkpoint(text) else 'open-clip'}:{text}"
         return
@@ -67,18 +64,8 @@ def leaves(text: str) -> Iterator[str]:
         yield from leaves(str(part))
 
 
-def is_bundled(text: str) -> bool:
-    """Whether a spec names weights that ship with the package."""
-    spec = registry.models.spec(text)
-    card = registry.models.cards().get(spec.name, {})
-    return spec.variant is None and card.get("source", spec.name) == "bundled"
-
-
 class Untouched(torch.nn.Module):
     """A classifier that ends an attack at its first look: whatever it checks before that has passed."""
-
-    class Looked(Exception):
-        """The attack has come as far as to ask for logits."""
 
     fingerprint, scale, bias = "untouched", torch.ones(()), torch.zeros(())
 
@@ -87,7 +74,7 @@ class Untouched(torch.nn.Module):
         self.classnames, self.num_classes = classnames, len(classnames)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        raise self.Looked
+        raise LookupError
 
 
 def try_attacks(plan: Plan) -> dict[str, str]:
@@ -100,33 +87,27 @@ def try_attacks(plan: Plan) -> dict[str, str]:
         {cell id: what the attack says}, for all cells of such an attack and data set.
     """
     said: dict[tuple[str, str, str], str | None] = {}
+    refused = {}
     for cell in plan.cells:
         key = (cell.attack, cell.dataset, cell.threat.norm)
         if key not in said:
             said[key] = refusal(cell, plan)
-    reasons = {cell.id: said[cell.attack, cell.dataset, cell.threat.norm] for cell in plan.cells}
-    return {name: reason for name, reason in reasons.items() if reason}
+        if reason := said[key]:
+            refused[cell.id] = reason
+    return refused
 
 
 def refusal(cell: Cell, plan: Plan) -> str | None:
     """What a cell's attack says when it is started on one grey image; None if it goes as far as to look."""
-    source = plan.sources[cell.dataset]
+    source, classifier = plan.sources[cell.dataset], Untouched(cell.classnames).eval()
     label = torch.as_tensor(np.asarray(source.dataset.labels)[source.order[:1]])
+    label = label.float() if label.ndim == 2 else label
+    image = torch.full((1, 3, cell.resolution, cell.resolution), 0.5)
     try:
-        start(cell, label.float() if label.ndim == 2 else label)
+        attack = make_attack(cell.attack, lambda spec: classifier)
+        attack(classifier, image, label, cell.threat, Noise(cell.seed, ["untouched"]))
     except UserError as error:
         return f"attack '{cell.attack.partition(':')[0]}' on '{cell.dataset}': {error}"
-    except Exception:  # a user's own attack may want what only a real classifier has; the sweep will tell
+    except Exception:  # it has looked; or it is a user's own and wants what only a real classifier has: the sweep will tell
         return None
     return None
-
-
-def start(cell: Cell, label: torch.Tensor) -> None:
-    """Start a cell's attack on one grey image with this label."""
-    classifier = Untouched(cell.classnames).eval()
-    image = torch.full((1, 3, cell.resolution, cell.resolution), 0.5)
-    attack = make_attack(cell.attack, lambda spec: classifier)
-    try:
-        attack(classifier, image, label, cell.threat, Noise(cell.seed, ["untouched"]))
-    except Untouched.Looked:
-        return

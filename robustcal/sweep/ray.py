@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..records.store import Run
-from ..types import UserError
+from ..types import UserError, reason_of
 from .engine import missing_shards
 from .estimate import Outlook
 from .estimate import outlook as outlook_here
@@ -26,8 +26,7 @@ from .hardware import Hardware
 from .hardware import pick as pick_here
 from .local import plan_again
 from .plan import Plan, Request
-from .run import reason_of
-from .worker import Computed, Worker
+from .worker import Computed, Worker, failed
 
 try:
     import ray
@@ -37,8 +36,6 @@ except ImportError:
     raise UserError("the engine 'ray' needs the package ray: pip install 'robustcal[ray]'") from None
 
 __all__ = ["execute", "outlook", "pick", "warm"]
-
-Outcome = tuple[str, Any]
 
 
 def connect() -> None:
@@ -65,10 +62,9 @@ def pick(device: str, precision: str) -> Hardware:
     connect()
     if device == "auto":
         device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
-    needs = _needs(device)
-    if needs["num_gpus"] > ray.cluster_resources().get("GPU", 0):
+    if _needs(device)["num_gpus"] > ray.cluster_resources().get("GPU", 0):
         raise UserError(f"device '{device}' cannot be used: no node of the Ray cluster has a GPU; try --device cpu")
-    found: Hardware = _unwrap(ray.get(ray.remote(**needs)(_guarded).remote(pick_here, device, precision)))
+    found: Hardware = _remotely(device, pick_here, device, precision)
     return found
 
 
@@ -86,17 +82,15 @@ def outlook(
 ) -> Outlook:
     """`estimate.outlook` as a worker of the cluster sees it: its data, its device; by default as many as fit there."""
     device, precision, name = pick(device, precision)
-    needs = _needs(device)
-    how = {"device": device, "precision": precision, "batch_size": batch_size, "workers": workers or _fit(needs), "threads": 1}
-    look = partial(outlook_here, request, **how)  # type: ignore[arg-type]
-    found: Outlook = _unwrap(ray.get(ray.remote(**needs)(_guarded).remote(look)))
+    how = {"device": device, "precision": precision, "batch_size": batch_size, "workers": workers or _fit(device), "threads": 1}
+    found: Outlook = _remotely(device, partial(outlook_here, request, **how))  # type: ignore[arg-type]
     return replace(found, hardware=Hardware(device, precision, f"Ray, {name}"))
 
 
-def _fit(needs: dict[str, Any]) -> int:
+def _fit(device: str) -> int:
     """How many workers the cluster has room for."""
-    resources = ray.cluster_resources()
-    return max(1, int(resources.get("GPU", 0) if needs["num_gpus"] else resources.get("CPU", 1)))
+    kind = "GPU" if device.startswith("cuda") else "CPU"
+    return max(1, int(ray.cluster_resources().get(kind, 0)))
 
 
 def execute(
@@ -109,11 +103,10 @@ def execute(
         UserError: workers that cannot plan, or are lost again and again.
     """
     connect()
-    needs = _needs(device)
-    make = ray.remote(**needs, max_concurrency=2)(Remote)  # one thread computes, the other says that it does
+    make = ray.remote(**_needs(device), max_concurrency=2)(Remote)  # one thread computes, the other says that it does
     pool = Pool(plan, run, lambda: make.remote(request, device, batch_size))
     try:
-        yield from pool.work(min(workers or _fit(needs), missing_shards(plan, run)))
+        yield from pool.work(min(workers or _fit(device), missing_shards(plan, run)))
     finally:
         pool.close()
 
@@ -126,44 +119,42 @@ class Remote:
     def __init__(self, request: Request, device: str, batch_size: int | None):
         self.worker = _guarded(lambda: Worker(plan_again(request), device, batch_size))
 
-    def ready(self) -> Outcome:
-        """("done", None) once the node has planned, or ("error", text)."""
-        return _guarded(lambda: _unwrap(self.worker) and None)
+    def ready(self) -> UserError | None:
+        """None once the node has planned, or why it cannot."""
+        return self.worker if isinstance(self.worker, UserError) else None
 
-    def compute(self, cell: str, shard: int) -> Outcome:
-        """("done", `Computed` or `CellFailed`) of a shard, or ("error", text)."""
-        return _guarded(self._compute, cell, shard)
+    def compute(self, name: str, shard: int) -> Computed | CellFailed | UserError:
+        """What came out of a shard of a cell, why that cell cannot be computed, or what ends the sweep."""
+        cell = next((cell for cell in self.worker.plan.cells if cell.id == name), None)
+        if cell is None:
+            return UserError("a node of the Ray cluster has other data, weights or another version than the driver")
+        self.counted = True
+        try:
+            self.counted = isinstance(self.worker.classifier(cell.model, cell), torch.nn.Module)  # no other tells of its passes
+            computed: Computed = self.worker.compute(cell, shard, self._passed)
+        except Exception as error:
+            return failed(cell, error)
+        return computed
 
     def life(self) -> float:
         """A number that changes as long as the shard in work gets on: passes through its model so far."""
         return self.passes if self.counted else time.monotonic()
 
-    def _compute(self, name: str, shard: int) -> Computed | CellFailed:
-        worker: Worker = _unwrap(self.worker)
-        cell = next((c for c in worker.plan.cells if c.id == name), None)
-        if cell is None:
-            raise UserError("a node of the Ray cluster has other data, weights or another version than the driver")
-        self.counted = True
-        try:
-            self.counted = isinstance(worker.classifier(cell.model, cell), torch.nn.Module)  # no other tells of its passes
-        except Exception as error:
-            return CellFailed(cell.id, cell.title, reason_of(error))
-        return worker.attempt(cell, shard, self._passed)
-
     def _passed(self) -> None:
         self.passes += 1
 
 
-def _guarded(function: Callable[..., Any], *arguments: Any) -> Outcome:
-    """The result of a call, or its error as one line: exceptions would cross the cluster with their traceback."""
+def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a call, or its error in one line: exceptions would cross the cluster with their traceback."""
     try:
-        return "done", function(*arguments)
+        return function(*arguments)
     except Exception as error:
-        return "error", reason_of(error)
+        return UserError(reason_of(error))
 
 
-def _unwrap(outcome: Outcome) -> Any:
-    kind, value = outcome
-    if kind != "done":
-        raise UserError(value)
-    return value
+def _remotely(device: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a call on a node that has such a device."""
+    found = ray.get(ray.remote(**_needs(device))(_guarded).remote(function, *arguments))
+    if isinstance(found, UserError):
+        raise found
+    return found

@@ -117,7 +117,8 @@ class Pool:
 
     def _next(self, actor: Any) -> Task | None:
         """Claim a shard for the actor: of the cell it knows, else of one that nobody is busy with, else of any."""
-        for name in self._preferred(actor):
+        known, busy = self.last_cell.get(actor), {task.cell for task in self.working.values()}
+        for name in sorted(self.waiting, key=lambda name: (name != known, name in busy)):
             while self.waiting[name]:
                 shard = self.waiting[name].popleft()
                 if self.run.claim(self.cells[name], shard):
@@ -127,28 +128,20 @@ class Pool:
                     return Task(actor, name, shard, claim, sign_of_life)
         return None
 
-    def _preferred(self, actor: Any) -> Iterator[str]:
-        known = self.last_cell.get(actor, "")
-        if self.waiting.get(known):
-            yield known
-        busy = {task.cell for task in self.working.values()}
-        todo = [name for name, shards in self.waiting.items() if shards]
-        yield from sorted(todo, key=busy.__contains__)
-
     def _received(self, reference: Any) -> Iterator[Event]:
         """Take in what an actor says: that it is ready, or what became of its shard."""
         task = self.working.pop(reference, None)
         actor = task.actor if task else self.starting.pop(reference)
         with task.claim if task else nullcontext():
             try:
-                kind, value = ray.get(reference)
+                value = ray.get(reference)
             except LOST as error:
                 yield self._lost(task, error)
                 return
             self.losses = 0
             self.idle.append(actor)
-            if kind == "error":
-                raise UserError(value)
+            if isinstance(value, UserError):
+                raise value
             if isinstance(value, CellFailed):
                 yield give_up(self.plan, self.run, value)
                 failed = self.run.failures()

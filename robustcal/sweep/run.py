@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -16,8 +16,8 @@ from .. import registry
 from ..cell import Cell
 from ..exact import full_fp32
 from ..noise import Noise
-from ..types import Batch, Threat, UserError
-from . import verify
+from ..types import Batch, Threat, UserError, reason_of
+from . import declared, verify
 from .meter import Meter
 
 #: The columns of a record: name -> an array, or a list of texts or of lists, one entry per sample.
@@ -31,17 +31,13 @@ def make_attack(spec: str, surrogate_of: Callable[[str], torch.nn.Module] | None
     Args:
         surrogate_of: builds the classifier of another model, for attacks that declare `surrogate=` metadata.
     """
-    plugin, arguments = registry.attacks.arguments(registry.attacks.spec(spec))
-    key = plugin.meta.get("surrogate")
-    if key is not None:
+    whole = registry.attacks.spec(spec)
+    plugin, arguments = registry.attacks.arguments(whole)
+    if crafted_on := declared.surrogate_of(whole):
         if surrogate_of is None:
             raise UserError(f"attack '{spec}' needs another model to craft on; run it through bench")
-        arguments["surrogate"] = surrogate_of(str(arguments.get(key, arguments.get(key + "_"))))
-
-    def attack(classifier: Any, images: Tensor, labels: Tensor, threat: Threat, noise: Noise) -> Any:
-        return plugin.make(classifier, images, labels, threat, noise, **arguments)
-
-    return attack
+        arguments["surrogate"] = surrogate_of(str(crafted_on))
+    return partial(plugin.make, **arguments)
 
 
 @dataclass(frozen=True)
@@ -131,9 +127,7 @@ def cosines_of(classifier: torch.nn.Module, logits: Tensor) -> Tensor | None:
     return cosines
 
 
-def run_shard(
-    cell: Cell, batch: Batch, classifier: torch.nn.Module, attack: Callable[..., Tensor], batch_size: int
-) -> Columns:
+def run_shard(cell: Cell, batch: Batch, classifier: torch.nn.Module, attack: Callable[..., Tensor], batch_size: int) -> Columns:
     """The records of some samples of a cell, attacked in pieces of at most `batch_size`: see `judge_pieces`."""
     return records_of(judge_pieces(cell, batch, classifier, attack, batch_size)[0])
 
@@ -178,15 +172,6 @@ def records_of(pieces: Sequence[Judged]) -> Columns:
     """The columns of some pieces, one after the other."""
     columns = [piece.columns() for piece in pieces]
     return {name: _concatenate([piece[name] for piece in columns]) for name in columns[0]}
-
-
-def reason_of(error: Exception) -> str:
-    """What went wrong as one line; of an unforeseen error also where."""
-    what = " ".join(str(error).split())[:300]
-    if isinstance(error, UserError):
-        return " ".join(str(error).split())
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {what} ({where.filename}:{where.lineno})"
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -33,7 +33,8 @@ class Source:
 
     def shard(self, index: int, rows: int = SHARD) -> list[int]:
         """The indices of the first `rows` samples of a shard."""
-        return [int(place) for place in self.order[index * SHARD : index * SHARD + rows]]
+        found: list[int] = self.order[index * SHARD : index * SHARD + rows].tolist()
+        return found
 
     def first(self, count: int) -> list[str]:
         """The ids of the first `count` samples."""

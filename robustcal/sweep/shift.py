@@ -39,11 +39,11 @@ class Unit:
     shards: tuple[int, ...]
     claims: ExitStack
     lives: tuple[Callable[[], None], ...]
+    passes: int = -1  #: through the model so far; the first sign of life comes before the first pass
 
 
 #: In the place of a unit: everything begun must be written before the next look at what is missing.
 PAUSE = None
-Loading = tuple[Unit, Later[tuple[Loaded, float]]]
 
 
 def work(worker: Worker, run: Run) -> Iterator[Event]:
@@ -67,31 +67,23 @@ class Shift:
     reading: deque[float] = field(default_factory=lambda: deque(maxlen=8))  #: seconds that units took to read, lately
     held: dict[Unit, None] = field(default_factory=dict)
     read: Later[tuple[Loaded, float]] | None = None  #: the last read that was begun
+    told: float = field(default_factory=time.monotonic)  #: when it was last told how far a unit is
 
     def work(self) -> Iterator[Event]:
         """See `work`."""
         units = self._units()
-        waiting: Loading | None = None
         try:
-            while True:
-                if waiting is None:
-                    try:
-                        unit = next(units)
-                    except StopIteration:
-                        break
-                    if unit is PAUSE:
-                        yield from self._settled()
-                        continue
-                    waiting = self._load(unit)
-                (unit, later), waiting = waiting, None
-                ready = self._ready(unit, later)
-                following = next(units, PAUSE) if self.ahead else PAUSE
-                if following is not PAUSE:
-                    waiting = self._load(following)
-                yield from self._through(unit, ready)
-                if self.ahead and following is PAUSE:
-                    yield from self._settled()
-            yield from self._settled()
+            for unit in units:
+                paused, loading = unit is PAUSE, unit and self._load(unit)
+                while loading:  # as long as the next unit is read while one is attacked
+                    attacked, later = loading
+                    ready = self._ready(attacked, later)
+                    following = next(units, PAUSE) if self.ahead else PAUSE
+                    paused, loading = self.ahead and following is PAUSE, following and self._load(following)
+                    yield from self._through(attacked, ready)
+                if paused:
+                    yield from self._told(self.behind.drain())
+            yield from self._told(self.behind.drain())
         finally:
             self.behind.close()
             if self.read is not None:
@@ -105,21 +97,21 @@ class Shift:
         worker, run = self.worker, self.run
         todo = stretches(worker.plan.cells, worker.pixels.memory, worker.first)
         while todo and worker.alive():
-            busy = False
+            idle = True
             for polite in (True, False):
                 for stretch in todo:
-                    if polite and any(cell.id in cells_in_work(run) for cell in stretch.cells):
-                        continue
-                    for unit in self._claimed(stretch):
-                        busy = True
-                        yield unit
+                    in_work = {name.rpartition("-")[0] for name in run.claims.held()} if polite else set()
+                    if in_work.isdisjoint(cell.id for cell in stretch.cells):
+                        for unit in self._claimed(stretch):
+                            idle = False
+                            yield unit
             yield PAUSE
-            known, lacking = run.failures(), {}
-            for cell in {cell.id: cell for stretch in todo for cell in stretch.cells}.values():
-                lacking[cell.id] = cell.id not in known and bool(run.missing(cell))
-            left = [stretch.of(cell for cell in stretch.cells if lacking[cell.id]) for stretch in todo]
+            known = run.failures()
+            cells = {cell.id: cell for stretch in todo for cell in stretch.cells}
+            lacking = {name for name, cell in cells.items() if name not in known and run.missing(cell)}
+            left = [stretch.of(cell for cell in stretch.cells if cell.id in lacking) for stretch in todo]
             todo = [stretch for stretch in left if stretch.cells]
-            if todo and not busy:
+            if todo and idle:
                 time.sleep(POLL)
 
     def _claimed(self, stretch: Stretch) -> Iterator[Unit]:
@@ -150,7 +142,7 @@ class Shift:
         return unit
 
     # -- one unit --------------------------------------------------------------------------------------------------
-    def _load(self, unit: Unit) -> Loading:
+    def _load(self, unit: Unit) -> tuple[Unit, Later[tuple[Loaded, float]]]:
         self.read = Later(lambda: self.worker.loader.load(unit.cell, unit.shards, self.beat))
         return unit, self.read
 
@@ -183,22 +175,19 @@ class Shift:
 
     def _attacked(self, unit: Unit, loaded: Loaded) -> Attacked | CellFailed:
         try:
-            return self.worker.attack(unit.cell, loaded, Pulse(self, unit))
+            return self.worker.attack(unit.cell, loaded, lambda: self._passing(unit))
         except Exception as error:
             return failed(unit.cell, error)
 
     def _written(self, unit: Unit, attacked: Attacked) -> list[Event]:
         try:
-            try:
-                computed = attacked.measured()
-            except Exception as error:
-                return [failed(unit.cell, error)]
+            computed = attacked.measured()
+        except Exception as error:
+            return [failed(unit.cell, error)]
+        else:
             return [one.write(self.run, unit.cell, shard) for shard, one in zip(unit.shards, computed)]
         finally:
             self._let_go(unit)
-
-    def _settled(self) -> Iterator[Event]:
-        yield from self._told(self.behind.drain())
 
     def _told(self, written: Iterator[list[Event]]) -> Iterator[Event]:
         for events in written:
@@ -212,34 +201,19 @@ class Shift:
             for life in unit.lives:
                 life()
 
+    def _passing(self, unit: Unit) -> None:
+        """Before every pass of a unit: a sign of life; and about once a second, how far it is."""
+        self.beat()
+        unit.passes += 1
+        now, cell, worker = time.monotonic(), unit.cell, self.worker
+        if now - self.told > 1:
+            self.told = now
+            batches = -(-sum(map(cell.rows, unit.shards)) // worker.sizes.of(cell))
+            worker.live(Working(worker.number, cell.id, unit.shards[0], unit.passes, batches))
+
     def _let_go(self, unit: Unit) -> None:
         self.held.pop(unit, None)
         unit.claims.close()
-
-
-@dataclass
-class Pulse:
-    """Called before every pass of a unit: renews the claims, and tells about once a second how far it is."""
-
-    shift: Shift
-    unit: Unit
-    passes: int = -1  # the first call comes before the first pass
-    last: float = field(default_factory=time.monotonic)
-
-    def __call__(self) -> None:
-        self.shift.beat()
-        self.passes += 1
-        now = time.monotonic()
-        if now - self.last > 1:
-            self.last = now
-            cell, worker = self.unit.cell, self.shift.worker
-            batches = -(-sum(map(cell.rows, self.unit.shards)) // worker.sizes.of(cell))
-            worker.live(Working(worker.number, cell.id, self.unit.shards[0], self.passes, batches))
-
-
-def cells_in_work(run: Run) -> set[str]:
-    """The cells of which somebody computes a shard."""
-    return {name.rpartition("-")[0] for name in run.claims.held()}
 
 
 def give_up(plan: Plan, run: Run, failure: CellFailed) -> CellFailed:

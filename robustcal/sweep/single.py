@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import registry
 from ..exact import full_fp32
 from ..noise import Noise
-from ..types import Classifier, UserError, parse_radius
+from ..types import UserError, parse_radius
 from .declared import threat_of
 from .run import make_attack
 from .verify import project
@@ -31,14 +31,9 @@ class Described(nn.Module):
 
 @full_fp32()
 def attack_once(
-    spec: str, classifier: nn.Module, images: Tensor, labels: Tensor, eps: str | float, ids: Sequence[str] | None,
-    seed: int, surrogate_of: Callable[[str, Sequence[str]], Classifier],
-) -> Tensor:  # fmt: skip
-    """The attack's images, projected onto the ball and [0, 1]. See `robustcal.attack`.
-
-    Args:
-        surrogate_of: (model spec, class names) -> classifier, for attacks that are crafted on another model.
-    """
+    spec: str, classifier: nn.Module, images: Tensor, labels: Tensor, eps: str | float, ids: Sequence[str] | None, seed: int
+) -> Tensor:
+    """The attack's images, projected onto the ball and [0, 1]. See `robustcal.attack`."""
     if images.ndim != 4 or len(images) == 0 or images.min() < 0 or images.max() > 1:
         raise UserError("images must be (N, 3, H, W) with values in [0, 1]; normalisation belongs inside the classifier")
     ids = [str(number) for number in range(len(images))] if ids is None else list(ids)
@@ -57,7 +52,7 @@ def attack_once(
         names = getattr(classifier, "classnames", None)
         if names is None:
             raise UserError(f"'{spec}' needs the class names; give a classifier of load_model(...).classifier(names, templates)")
-        return surrogate_of(model, names)
+        return registry.models.build(model).classifier(names)
 
     run = make_attack(spec, surrogate)
     with frozen(classifier):

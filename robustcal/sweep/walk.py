@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -34,7 +34,8 @@ def stretches(cells: Sequence[Cell], memory: int, first: int = 0) -> list[Stretc
     found: list[Stretch] = []
     start = 0
     for _, part in groupby(cells, key=lambda cell: cell.dataset):
-        bundles = list(radii(part))
+        alike = groupby(part, key=lambda cell: (cell.dataset, cell.model, cell.identity.weights, cell.attack))
+        bundles = [tuple(bundle) for _, bundle in alike]
         most = max(cell.shards for bundle in bundles for cell in bundle)
         side = bundles[0][0].resolution
         block = max(1, memory // (3 * side * side * SHARD))
@@ -45,9 +46,3 @@ def stretches(cells: Sequence[Cell], memory: int, first: int = 0) -> list[Stretc
                     if low == 0 and cells[first] in bundle:
                         start = len(found) - 1
     return found[start:] + found[:start]
-
-
-def radii(cells: Iterable[Cell]) -> Iterator[tuple[Cell, ...]]:
-    """Cells in a row that differ in their radius alone."""
-    for _, bundle in groupby(cells, key=lambda cell: (cell.dataset, cell.model, cell.identity.weights, cell.attack)):
-        yield tuple(bundle)

@@ -17,13 +17,14 @@ from ..clip import resnet
 from ..noise import Noise
 from ..records import costs
 from ..records.store import Run
+from ..types import reason_of
 from .events import CellFailed, ShardDone, Working
 from .hardware import cores
 from .loading import Loaded, Loader
 from .pixels import Pixels
 from .plan import Plan
 from .reading import Unreadable
-from .run import Columns, Judged, judge_pieces, make_attack, reason_of, records_of
+from .run import Columns, Judged, judge_pieces, make_attack, records_of
 from .sizes import CudaMemory, Sizes
 
 #: Bytes of weights that are kept loaded on a CPU, and the share of a GPU's memory.
@@ -111,13 +112,6 @@ class Worker:
         self.sizes = Sizes(self.batch_size, CudaMemory(self.device) if on_gpu else None)
         self.loader = Loader(self.plan, self.device, self.pixels, drawing_threads(self.device))
         self.weights = WEIGHTS_SHARE * torch.cuda.mem_get_info(torch.device(self.device))[1] if on_gpu else WEIGHTS
-
-    def attempt(self, cell: Cell, shard: int, sign_of_life: Callable[[], None] = lambda: None) -> Computed | CellFailed:
-        """`compute`, or why it cannot."""
-        try:
-            return self.compute(cell, shard, sign_of_life)
-        except Exception as error:
-            return failed(cell, error)
 
     def compute(self, cell: Cell, shard: int, sign_of_life: Callable[[], None] = lambda: None) -> Computed:
         """The records of one shard of one cell.

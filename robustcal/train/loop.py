@@ -8,7 +8,6 @@ the weights of an uninterrupted one.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from ..sweep.hardware import cores
 from ..types import UserError
 from .divergence import Diverged, check_finite, check_loss, explained
 from .log import Meter, TrainLog
@@ -169,8 +169,7 @@ class Loop:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         stream = _Stream(self.task, self.recipe.accumulate, rank, world)
         places = range(self.step * self.recipe.accumulate, (self.task.total + 1) * self.recipe.accumulate)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(self.recipe.workers, cores // world - 1)
+        workers = min(self.recipe.workers, cores() // world - 1)
         return iter(torch.utils.data.DataLoader(stream, batch_size=None, sampler=places, num_workers=max(workers, 0)))
 
     def _differentiate(self, module: Any, batches: Iterator[Any], size: int) -> tuple[dict[str, Tensor], Tensor]:

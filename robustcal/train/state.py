@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ..records.shardfile import flush_folder
 from ..types import UserError
 
 
@@ -101,7 +102,7 @@ def keep_checkpoint(staged: Path) -> Path:
     folder, target = staged.parent, staged.with_name(staged.stem.removeprefix("."))
     shutil.rmtree(target, ignore_errors=True)
     os.replace(staged, target)
-    _sync_folder(folder)
+    flush_folder(folder)
     for stale in [*checkpoints(folder.parent)[:-2], *folder.glob(".step-*")]:
         shutil.rmtree(stale, ignore_errors=True)
     return target
@@ -126,11 +127,3 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
             raise UserError(f"checkpoint file '{path}' is damaged; delete '{folder}' to resume from the one before")
         parts[name] = load_file(path)
     return parts, card
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
