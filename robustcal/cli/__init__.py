@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Sequence
 
-from ..types import UserError
+from .. import registry
+from ..types import UserError, reason_of
 from .parser import parser
 
 __all__ = ["main", "parser"]
@@ -31,11 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if getattr(options, "data_root", None):
             os.environ[DATA_ROOT] = options.data_root  # where workers of their own process find it too
+        for path in getattr(options, "plugin", ()):
+            registry.load_plugin_file(path)
         from . import commands
 
         return int(getattr(commands, options.command.replace("-", "_"))(options))
     except UserError as error:
-        print(f"robustcal: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"robustcal: {reason_of(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,12 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("ROBUSTCAL_DEBUG"):
             raise
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        what = " ".join(str(error).split())[:300]
-        print(
-            f"robustcal: unexpected {type(error).__name__}: {what} ({where.filename}:{where.lineno});"
-            " finished work is kept; set ROBUSTCAL_DEBUG=1 for the whole traceback", file=sys.stderr,
-        )  # fmt: skip
+        hint = "finished work is kept; set ROBUSTCAL_DEBUG=1 for the whole traceback"
+        print(f"robustcal: unexpected {reason_of(error)}; {hint}", file=sys.stderr)
         return 1
     finally:
         if kept is None:

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
-from ..registry.suites import job_of
+from ..registry.specs import split_list
+from ..registry.suites import job_of, seed_of
 from ..types import UserError
-from .auditing import verify
 from .sharing import leaderboard, pack, push, unpack
 
 if TYPE_CHECKING:
-    from ..sweep.conduct import Failure
+    from ..sweep.plan import Failure
 
+#: What `verify` found -> its exit status.
+STATUS = {"holds": 0, "refuted": 1, "not checked": 2}
 
 __all__ = [
     "bench", "check", "cite", "completion", "leaderboard", "ls", "pack", "push", "report", "train", "unpack", "verify",
@@ -77,13 +79,9 @@ def positive(text: str | int | None, option: str, also: str = "") -> int | None:
     """An integer of at least 1; None stays None. `also`: what else the option takes, for the error."""
     if text is None:
         return None
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
+    if not (str(text).isdecimal() and int(text)):
         raise UserError(f"{option} '{text}' is not a positive integer{also}")
-    return value
+    return int(text)
 
 
 def dry_run(options: argparse.Namespace, chosen: Mapping[str, Any], batch_size: int | None) -> int:
@@ -97,7 +95,7 @@ def dry_run(options: argparse.Namespace, chosen: Mapping[str, Any], batch_size: 
     precision = request.precision if options.precision == "auto" else options.precision
     cost = engine.outlook(
         replace(request, skip_unreadable=options.skip_unreadable), device=options.device, precision=precision,
-        batch_size=batch_size, workers=positive(options.workers, "--workers"),
+        batch_size=batch_size, workers=options.workers,
     )  # fmt: skip
     print("\n".join([*notes, screen(cost)]))
     return 0
@@ -110,10 +108,8 @@ def report(options: argparse.Namespace) -> int:
     from ..report.report import check_request
     from ..report.verb import report as make
 
-    for path in options.plugin:
-        registry.load_plugin_file(path)
-    wanted, bins = pieces(options.metrics), positive(options.bins, "--bins")
-    formats = pieces(options.format or ([] if options.images else ["text"]))
+    wanted, bins = split_list(options.metrics), positive(options.bins, "--bins")
+    formats = split_list(options.format or ([] if options.images else ["text"]))
     out = Path(options.out) if options.out else Path(options.runs[0]) / "report"
     if options.compare in RENAMED:
         print(f"robustcal: --compare {options.compare} is called {RENAMED[options.compare]} now", file=sys.stderr)
@@ -177,22 +173,36 @@ def draw_images(runs: list[Any], name: str, count: int, out: Path) -> None:
     print(f"{len(rows)} images attacked again; {said}; the page shows them when it is made again: --format html", file=stream)
 
 
-def pieces(words: list[str]) -> list[str]:
-    """``["a,b", "c"]`` -> ``["a", "b", "c"]``."""
-    return [piece for word in words for piece in word.split(",") if piece]
+def verify(options: argparse.Namespace) -> int:
+    """``robustcal verify``. Exit status 0 the run holds, 1 refuted, 2 could not be checked."""
+    if len(options.by) > 200 or not options.by.isprintable():
+        raise UserError("--by is a name of at most 200 characters in one line")
+    positive(options.samples, "--samples")
+    from ..api import versions
+    from ..audit.verb import verify as check
+    from ..audit.words import text_of
+    from ..records.signoff import write_signoff
+    from ..records.store import Run
+
+    signoff = check(
+        Run.open(options.run, mends=False), samples=int(options.samples),
+        seed=None if options.seed is None else seed_of(options.seed), stronger=options.stronger,
+        cells=options.cells, table=Path(options.table) if options.table else None, by=options.by, device=options.device,
+        versions=versions(), tell=lambda line: print(f"robustcal: {line}", file=sys.stderr),
+    )  # fmt: skip
+    print(text_of(signoff))
+    if options.out:
+        write_signoff(Path(options.out), signoff)
+        print(f"signed off: {options.out}   {signoff.badge}")
+    return STATUS[signoff.verdict]
 
 
 def ls(options: argparse.Namespace) -> int:
     """``robustcal ls``."""
     from . import listing
 
-    for path in options.plugin:
-        registry.load_plugin_file(path)
     rows = listing.rows_of(options.family)
-    if options.json:
-        print_json(rows)
-    else:
-        print(listing.tables(rows, options.verbose))
+    print(json.dumps(rows, indent=1) if options.json else listing.tables(rows, options.verbose))
     return 0
 
 
@@ -200,14 +210,9 @@ def check(options: argparse.Namespace) -> int:
     """``robustcal check``."""
     from ..check.inspect import check as inspect
 
-    for path in options.plugin:
-        registry.load_plugin_file(path)
     rows = inspect(options.what)
-    if options.json:
-        print_json(rows)
-    else:
-        for row in rows:
-            print(f"{'ok     ' if row['ok'] else 'missing'}  {row['name']:<28}  {row['text']}")
+    lines = [f"{'ok     ' if row['ok'] else 'missing'}  {row['name']:<28}  {row['text']}" for row in rows]
+    print(json.dumps(rows, indent=1) if options.json else "\n".join(lines))
     return 0 if all(row["ok"] for row in rows if row.get("required")) else 2
 
 
@@ -216,8 +221,6 @@ def train(options: argparse.Namespace) -> int:
     from ..train.train import train as run_training
     from . import training
 
-    for path in options.plugin:
-        registry.load_plugin_file(path)
     keys = ("model", "dataset", "objective", "epochs", "steps", "out", "seed", "device", "precision")
     given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
     progress = training.print_json if options.log == "json" else training.TrainingProgress()
@@ -233,8 +236,3 @@ def model_name(run: Path) -> str | None:
         return None
     method = json.loads((run / "card.json").read_text()).get("method", "")
     return method if method in registry.models.names() else "checkpoint"
-
-
-def print_json(value: Any) -> None:
-    """Print machine-readable output."""
-    print(json.dumps(value, indent=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .. import registry
@@ -13,14 +13,33 @@ from ..report.labels import written
 from ..types import UserError, format_param, radius_text
 
 if TYPE_CHECKING:
-    from ..sweep.estimate import AttackCost, DatasetSize, ModelCost, Outlook
+    from ..sweep.estimate import Outlook
 
 
 def screen(found: Outlook) -> str:
     """The text of an outlook (`estimate.outlook`): attacks, data sets, models, then the sums."""
-    absent = found.absent
-    blocks = [headline(found), attack_lines(found.attacks), dataset_lines(found.datasets, absent)]
-    return "\n\n".join([*blocks, model_lines(found.models, absent), sums(found), *fetching(found)])
+
+    def here(spec: str) -> str:
+        return f"no: {found.absent[spec]}" if spec in found.absent else "yes"
+
+    attacks = [(brief("attacks", row.spec), f"{row.forwards:,}", f"{row.backwards:,}", "") for row in found.attacks]
+    sets = [
+        (brief("datasets", row.spec), f"{row.n:,}", f"{row.classes:,}", str(row.resolution), here(row.spec))
+        for row in found.datasets
+    ]  # fmt: skip
+    models = [
+        (
+            brief("models", row.spec), f"{row.forward * 1e3:.3g} ms", f"{row.gradient * 1e3:.3g} ms", row.stand_in or "itself",
+            here(row.spec),
+        )
+        for row in found.models
+    ]  # fmt: skip
+    tables = [
+        table(("attack, of one sample at most", "forward passes", "input gradients", ""), attacks),
+        table(("data set", "samples", "classes", "pixels", "here"), sets),
+        table(("model, for one image", "forward", "and gradient", "timed as", "here"), models),
+    ]
+    return "\n\n".join([headline(found), *tables, sums(found), *fetching(found)])
 
 
 def fetching(found: Outlook) -> list[str]:
@@ -48,33 +67,6 @@ def headline(found: Outlook) -> str:
     return f"{found.cells} cells: {axes}" + (f", eps {' '.join(map(radius_text, found.eps))}" if found.eps else "")
 
 
-def attack_lines(rows: Sequence[AttackCost]) -> str:
-    """A table of attacks and what they cost."""
-    lines = [(brief("attacks", row.spec), f"{row.forwards:,}", f"{row.backwards:,}", "") for row in rows]
-    return table(("attack, of one sample at most", "forward passes", "input gradients", ""), lines)
-
-
-def dataset_lines(rows: Sequence[DatasetSize], absent: Mapping[str, str]) -> str:
-    """A table of data sets, and how to get those that are not here."""
-    lines = [
-        (brief("datasets", row.spec), f"{row.n:,}", f"{row.classes:,}", str(row.resolution), here(row, absent))
-        for row in rows
-    ]  # fmt: skip
-    return table(("data set", "samples", "classes", "pixels", "here"), lines)
-
-
-def model_lines(rows: Sequence[ModelCost], absent: Mapping[str, str]) -> str:
-    """A table of models, how long they take, and how to get those that are not here."""
-    lines = [
-        (
-            brief("models", row.spec), f"{row.forward * 1e3:.3g} ms", f"{row.gradient * 1e3:.3g} ms", row.stand_in or "itself",
-            here(row, absent),
-        )
-        for row in rows
-    ]  # fmt: skip
-    return table(("model, for one image", "forward", "and gradient", "timed as", "here"), lines)
-
-
 def brief(family: str, spec: str) -> str:
     """A canonical spec without the parameters that have their defaults; radii and steps as fractions."""
     parsed = registry.parse_spec(spec)
@@ -84,11 +76,6 @@ def brief(family: str, spec: str) -> str:
         usual = {}
     params = [f"{key}={written(key, value)}" for key, value in parsed.params.items() if value != format_param(usual.get(key))]
     return ":".join(filter(None, (parsed.name, parsed.variant, *params)))
-
-
-def here(row: ModelCost | DatasetSize, absent: Mapping[str, str]) -> str:
-    """``yes``, or how to get it."""
-    return f"no: {absent[row.spec]}" if row.spec in absent else "yes"
 
 
 def sums(found: Outlook) -> str:
@@ -112,12 +99,9 @@ def sums(found: Outlook) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns under their names: the first and the last flush left, numbers flush right."""
     widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
-    lines = []
-    for row in (head, *rows):
-        placed = enumerate(zip(row, widths))
-        outer = (0, len(head) - 1)
-        lines.append("  ".join(text.ljust(width) if at in outer else text.rjust(width) for at, (text, width) in placed).rstrip())
-    return "\n".join(lines)
+    sides = ["<", *">" * (len(head) - 2), "<"]
+    lines = ["  ".join(f"{text:{side}{width}}" for text, side, width in zip(row, sides, widths)) for row in (head, *rows)]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def size(count: float) -> str:

@@ -24,6 +24,12 @@ LAYOUTS = (
 )
 
 
+#: Options that several commands have: any number of values, a file of one's own, and where datasets lie.
+MANY: dict[str, Any] = {"nargs": "+", "action": "extend"}
+PLUGIN: dict[str, Any] = {"action": "append", "default": [], "metavar": "FILE.py"}
+DATA: dict[str, Any] = {"metavar": "DIR", "help": "where datasets lie (default: $ROBUSTCAL_DATA)"}
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but an error is one line."""
 
@@ -43,12 +49,11 @@ def parser() -> argparse.ArgumentParser:
     _bench_options(commands.add_parser("bench", help="sweep models x attacks x datasets into records, tables and diagrams"))
     report = commands.add_parser("report", help="tables, figures and page from records; recomputes no attack")
     report.add_argument("runs", nargs="+", metavar="RUN", help="run directories; several are merged")
-    report.add_argument("--format", nargs="+", action="extend", help=FORMATS)
+    report.add_argument("--format", **MANY, help=FORMATS)
     report.add_argument("--layout", metavar="NAME", help=LAYOUTS)
     report.add_argument("--compare", metavar="ucat", help="published numbers beside the measured ones")
-    report.add_argument("--metrics", nargs="+", action="extend", default=[], metavar="SPEC",
-                        help="further metrics, of: robustcal ls metrics")  # fmt: skip
-    report.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a metric of your own; the file is run")
+    report.add_argument("--metrics", **MANY, default=[], metavar="SPEC", help="further metrics, of: robustcal ls metrics")
+    report.add_argument("--plugin", **PLUGIN, help="a metric of your own; the file is run")
     report.add_argument("--explain", metavar="CELL", help="print everything that made one number")
     report.add_argument("--images", metavar="CELL", help="draw a cell's worst images, attacked again")
     report.add_argument("--top", type=int, default=12, metavar="K", help="how many of them (default 12)")
@@ -66,13 +71,13 @@ def parser() -> argparse.ArgumentParser:
                          help="models, attacks, datasets, metrics, objectives, suites, recipes, layouts")  # fmt: skip
     listing.add_argument("--verbose", action="store_true", help="also where each name comes from")
     listing.add_argument("--json", action="store_true", help="a list of objects with name, family, origin ...")
-    listing.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
-    listing.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a plugin file of your own; it is run")
+    listing.add_argument("--data-root", **DATA)
+    listing.add_argument("--plugin", **PLUGIN, help="a plugin file of your own; it is run")
     check = commands.add_parser("check", help="what works here, what is missing, and how to get it")
     check.add_argument("what", nargs="*", metavar="SPEC", help="models, datasets, environment, or a model spec (default: all)")
     check.add_argument("--json", action="store_true")
-    check.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
-    check.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="a plugin file of your own; it is run")
+    check.add_argument("--data-root", **DATA)
+    check.add_argument("--plugin", **PLUGIN, help="a plugin file of your own; it is run")
     completion = commands.add_parser("completion", help="print a script that completes names and options in a shell")
     completion.add_argument("shell", choices=["bash", "zsh"])
     _sharing_options(commands)
@@ -82,9 +87,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _bench_options(bench: argparse.ArgumentParser) -> None:
     def many(name: str, text: str) -> None:
-        bench.add_argument(name, nargs="+", action="extend", metavar="SPEC", help=text)
+        bench.add_argument(name, **MANY, metavar="SPEC", help=text)
 
-    many("--models", "model specs, such as: tiny-clip tiny-ucat clip:ViT-B-32/openai \"Our model=ucat:runs/my-run\"")
+    many("--models", 'model specs, such as: tiny-clip tiny-ucat clip:ViT-B-32/openai "Our model=ucat:runs/my-run"')
     many("--attacks", "attack specs, such as: clean pgd:steps=100 torchattacks:DIFGSM")
     many("--datasets", "dataset specs, such as: digits cifar10 folder:PATH webdataset:PATH")
     many("--eps", "radii in [0, 1] pixel units, such as: 1/255 4/255")
@@ -99,9 +104,9 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--batch-size", default="auto", metavar="N|auto", help="images per pass; does not change the result")
     bench.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one per GPU, or per CPU core)")
     bench.add_argument("--suite", metavar="NAME|FILE.toml", help="a named sweep; what you give beside it replaces its part")
-    bench.add_argument("--plugin", action="append", default=[], metavar="FILE.py",
+    bench.add_argument("--plugin", **PLUGIN,
                        help="a model, attack, dataset ... of your own: the file is run, with your rights")  # fmt: skip
-    bench.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
+    bench.add_argument("--data-root", **DATA)
     bench.add_argument("--out", metavar="RUN", help="run directory; the same one continues (default runs/bench)")
     bench.add_argument("--engine", default="local", choices=["local", "ray"], help="this machine, or a Ray cluster")
     bench.add_argument("--skip-unreadable", action="store_true", help="leave out images that do not decode (flagged)")
@@ -116,14 +121,14 @@ def _verify_options(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("--samples", default="64", metavar="N", help="records made again (default 64)")
     verify.add_argument("--seed", type=int, help="of the draw (default: one that nobody could know, printed)")
     verify.add_argument("--stronger", action="store_true", help="attack drawn survivors with far more; takes longer")
-    verify.add_argument("--cells", nargs="+", action="extend", default=[], metavar="CELL",
+    verify.add_argument("--cells", **MANY, default=[], metavar="CELL",
                         help="of these cells: beginnings of ids, or parts of titles such as digits")  # fmt: skip
     verify.add_argument("--table", metavar="FILE.csv", help="numbers said to be of this run (default: RUN/cells.csv)")
     verify.add_argument("--by", default="", metavar="NAME", help="who checks, for the sign-off")
     verify.add_argument("--out", metavar="FILE.json", help="write the sign-off that pack and leaderboard show")
     verify.add_argument("--device", default="auto", help="auto, cpu, cuda ...")
-    verify.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
-    verify.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help="what the run used; the file is run")
+    verify.add_argument("--data-root", **DATA)
+    verify.add_argument("--plugin", **PLUGIN, help="what the run used; the file is run")
 
 
 def _sharing_options(commands: Any) -> None:
@@ -145,8 +150,7 @@ def _sharing_options(commands: Any) -> None:
     push = commands.add_parser("push", help="put a trained run on the hub, its results in the model card")
     push.add_argument("run", metavar="RUN", help="a run of robustcal train")
     push.add_argument("--repo", required=True, metavar="ORG/NAME")
-    push.add_argument("--results", nargs="+", action="extend", default=[], metavar="RUN",
-                      help="runs of robustcal bench that measured it")  # fmt: skip
+    push.add_argument("--results", **MANY, default=[], metavar="RUN", help="runs of robustcal bench that measured it")
     push.add_argument("--card", metavar="CARD.toml", help="as for pack: its first model")
     push.add_argument("--dry-run", action="store_true", help="print the model card; nothing is sent")
 
@@ -163,6 +167,5 @@ def _train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--device", default="auto")
     train.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     train.add_argument("--log", default="text", choices=["text", "json"], help="a bar and tables, or one JSON object per event")
-    train.add_argument("--plugin", action="append", default=[], metavar="FILE.py",
-                       help="an objective or dataset of your own; it is run")  # fmt: skip
-    train.add_argument("--data-root", metavar="DIR", help="where datasets lie (default: $ROBUSTCAL_DATA)")
+    train.add_argument("--plugin", **PLUGIN, help="an objective or dataset of your own; it is run")
+    train.add_argument("--data-root", **DATA)
