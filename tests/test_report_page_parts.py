@@ -97,7 +97,8 @@ def test_slow_layouts_are_told_of_and_made_where_asked_for(results):
 
 
 def test_sections_are_layouts_and_a_run_of_clean_cells_has_no_slow_ones(tmp_path):
-    assert set(ABOUT) - {"compare"} <= set(layouts.LAYOUTS)
+    assert set(ABOUT) - {"compare"} == set(layouts.LAYOUTS)
+    assert all(title and about.endswith((".", "?")) for title, about in ABOUT.values())
     clean = gather([make_run(tmp_path / "run", attacks=("clean",), datasets=("digits",), n=10)], resamples=5)
     assert not {section["name"] for section in payload_sections(clean)} & {"conformal", "premise", "calibrators", "versus"}
 

@@ -266,3 +266,18 @@ def test_unknown_names_are_one_line(results, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         write_report(results, ["md"], tmp_path / "file" / "below")
+
+
+def test_labels_that_leave_no_room_stand_above_their_rows():
+    columns = tuple(Column(title, group) for title, group in (("clean", ""), ("ECE", "a heading wider than its column"), ("x", "b")))
+    labels = [(f"attack {a}", f"radius {r}", f"a long model {m}") for a in (1, 2) for r in (1, 2) for m in (1, 2)]
+    rows = [Row(names, tuple(Entry((i + j) / 100, flags=("odd", "rare")[: i % 3]) for j in range(3))) for i, names in enumerate(labels)]
+    made = Table("t", "caption", ("Attack", "Radius", "Model"), columns, tuple(rows), {"odd": "a long story " * 9, "rare": "one more"})
+    wide, narrow = tables.text(made), tables.text(made, 60)
+    assert max(map(len, wide.splitlines())) > 60 >= max(map(len, narrow.splitlines()))
+    assert narrow.count("Attack attack 1\n") == 1 and "a heading wider than its column" in narrow and "Radius radius" not in narrow
+    assert tables.text(made, 50).count("Radius radius 2\n") == 2
+    numbers = [word for line in wide.splitlines() for word in line.split() if word[0].isdigit() and "." in word]
+    found = [word for line in narrow.splitlines() for word in line.split() if word[0].isdigit() and "." in word]
+    assert sorted(numbers) == sorted(found) and len(numbers) == 24  # marks lead to the same footnotes
+    assert " ".join(narrow.split()).endswith(" ".join(wide[wide.index("^a odd") :].split()))

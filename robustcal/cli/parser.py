@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", metavar="RUN", help="run directories; several are merged")
     report.add_argument("--format", **MANY, help=FORMATS)
     report.add_argument("--layout", metavar="NAME", help=LAYOUTS)
-    report.add_argument("--compare", metavar="ucat", help="published numbers beside the measured ones")
+    report.add_argument("--compare", metavar="ucat", help="published numbers beside the measured ones: of ucat, fare or tecoa")
     report.add_argument("--metrics", **MANY, default=[], metavar="SPEC", help="further metrics, of: robustcal ls metrics")
     report.add_argument("--plugin", **PLUGIN, help="a metric of your own; the file is run")
     report.add_argument("--explain", metavar="CELL", help="print everything that made one number")

@@ -18,6 +18,11 @@ ABOUT: Mapping[str, tuple[str, str]] = {
     "versus": ("One model against the others", "Paired differences from one model, with tests and ratios of calibration errors."),
     "compare": ("Beside published numbers", "Measured numbers beside printed ones, where the two were made in the same way."),
     "claims": ("Beside what was claimed", "Measured numbers beside what the cards of the models claim."),
+    "main": ("Robust accuracy, every data set", "How many images are still classified rightly, set by set and on average?"),
+    "harmonic": ("Clean and robust as one number", "H, the harmonic mean of clean and attacked accuracy, on every data set."),
+    "calibration": ("Calibration and uncertainty", "Are confidences right under attack, and which way does uncertainty move?"),
+    "ablation": ("One row per model", "Averages of accuracy, ECE and H, clean and attacked, side by side."),
+    "by-eps": ("Against the radius", "How fast do accuracy and calibration go as the radius grows?"),
     "metrics": ("Further numbers", "The numbers that were asked for by name."),
     "conformal": ("Conformal sets", "Do sets made to hold the truth nine times in ten still do so under attack?"),
     "premise": ("Is uncertainty a warning?", "Does it rise with an attack's strength, and is it high where the model is wrong?"),
@@ -30,13 +35,14 @@ ABOUT: Mapping[str, tuple[str, str]] = {
     "adaptive": ("Defences, attacked step by step", "What is left of a test-time defence when the attack knows of it."),
     "coco": ("Several labels per image", "Mean average precision, precision and recall."),
     "prompts": ("Prompts", "How far the numbers move when only the class prompts change."),
+    "prompt-transfer": ("Other prompts for the attacker", "Does an attack crafted with one prompt work where another reads?"),
     "seeds": ("Training seeds", "How far models differ that were trained alike up to the seed."),
     "costs": ("Costs", "Passes and seconds of every cell."),
 }  # fmt: skip
 #: Read the records once more and take long on a large run: made where `--layout` names them, else told how.
 SLOW = ("conformal", "premise", "calibrators")
-#: Of no use to who did not ask for them.
-ASKED_ONLY = ("compare", "claims", "metrics", "costs")
+#: Of no use to who did not ask for them, or shown by the page's own leaderboard and charts.
+ASKED_ONLY = ("compare", "claims", "metrics", "costs", "main", "harmonic", "calibration", "ablation", "by-eps")
 
 
 #: Layout -> the task of the cells without which it has nothing.

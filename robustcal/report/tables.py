@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 from .labels import width_of
 
@@ -130,7 +132,8 @@ def heading(column: Column) -> str:
 def text(table: Table, width: int = 0) -> str:
     """Aligned plain text for a terminal: ``*`` best, ``*†`` significantly so, ``_`` second, ``^a`` a flag's footnote.
 
-    `width` > 0 breaks a table that is wider into several below one another, the labels repeated.
+    `width` > 0 breaks a table that is wider into several below one another, the labels repeated; where the labels alone leave no
+    room, the first of them stands above its rows.
     """
     marks = {"best": "* ", "best significant": "*†", "second": "_ ", "significant": "† ", "": "  "}
 
@@ -141,11 +144,30 @@ def text(table: Table, width: int = 0) -> str:
         body = " ".join(filter(None, [number(entry.value, column, entry.signed), interval(entry, column)]))
         return body + flags + marks[entry.rank]
 
-    blocks = [_grid(part, show) for part in _split(table, show, width)] if table.rows else []
+    blocks = _blocks(table, show, width) if table.rows else []
+    room = max(width, 40) if width > 0 else 100_000
     notes = [
-        f"  ^{letter(i)} {flag}: {meaning}".rstrip(": ") for i, (flag, meaning) in enumerate(table.flags.items())
+        textwrap.fill(f"{flag}: {meaning}".rstrip(": "), room, initial_indent=f"  ^{letter(i)} ", subsequent_indent="     ")
+        for i, (flag, meaning) in enumerate(table.flags.items())
     ]
     return "\n".join([table.caption, "", "\n\n".join(blocks), *notes, *table.remarks]).rstrip() + "\n"
+
+
+def _blocks(table: Table, show: Callable[[Entry, Column], str], width: int) -> list[str]:
+    parts = _split(table, show, width)
+    if width > 0 and len(table.labels) > 1 and any(_too_wide(part, show, width) for part in parts):
+        inside = [replace(row, labels=row.labels[1:], rule=False) for row in table.rows]
+        found = []
+        for name, rows in groupby(zip(table.rows, inside), key=lambda pair: pair[0].labels[0]):
+            block = replace(table, labels=table.labels[1:], rows=tuple(row for _, row in rows))
+            first, *others = _blocks(block, show, width)
+            found += [f"{table.labels[0]} {name}\n{first}", *others]
+        return found
+    return [_grid(part, show) for part in parts]
+
+
+def _too_wide(part: Table, show: Callable[[Entry, Column], str], width: int) -> bool:
+    return any(width_of(line) > width for line in _grid(part, show).splitlines())
 
 
 def _grid(table: Table, show: Callable[[Entry, Column], str]) -> str:
@@ -154,6 +176,9 @@ def _grid(table: Table, show: Callable[[Entry, Column], str]) -> str:
     head = [*table.labels, *(heading(c) + "  " for c in columns)]
     widths = [max(width_of(line[i]) for line in [head, *body]) for i in range(len(head))]
     groups = spans([c.group for c in columns])
+    for group, first, last in groups:  # a heading is never cut: the last of its columns makes room
+        space = sum(widths[labels + first : labels + last]) + 2 * (last - first - 1)
+        widths[labels + last - 1] += max(width_of(f" {group} ") - space, 0) if group else 0
     lines = []
     if any(group for group, _, _ in groups):
         line = " " * (sum(widths[:labels]) + 2 * labels)
@@ -186,6 +211,8 @@ def _split(table: Table, show: Callable[[Entry, Column], str], width: int) -> li
     used = fixed
     for i, column in enumerate(table.columns):
         need = 2 + max(width_of(heading(column)) + 2, *(width_of(show(row.entries[i], column)) for row in table.rows))
+        if not parts[-1] or table.columns[parts[-1][-1]].group != column.group:
+            need = max(need, width_of(column.group) + 4)
         if parts[-1] and used + need > width:
             parts.append([])
             used = fixed
