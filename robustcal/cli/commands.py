@@ -178,6 +178,7 @@ def verify(options: argparse.Namespace) -> int:
     if len(options.by) > 200 or not options.by.isprintable():
         raise UserError("--by is a name of at most 200 characters in one line")
     positive(options.samples, "--samples")
+    seed = None if options.seed is None else seed_of(options.seed)
     from ..api import versions
     from ..audit.verb import verify as check
     from ..audit.words import text_of
@@ -185,8 +186,7 @@ def verify(options: argparse.Namespace) -> int:
     from ..records.store import Run
 
     signoff = check(
-        Run.open(options.run, mends=False), samples=int(options.samples),
-        seed=None if options.seed is None else seed_of(options.seed), stronger=options.stronger,
+        Run.open(options.run, mends=False), samples=int(options.samples), seed=seed, stronger=options.stronger,
         cells=options.cells, table=Path(options.table) if options.table else None, by=options.by, device=options.device,
         versions=versions(), tell=lambda line: print(f"robustcal: {line}", file=sys.stderr),
     )  # fmt: skip

@@ -37,12 +37,7 @@ complete -F _robustcal robustcal
 
 
 def script(commands: Mapping[str, argparse.ArgumentParser], shell: str) -> str:
-    """The completion script for bash or zsh: commands, options, their choices, and registered names.
-
-    Args:
-        commands: name -> its parser.
-        shell: "bash" or "zsh".
-    """
+    """The completion script for "bash" or "zsh": commands, options, their choices, and registered names."""
     options, values = [], []
     for name, command in commands.items():
         actions = [action for action in command._actions if action.option_strings]

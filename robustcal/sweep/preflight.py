@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,10 @@ def preflight(specs: Iterable[str]) -> dict[str, str]:
     parts are built, so that nothing is fitted twice.
     """
     found: dict[str, str] = {}
-    tried: dict[str, str | None] = {}
+    tried = cache(why_not)
     for text in dict.fromkeys(specs):
         for leaf in leaves(text):
-            if leaf not in tried:
-                tried[leaf] = why_not(leaf)
-            if reason := tried[leaf]:
+            if reason := tried(leaf):
                 found.setdefault(text, reason)
     return found
 

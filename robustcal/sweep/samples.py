@@ -33,8 +33,7 @@ class Source:
 
     def shard(self, index: int, rows: int = SHARD) -> list[int]:
         """The indices of the first `rows` samples of a shard."""
-        found: list[int] = self.order[index * SHARD : index * SHARD + rows].tolist()
-        return found
+        return [int(place) for place in self.order[index * SHARD : index * SHARD + rows]]
 
     def first(self, count: int) -> list[str]:
         """The ids of the first `count` samples."""
