@@ -54,6 +54,7 @@ def test_the_seed_of_a_suite_holds_unless_another_is_given(tmp_path):
 @pytest.mark.parametrize("text, hint", [
     ('precision = "fp8"', "precision is not one of auto, fp32"), ('limt = 3', "unknown keys: limt"), ('seed = "a"', "whole number"),
     ("this is not TOML", "not valid TOML"), ("[sweep]\nlimit = 3", r"\[\[sweep\]\]"),
+    ("[[sweep]]\nlimt = 3", "unknown keys: limt; there are: models"),
 ])  # fmt: skip
 def test_a_suite_with_a_fault_is_refused(tmp_path, text, hint):
     with pytest.raises(UserError, match=hint):

@@ -82,8 +82,13 @@ def uses_radius(attacks: Sequence[str]) -> bool:
     return any(radii_of(spec, [Fraction(1)]) == [1] for text in split_list(attacks) for spec in attacks_of(text))
 
 
-def surrogate_of(attack: Spec) -> Spec | None:
-    """The model that a transfer attack is crafted on; None for other attacks."""
-    plugin, arguments = registry.attacks.arguments(attack)
+def named_surrogate(plugin: registry.Plugin, arguments: Mapping[str, Any]) -> str | None:
+    """The text that names the model which a transfer attack is crafted on; None for other attacks."""
     key = plugin.meta.get("surrogate")
-    return None if key is None else registry.models.spec(str(arguments.get(key, arguments.get(key + "_"))))
+    return None if key is None else str(arguments.get(key, arguments.get(key + "_")))
+
+
+def surrogate_of(attack: Spec) -> Spec | None:
+    """The spec of `named_surrogate`."""
+    named = named_surrogate(*registry.attacks.arguments(attack))
+    return None if named is None else registry.models.spec(named)

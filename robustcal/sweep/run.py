@@ -31,12 +31,11 @@ def make_attack(spec: str, surrogate_of: Callable[[str], torch.nn.Module] | None
     Args:
         surrogate_of: builds the classifier of another model, for attacks that declare `surrogate=` metadata.
     """
-    whole = registry.attacks.spec(spec)
-    plugin, arguments = registry.attacks.arguments(whole)
-    if crafted_on := declared.surrogate_of(whole):
+    plugin, arguments = registry.attacks.arguments(registry.attacks.spec(spec))
+    if (other := declared.named_surrogate(plugin, arguments)) is not None:
         if surrogate_of is None:
             raise UserError(f"attack '{spec}' needs another model to craft on; run it through bench")
-        arguments["surrogate"] = surrogate_of(str(crafted_on))
+        arguments["surrogate"] = surrogate_of(other)
     return partial(plugin.make, **arguments)
 
 
