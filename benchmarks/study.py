@@ -26,7 +26,8 @@ class Study:
     Attributes:
         runs: run directory -> the suite that fills it.
         layouts: tables to write; None: those that `robustcal bench` writes.
-        figures: which to draw: "figures" (those of `robustcal report`), "protocol", or "MODEL/ATTACK", a reliability diagram.
+        figures: which to draw: "figures" (those of `robustcal report`), "protocol", "trade-off ATTACK RADIUS", or
+            "MODEL/ATTACK", a reliability diagram.
         train: training run -> arguments of `robustcal train`; only what is missing is trained.
         random: open_clip architectures to write to runs/random/ with random weights.
     """
@@ -50,25 +51,34 @@ SWEEP = {
 }
 SHOWN = ("tiny-clip", "tiny-tecoa", "tiny-ucat")
 DIAGRAMS = tuple(f"{model}/{attack}" for model in SHOWN for attack in ("pgd", "confidence:goal=max"))
+SMALL = ("small-clip", "small-tecoa", "small-ucat")
 STUDIES = {
     "tiny": Study({"runs/tiny": "tiny"}, None, tuple(f"{model}/pgd" for model in SHOWN), page=False),
     "main": Study({"runs/main": "tiny-main"}, "main,ablation"),
-    "calibration": Study({"runs/main": "tiny-main"}, "calibration,temperature", ("figures", *DIAGRAMS), page=False),
+    "calibration": Study({"runs/main": "tiny-main"}, "calibration,calibrators", ("figures", *DIAGRAMS), page=False),
     "radius": Study({"runs/radius": "tiny-radius"}, "by-eps"),
-    "ablation": Study({"runs/ablation": "tiny-ablation"}, "main,ablation,calibration,temperature"),
+    "ablation": Study({"runs/ablation": "tiny-ablation"}, "main,ablation,calibration,calibrators"),
     "seeds": Study({"runs/seeds": "results/seeds/suite.toml"}, "seeds", (), page=False, train=SEEDS),
     "sweep": Study({"runs/sweep": "results/sweep/suite.toml"}, "ablation", train=SWEEP),
     "protocol": Study(
         {"runs/protocol": "tiny-protocol", "runs/protocol-fp16": "tiny-protocol-fp16"}, "main", ("protocol",), page=False
     ),
     "premise": Study({"runs/premise": "results/premise/suite.toml"}, "premise,conformal", (), page=False),
+    "corruptions": Study({"runs/corruptions": "corruptions"}, "corruptions", (), page=False),
     "adaptive": Study({"runs/adaptive": "tiny-adaptive"}, "adaptive", (), page=False),
     "full-size": Study(
         {"runs/full-size": "results/full-size/suite.toml"}, "main,calibration", (), page=False, random=("ViT-B-32",)
     ),
+    # Photographs: these need TinyImageNet and packs of the other sets below the data root.
+    "natural": Study(
+        {"runs/natural": "small"}, "main,ablation,calibration,calibrators",
+        ("figures", *(f"{model}/{attack}" for model in SMALL for attack in ("pgd", "confidence:goal=gap"))),
+    ),
+    "natural-radius": Study({"runs/natural-radius": "small-radius"}, "by-eps"),
+    "natural-trade-off": Study({"runs/natural-trade-off": "small-trade-off"}, "trade-off", ("trade-off pgd 1/255",), page=False),
 }
 #: The runs that results/leaderboard shows.
-BOARD = {"runs/tiny": "tiny"}
+BOARD = {"runs/tiny": "tiny", "runs/main": "tiny-main"}
 
 
 def command(*words: str, fine: tuple[int, ...] = (0,)) -> None:
@@ -100,6 +110,7 @@ def write(study: Study, out: Path) -> None:
     from robustcal.report.frame import csv_text
     from robustcal.report.report import gather, metrics_for, write_report
     from robustcal.report.style import save, styled
+    from robustcal.report.trade_off_plot import trade_off_figure
 
     results = gather([ROOT / run for run in study.runs], metrics=metrics_for(study.layouts))
     write_report(results, ["md", "tex", *(["html"] if study.page else [])], out, layout=study.layouts)
@@ -109,6 +120,7 @@ def write(study: Study, out: Path) -> None:
     for run in study.runs:
         name = "run.json" if run == next(iter(study.runs)) else f"{Path(run).name}.json"
         (out / name).write_bytes((ROOT / run / "run.json").read_bytes())
+    spec_of = {axis: {text: spec for spec, text in results.labels[axis].items()} for axis in ("model", "attack")}
     for wanted in study.figures:
         if wanted == "figures":
             figures.write_figures(results, out, ("png",))
@@ -116,11 +128,15 @@ def write(study: Study, out: Path) -> None:
             from protocol_figures import draw
 
             draw([ROOT / run for run in study.runs], out)
+        elif wanted.startswith("trade-off"):
+            _, attack, eps = wanted.split()
+            with styled():
+                figure = trade_off_figure(results, spec_of["attack"][attack], eps)
+                save(figure, out / "figures" / "trade-off", ("png",))
         else:
             model, _, attack = wanted.partition("/")
-            labels = {axis: {text: spec for spec, text in results.labels[axis].items()} for axis in ("model", "attack")}
             with styled():
-                figure = plots.reliability_figure(results, labels["model"][model], labels["attack"][attack])
+                figure = plots.reliability_figure(results, spec_of["model"][model], spec_of["attack"][attack])
                 save(figure, out / "reliability" / figures.file_name(f"{model}-{attack}"), ("png",))
 
 

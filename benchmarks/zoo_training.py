@@ -1,6 +1,7 @@
 """Collect what training runs measured on held-out source images: one row per run, from their cards and logs.
 
     python benchmarks/zoo_training.py runs/zoo runs/zoo-seed-1 runs/zoo-seed-2 > results/zoo_training.csv
+    python benchmarks/zoo_training.py --curves runs/small > results/small_training.csv     # every measurement, not the last one
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 COLUMNS = (
@@ -30,12 +32,24 @@ def row(run: Path) -> dict[str, object]:
     }  # fmt: skip
 
 
+def curve(run: Path) -> Iterator[dict[str, object]]:
+    """Every held-out measurement of one run, in order of its steps."""
+    seed = json.loads((run / "card.json").read_text())["seed"]
+    with (run / "log.csv").open(newline="") as file:
+        for line in csv.DictReader(file):
+            if line.get("robust_accuracy"):
+                measured = {key: round(float(line[key]), 4) for key in COLUMNS[-4:]}
+                yield {"run": run.name, "seed": seed, "step": line["step"], **measured}
+
+
 def main(folders: list[str]) -> None:
-    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    curves = "--curves" in folders
+    columns = ("run", "seed", "step", *COLUMNS[-4:]) if curves else COLUMNS
+    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     writer.writeheader()
     for folder in folders:
         for card in sorted(Path(folder).glob("*/card.json")):
-            writer.writerow(row(card.parent))
+            writer.writerows(curve(card.parent) if curves else [row(card.parent)])
 
 
 if __name__ == "__main__":
