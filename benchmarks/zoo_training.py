@@ -37,8 +37,8 @@ def curve(run: Path) -> Iterator[dict[str, object]]:
     seed = json.loads((run / "card.json").read_text())["seed"]
     with (run / "log.csv").open(newline="") as file:
         for line in csv.DictReader(file):
-            if line.get("robust_accuracy"):
-                measured = {key: round(float(line[key]), 4) for key in COLUMNS[-4:]}
+            if line.get("held_out_robust_accuracy"):
+                measured = {key: round(float(line[f"held_out_{key}"]), 4) for key in COLUMNS[-4:]}
                 yield {"run": run.name, "seed": seed, "step": line["step"], **measured}
 
 
