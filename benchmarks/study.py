@@ -57,7 +57,7 @@ STUDIES = {
     "main": Study({"runs/main": "tiny-main"}, "main,ablation"),
     "calibration": Study({"runs/main": "tiny-main"}, "calibration,calibrators", ("figures", *DIAGRAMS), page=False),
     "radius": Study({"runs/radius": "tiny-radius"}, "by-eps"),
-    "ablation": Study({"runs/ablation": "tiny-ablation"}, "main,ablation,calibration,calibrators"),
+    "ablation": Study({"runs/ablation": "tiny-ablation"}, "main,ablation,calibration"),
     "seeds": Study({"runs/seeds": "results/seeds/suite.toml"}, "seeds", (), page=False, train=SEEDS),
     "sweep": Study({"runs/sweep": "results/sweep/suite.toml"}, "ablation", train=SWEEP),
     "protocol": Study(
