@@ -59,7 +59,7 @@ STUDIES = {
     "radius": Study({"runs/radius": "tiny-radius"}, "by-eps"),
     "ablation": Study({"runs/ablation": "tiny-ablation"}, "main,ablation,calibration"),
     "seeds": Study({"runs/seeds": "results/seeds/suite.toml"}, "seeds", (), page=False, train=SEEDS),
-    "sweep": Study({"runs/sweep": "results/sweep/suite.toml"}, "ablation", train=SWEEP),
+    "sweep": Study({"runs/sweep": "results/sweep/suite.toml"}, "ablation", (), page=False, train=SWEEP),
     "protocol": Study(
         {"runs/protocol": "tiny-protocol", "runs/protocol-fp16": "tiny-protocol-fp16"}, "main", ("protocol",), page=False
     ),
