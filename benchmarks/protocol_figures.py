@@ -108,7 +108,7 @@ def by_precision(both: pd.DataFrame) -> Figure:
     """What changes when the search runs in fp16: fp16 minus fp32, in points; the verdict is fp32's in both."""
     both = both[both.rule != "clean"]
     rules, models = list(dict.fromkeys(both.rule)), list(both.model.unique())
-    figure, axes = panels(2, 1, 3.2, 0.6 + 0.16 * len(rules), sharey=True)
+    figure, axes = panels(2, 1, 3.2, 1.0 + 0.3 * len(rules), sharey=True)
     for ax, (name, title) in zip(axes, NUMBERS):
         for i, model in enumerate(models):
             here = both[both.model == model]
