@@ -36,6 +36,7 @@ from robustcal.clip.classifier import ClipModel, LogitClassifier
 from robustcal.records.store import Run
 from robustcal.sweep import verify
 from robustcal.sweep.declared import threat_of
+from robustcal.sweep.hardware import keep_memory
 from robustcal.sweep.meter import Meter
 from robustcal.sweep.run import SEARCH_DTYPES, run_shard
 from robustcal.types import Batch, parse_radius
@@ -172,6 +173,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.batch, args.classes, args.steps, args.rounds = 8, 25, 2, 2
+    if args.device == "cpu":
+        keep_memory()  # as a worker does; all contenders gain
     model, classnames, templates = build(args.model, args.classes, args.device)
     found: dict = {}
     if args.only in (None, "speed"):

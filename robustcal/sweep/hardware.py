@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from collections.abc import Iterator
@@ -73,6 +74,20 @@ def threads_set(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def keep_memory() -> bool:
+    """Let this process keep what it frees: a pass's activations, tens of MB each, are not asked of the system every time.
+
+    By default glibc gives large blocks back at once and has the kernel clear new ones in the next pass, a twentieth of
+    the time of a ViT-B/32 on a CPU. False where the C library is another one; nothing is changed there.
+    """
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of <malloc.h>
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):
+        return False
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))  # -1: never
 
 
 def cores() -> int:

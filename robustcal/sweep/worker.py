@@ -19,7 +19,7 @@ from ..records import costs
 from ..records.store import Run
 from ..types import reason_of
 from .events import CellFailed, ShardDone, Working
-from .hardware import cores
+from .hardware import cores, keep_memory
 from .loading import Loaded, Loader
 from .pixels import Pixels
 from .plan import Plan
@@ -109,6 +109,8 @@ class Worker:
 
     def __post_init__(self) -> None:
         on_gpu = self.device.startswith("cuda")
+        if self.device == "cpu":
+            keep_memory()
         self.sizes = Sizes(self.batch_size, CudaMemory(self.device) if on_gpu else None)
         self.loader = Loader(self.plan, self.device, self.pixels, drawing_threads(self.device))
         self.weights = WEIGHTS_SHARE * torch.cuda.mem_get_info(torch.device(self.device))[1] if on_gpu else WEIGHTS

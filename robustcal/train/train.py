@@ -18,6 +18,7 @@ from .. import __version__
 from ..clip.classifier import ClipModel
 from ..exact import full_fp32
 from ..registry import Plugin, datasets, models, objectives
+from ..sweep.hardware import keep_memory
 from ..types import UserError
 from . import recipe as recipes
 from .finetune import FineTuning, prompts
@@ -79,6 +80,8 @@ def train(
     if accelerator.is_main_process:
         _prepare(run, resume)
     accelerator.wait_for_everyone()
+    if accelerator.device.type == "cpu":
+        keep_memory()
     with full_fp32(), _denormals_flushed(accelerator.device):  # before the threads that inherit it are started
         return _run(settings, run, accelerator, compute, report)
 
