@@ -2,6 +2,7 @@
 
     python benchmarks/zoo_training.py runs/zoo runs/zoo-seed-1 runs/zoo-seed-2 > results/zoo_training.csv
     python benchmarks/zoo_training.py --curves runs/small > results/small_training.csv     # every measurement, not the last one
+    python benchmarks/zoo_training.py runs/lr-* > results/small_learning_rates.csv         # the rule: highest robust accuracy
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 COLUMNS = (
-    "run", "seed", "steps", "batch", "loss", "images_per_second", "clean_accuracy", "clean_ece", "robust_accuracy",
+    "run", "seed", "steps", "batch", "lr", "loss", "images_per_second", "clean_accuracy", "clean_ece", "robust_accuracy",
     "robust_ece",
 )  # fmt: skip
 
@@ -26,7 +27,7 @@ def row(run: Path) -> dict[str, object]:
     speeds = sorted(float(line["images_per_second"]) for line in log if line.get("images_per_second"))
     held_out = card.get("calibrated", card["held_out"])
     return {
-        "run": run.name, "seed": card["seed"], "steps": card["steps"], "batch": card["recipe"]["batch"],
+        "run": run.name, "seed": card["seed"], "steps": card["steps"], "batch": card["recipe"]["batch"], "lr": card["recipe"]["lr"],
         "loss": log[-1]["loss"], "images_per_second": round(speeds[len(speeds) // 2]),
         **{key: round(held_out[key], 4) for key in COLUMNS[-4:]},
     }  # fmt: skip

@@ -9,9 +9,9 @@ from robustcal.clip import tower
 from robustcal.clip.classifier import ClipModel
 
 
-def tiny_vit(**changes):
+def tiny_vit(quick_gelu=False, **changes):
     torch.manual_seed(0)
-    values = config("vit")
+    values = {**config("vit"), "quick_gelu": quick_gelu}
     vision = {**values["vision_cfg"], **changes}
     model = open_clip.model.CLIP(**{**values, "vision_cfg": open_clip.model.CLIPVisionCfg(**vision)})
     for parameter in model.parameters():  # biases are zero at birth, which would hide a forgotten one
@@ -19,10 +19,12 @@ def tiny_vit(**changes):
     return model.eval()
 
 
+@pytest.mark.parametrize("quick_gelu", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_embedding_and_gradients_are_those_of_the_module(dtype):
-    visual = tiny_vit().visual.to(dtype)
+def test_embedding_and_gradients_are_those_of_the_module(dtype, quick_gelu):
+    visual = tiny_vit(quick_gelu).visual.to(dtype)
     assert tower.is_plain(visual)
+    assert type(visual.transformer.resblocks[0].mlp[1]).__name__ == ("QuickGELU" if quick_gelu else "GELU")
     weights = torch.randn(5, 32, dtype=dtype)
     results = []
     for forward in (visual, lambda pixels: tower.class_embedding(visual, pixels)):
@@ -33,6 +35,28 @@ def test_embedding_and_gradients_are_those_of_the_module(dtype):
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     for plain, fast in zip(*results):
         assert torch.allclose(plain, fast, atol=tolerance * plain.abs().max().item(), rtol=tolerance)
+
+
+def test_quick_gelu_keeps_one_tensor_of_the_hidden_width_in_every_block():
+    visual = tiny_vit(quick_gelu=True).visual.requires_grad_(False)
+    block = visual.transformer.resblocks[0]
+    hidden = block.mlp[0].out_features * 4 * 10  # bytes of ten tokens
+    x = torch.rand(10, block.mlp[0].in_features, requires_grad=True)
+    bytes_of = {}
+    for name, forward in (("module", block.mlp), ("ours", lambda x: tower.perceive(block.mlp, x))):
+        kept = {}
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.setdefault(t.data_ptr(), t), lambda t: t):
+            forward(x)
+        bytes_of[name] = sum(t.nbytes for t in kept.values() if t.shape == (10, block.mlp[0].out_features))
+    assert bytes_of == {"module": 2 * hidden, "ours": hidden}
+
+
+def test_a_hooked_quick_gelu_takes_the_plain_way():
+    mlp = tiny_vit(quick_gelu=True).visual.transformer.resblocks[0].mlp
+    seen = []
+    mlp[1].register_forward_hook(lambda *arguments: seen.append(1))
+    tower.perceive(mlp, torch.rand(2, mlp[0].in_features))
+    assert seen
 
 
 @pytest.mark.parametrize("changes", [{"pool_type": "avg"}, {"patch_dropout": 0.5}, {"attentional_pool": True}])
