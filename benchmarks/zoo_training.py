@@ -26,8 +26,9 @@ def row(run: Path) -> dict[str, object]:
         log = list(csv.DictReader(file))
     speeds = sorted(float(line["images_per_second"]) for line in log if line.get("images_per_second"))
     held_out = card.get("calibrated", card["held_out"])
+    recipe = card["recipe"]
     return {
-        "run": run.name, "seed": card["seed"], "steps": card["steps"], "batch": card["recipe"]["batch"], "lr": card["recipe"]["lr"],
+        "run": run.name, "seed": card["seed"], "steps": card["steps"], "batch": recipe["batch"], "lr": recipe["lr"],
         "loss": log[-1]["loss"], "images_per_second": round(speeds[len(speeds) // 2]),
         **{key: round(held_out[key], 4) for key in COLUMNS[-4:]},
     }  # fmt: skip
