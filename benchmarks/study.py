@@ -45,6 +45,11 @@ SEEDS = {
     for seed in range(3)
     for method in METHODS
 }
+NATURAL_SEEDS = {
+    f"runs/small{'' if seed == 0 else f'-seed-{seed}'}/{method}": f"small/{method} --seed {seed}"
+    for seed in range(3)
+    for method in METHODS
+}
 SWEEP = {
     f"runs/ucat-sweep/tau-{tau}-weight-{weight}": f"tiny/ucat --objective ucat:tau={tau}:weight={weight}:evidence=matched"
     for tau, weight in DIALS
@@ -75,6 +80,9 @@ STUDIES = {
         ("figures", *(f"{model}/{attack}" for model in SMALL for attack in ("pgd", "confidence:goal=gap"))),
     ),
     "natural-radius": Study({"runs/natural-radius": "small-radius"}, "by-eps"),
+    "natural-seeds": Study(
+        {"runs/natural-seeds": "results/natural-seeds/suite.toml"}, "seeds", (), page=False, train=NATURAL_SEEDS
+    ),
     "natural-trade-off": Study({"runs/natural-trade-off": "small-trade-off"}, "trade-off", ("trade-off pgd 1/255",), page=False),
 }
 #: The runs that results/leaderboard shows.
