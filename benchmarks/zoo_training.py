@@ -1,8 +1,7 @@
 """Collect what training runs measured on held-out source images: one row per run, from their cards and logs.
 
     python benchmarks/zoo_training.py runs/zoo runs/zoo-seed-1 runs/zoo-seed-2 > results/zoo_training.csv
-    python benchmarks/zoo_training.py --curves runs/small > results/small_training.csv     # every measurement, not the last one
-    python benchmarks/zoo_training.py runs/lr-* > results/small_learning_rates.csv         # the rule: highest robust accuracy
+    python benchmarks/zoo_training.py --curves runs/lr-* > results/small_training.csv     # every measurement, not the last one
 """
 
 from __future__ import annotations
@@ -36,17 +35,18 @@ def row(run: Path) -> dict[str, object]:
 
 def curve(run: Path) -> Iterator[dict[str, object]]:
     """Every held-out measurement of one run, in order of its steps."""
-    seed = json.loads((run / "card.json").read_text())["seed"]
+    card = json.loads((run / "card.json").read_text())
+    kept = {"run": run.name, "seed": card["seed"], "lr": card["recipe"]["lr"]}
     with (run / "log.csv").open(newline="") as file:
         for line in csv.DictReader(file):
             if line.get("held_out_robust_accuracy"):
                 measured = {key: round(float(line[f"held_out_{key}"]), 4) for key in COLUMNS[-4:]}
-                yield {"run": run.name, "seed": seed, "step": line["step"], **measured}
+                yield {**kept, "step": line["step"], **measured}
 
 
 def main(folders: list[str]) -> None:
     curves = "--curves" in folders
-    columns = ("run", "seed", "step", *COLUMNS[-4:]) if curves else COLUMNS
+    columns = ("run", "seed", "lr", "step", *COLUMNS[-4:]) if curves else COLUMNS
     writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     writer.writeheader()
     for folder in folders:
