@@ -2,6 +2,8 @@
 
     python benchmarks/zoo_training.py runs/zoo runs/zoo-seed-1 runs/zoo-seed-2 > results/zoo_training.csv
     python benchmarks/zoo_training.py --curves runs/lr-* > results/small_training.csv     # every measurement, not the last one
+
+The runs of runs/lr-RATE-seed-SEED/METHOD: `robustcal.train("small/METHOD", lr=RATE, seed=SEED, out=...)` from Python.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def row(run: Path) -> dict[str, object]:
     return {
         "run": run.name, "seed": card["seed"], "steps": card["steps"], "batch": recipe["batch"], "lr": recipe["lr"],
         "loss": log[-1]["loss"], "images_per_second": round(speeds[len(speeds) // 2]),
-        **{key: round(held_out[key], 4) for key in COLUMNS[-4:]},
+        **{key: round(held_out[key], 4) for key in COLUMNS[-4:] if key in held_out},
     }  # fmt: skip
 
 

@@ -54,14 +54,14 @@ def test_date_and_versions_are_those_of_the_records(results):
 def test_a_card_tells_what_run_and_registry_know_and_says_what_nobody_stated(results):
     known, other = model_cards(results)
     card = models.cards()["tiny-clip"]
-    assert known["facts"]["what"] == card["title"] and known["facts"]["training data"] == card["source_data"]
+    assert known["facts"]["what"] == card["title"] and known["facts"]["clean source data"] == card["source_data"]
     assert "clean accuracy 84.8 %" in known["facts"]["claimed"]
     assert known["facts"]["weights hash"] == next(c for c in results.cells if c.model == "tiny-clip").meta.identity.weights
     assert other["facts"]["licence"] == UNKNOWN
     trained = replace(made_cell("pgd", "1/255", model="mine"), training={"method": "ucat", "source_data": "cifar10", "seed": 3})
     facts = facts_of(trained)
-    assert (facts["method"], facts["training data"], facts["training seed"]) == ("ucat", "cifar10", "3")
-    assert {facts_of(replace(trained, training=None))[name] for name in ("method", "training data", "licence", "claimed")} == {UNKNOWN}
+    assert (facts["method"], facts["clean source data"], facts["training seed"]) == ("ucat", "cifar10", "3")
+    assert {facts_of(replace(trained, training=None))[name] for name in ("method", "clean source data", "licence", "claimed")} == {UNKNOWN}
 
 
 @pytest.mark.parametrize("name", sorted(models.cards()))

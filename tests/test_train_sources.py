@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -235,7 +236,8 @@ SMALL = [path.stem for path in (ROOT / "recipes" / "small").glob("*.toml") if pa
 def test_the_small_recipes_share_data_and_budget():
     found = [recipe.load(f"small/{name}") for name in SMALL]
     assert {"tecoa", "pmg-aft", "fare", "tga-zsr", "ucat", "ucat-scaled"} <= set(SMALL)
-    own = {"name", "title", "objective"}
+    own = {"name", "title", "objective", "lr"}
+    assert {one.lr for one in found} <= {2e-4, 4e-4, 8e-4}  # the rates that were tried for every method
     assert len({str({k: v for k, v in one.dictionary().items() if k not in own}) for one in found}) == 1
     assert all("split=train" in one.dataset and "tiny-imagenet" in one.dataset for one in found)
 
@@ -289,3 +291,9 @@ def test_denormals_are_flushed_in_every_thread_of_a_training_run(tmp_path):
 def test_scaled_tau_keeps_the_published_product():
     assert scaled("ucat:tau=scaled:evidence=matched", 50.0) == "ucat:tau=0.14:evidence=matched"
     assert scaled("ucat:tau=0.07", 50.0) == "ucat:tau=0.07"
+
+
+def test_bundled_photograph_weights_say_whose_terms_they_come_under():
+    assert "ImageNet" in recipe.load("small/zoo").licence
+    cards = sorted((ROOT / "models" / "cards").glob("small-*.toml"))
+    assert len(cards) == 7 and all("ImageNet" in tomllib.loads(card.read_text())["licence"] for card in cards)

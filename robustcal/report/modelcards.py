@@ -1,4 +1,4 @@
-"""What is known of the models of a report, for the page: method, weights, training data, licence, what was claimed of them."""
+"""What is known of the models of a report, for the page: method, weights, source data, licence, what was claimed of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def facts_of(meta: Cell) -> dict[str, str]:
         "objective": str(known.get("objective", "")) if known.get("objective") != known.get("method") else "",
         "base": str(known.get("base", "")),
         "architecture": str(_part(card, "fingerprint").get("architecture", "")),
-        "training data": str(known.get("source_data") or UNKNOWN),
+        "clean source data": str(known.get("source_data") or UNKNOWN),
         "trained against": str(known.get("inner") or known.get("trained_at") or ""),
         "training seed": str(known.get("seed", "")),
         "weights hash": meta.identity.weights or UNKNOWN,

@@ -113,6 +113,7 @@ class Zoo:
     title: str = ""
     recipes: tuple[str, ...]
     results_only: tuple[str, ...] = ()  # which of them are not bundled, for the size of the package
+    licence: str = ""  # of the weights, for their cards
     claims: tuple[str, ...] = ()  # test sets, used for nothing else, on which a bundled card states the clean accuracy
 
 

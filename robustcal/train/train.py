@@ -55,7 +55,7 @@ def train(
         precision: fp32, bf16, or auto: what the recipe says, else bf16 on a GPU that has it.
         resume: False discards what the folder holds.
         progress: called with one dictionary per event: its "kind" is start, step, evaluation, checkpoint or done.
-        overrides: any other setting of `recipe.Recipe`.
+        overrides: any other setting of the recipe's task (`settings.FineTune`, `settings.Pretrain`), ``lr=8e-4``.
 
     Raises:
         UserError: bad recipe, setting or spec; a run with other settings, or a sweep, in `out`; a diverged loss.
@@ -121,7 +121,7 @@ def _zoo(settings: Zoo, run: Path, report: Progress, shared: dict[str, Any]) -> 
         elif name not in settings.results_only:
             towers[Path(name).name] = path
     if int(os.environ.get("RANK", "0")) == 0:
-        bundle(base, towers, settings.claims, run / "bundle")
+        bundle(base, towers, settings.claims, run / "bundle", settings.licence)
         report({"kind": "bundle", "path": str(run / "bundle")})
     return run
 

@@ -18,13 +18,14 @@ from ..registry import datasets, models
 from ..types import UserError
 
 
-def bundle(base: Path, towers: Mapping[str, Path], claims: Sequence[str], out: Path) -> None:
+def bundle(base: Path, towers: Mapping[str, Path], claims: Sequence[str], out: Path, licence: str = "") -> None:
     """Write ``out/weights`` and ``out/cards``, ready to be copied into the package.
 
     Args:
         base: a finished pre-training run (an open_clip folder with a `card.json`).
         towers: method -> finished fine-tuning run; its card is named after the zoo and the method, ``tiny-ucat``.
         claims: dataset specs on which a card states the clean accuracy.
+        licence: of the weights, as their cards say it.
 
     Raises:
         UserError: if a run is not finished.
@@ -43,7 +44,8 @@ def bundle(base: Path, towers: Mapping[str, Path], claims: Sequence[str], out: P
             weights.save_state_dict(weights.load_state_dict(towers[name] / "model.safetensors"), file, torch.float16)
         measured = {dataset: clean_accuracy(spec, dataset) for dataset in claims}
         table = as_toml(fingerprint(models.build(spec)))
-        (cards / f"{zoo}-{name}.toml").write_text(card_text(card, file.name, weights.sha256(file), measured) + "\n" + table)
+        text = card_text(card, file.name, weights.sha256(file), measured, licence)
+        (cards / f"{zoo}-{name}.toml").write_text(text + "\n" + table)
 
 
 @torch.no_grad()
@@ -58,7 +60,7 @@ def clean_accuracy(model: str, dataset: str, batch: int = 250) -> float:
     return right / len(source.ids)
 
 
-def card_text(card: Mapping[str, Any], file: str, digest: str, claims: Mapping[str, float]) -> str:
+def card_text(card: Mapping[str, Any], file: str, digest: str, claims: Mapping[str, float], licence: str = "") -> str:
     """A bundled model's card as TOML."""
     recipe, processes = card["recipe"], card.get("processes", 1)
     launch = "robustcal" if processes == 1 else f"torchrun --nproc_per_node={processes} -m robustcal.cli"
@@ -67,7 +69,7 @@ def card_text(card: Mapping[str, Any], file: str, digest: str, claims: Mapping[s
         "weights": file, "sha256": digest, "method": card["method"],
         "objective": recipe["objective"] if recipe["task"] == "finetune" else "", "seed": card["seed"],
         "steps": card["steps"], "command": f"{launch} train {recipe['name']} --seed {card['seed']}",
-        "source_data": card["source_data"], "activation": "gelu",
+        "source_data": card["source_data"], "activation": "gelu", "licence": licence,
     }  # fmt: skip
     lines = [f"{key} = {json.dumps(value)}" for key, value in facts.items() if value not in ("", None)]
     for spec, accuracy in claims.items():
