@@ -77,8 +77,8 @@ STUDIES = {
     # Photographs: these need TinyImageNet and packs of the other sets below the data root.
     "natural": Study(
         {"runs/natural": "small"}, "main,ablation,calibration,calibrators",
-        ("figures", *(f"{model}/{attack}" for model in SMALL for attack in ("pgd", "confidence:goal=gap"))),
-    ),
+        ("figures", *(f"{model}/{attack}" for model in SMALL for attack in ("pgd", "confidence:goal=gap"))), page=False,
+    ),  # 798 cells make a page of 3 MB: `robustcal report runs/natural` writes it
     "natural-radius": Study({"runs/natural-radius": "small-radius"}, "by-eps"),
     "natural-seeds": Study(
         {"runs/natural-seeds": "results/natural-seeds/suite.toml"}, "seeds", (), page=False, train=NATURAL_SEEDS
