@@ -34,7 +34,7 @@ def reason_of(error: Exception) -> str:
 def parse_radius(text: str | float | int) -> Fraction:
     """Read a perturbation radius: ``1/255``, ``0.5/255``, ``0.03`` or ``0``. Exact, so that equal radii have equal cells.
 
-    A decimal within 1e-12 of k/255 or k/510 (k of 1 or more) is that fraction: ``4 / 255`` in Python is ``4/255``.
+    A decimal within 1e-12 of a multiple of 0.001/255 is that fraction: ``4 / 255`` in Python is ``4/255``.
 
     Raises:
         UserError: if `text` is not a finite number >= 0.
@@ -46,7 +46,7 @@ def parse_radius(text: str | float | int) -> Fraction:
         raise UserError(f"eps '{text}' is not a number; write it like 1/255 or 0.0157") from None
     if value < 0:
         raise UserError(f"eps '{text}' is negative; a radius is 0 or more, like 1/255")
-    near = Fraction(round(value * 510), 510)
+    near = Fraction(round(value * 255_000), 255_000)
     return near if not slash and near and abs(value - near) <= Fraction(1, 10**12) else value
 
 
@@ -54,14 +54,17 @@ def parse_radius(text: str | float | int) -> Fraction:
 def radius_text(radius: str | float | Fraction) -> str:
     """A radius as it is written everywhere but in identities: over 255 (``3/255``, ``0.5/255``), never ``1/85``.
 
-    One that is no multiple of 0.5/255 is a decimal; none is ``0``. `parse_radius` is the way back.
+    A multiple of 0.001/255 that is no short decimal itself is over 255 too (``0.25/255``); any other is a decimal, none
+    is ``0``. `parse_radius` is the way back.
 
-    >>> print(*map(radius_text, ("1/85", "1/510", "0.03", "0")))
-    3/255 0.5/255 0.03 0
+    >>> print(*map(radius_text, ("1/85", "1/510", "0.25/255", "0.03", "0")))
+    3/255 0.5/255 0.25/255 0.03 0
     """
     value = radius if isinstance(radius, Fraction) else parse_radius(radius)
-    halves = value * 510
-    return f"{float(value):.9g}" if not halves or halves.denominator > 1 else f"{float(halves / 2):.16g}/255"
+    over, short = value * 255, 10**9 % value.denominator == 0
+    if value and (2 % over.denominator == 0 or (1000 % over.denominator == 0 and not short)):
+        return f"{float(over):.15g}/255"
+    return f"{float(value):.9g}"
 
 
 @dataclass(frozen=True)

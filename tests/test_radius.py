@@ -17,7 +17,10 @@ RADII = {"1/510": "0.5/255", "1/85": "3/255", "1/51": "5/255", "0.03": "0.03"}
 REDUCED = re.compile(r"\b1/(85|51|510|17|15)\b|\b3/100\b")
 
 
-@pytest.mark.parametrize("text, shown", {**RADII, "0": "0", "4/255": "4/255", "1": "255/255", "16/255": "16/255"}.items())
+WHOLE = {"0": "0", "4/255": "4/255", "1": "255/255", "16/255": "16/255"}
+
+
+@pytest.mark.parametrize("text, shown", {**RADII, **WHOLE, "1/1020": "0.25/255", "1/3400": "0.075/255"}.items())
 def test_known_radii(text, shown):
     assert radius_text(text) == radius_text(Fraction(text)) == radius_text(float(Fraction(text))) == shown
 
@@ -26,6 +29,12 @@ def test_known_radii(text, shown):
 def test_multiples_of_half_a_grey_level_are_over_255(halves):
     whole, below = radius_text(Fraction(halves, 510)).split("/")
     assert below == "255" and Fraction(whole) * 2 == halves and parse_radius(f"{whole}/255") == Fraction(halves, 510)
+
+
+@given(st.integers(1, 10**6))
+def test_thousandths_of_a_grey_level_are_one_radius_however_written(thousandths):
+    radius = Fraction(thousandths, 255_000)
+    assert parse_radius(radius_text(radius)) == parse_radius(thousandths / 1000 / 255) == radius
 
 
 @given(st.decimals(0, 1, places=6))

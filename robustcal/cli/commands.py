@@ -221,7 +221,7 @@ def train(options: argparse.Namespace) -> int:
     from ..train.train import train as run_training
     from . import training
 
-    keys = ("model", "dataset", "objective", "epochs", "steps", "out", "seed", "device", "precision")
+    keys = ("model", "dataset", "objective", "epochs", "steps", "out", "seed", "device", "precision", "track")
     given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
     progress = training.print_json if options.log == "json" else training.TrainingProgress()
     path = run_training(options.recipe, **given, progress=progress)

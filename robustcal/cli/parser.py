@@ -167,5 +167,6 @@ def _train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--device", default="auto")
     train.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     train.add_argument("--log", default="text", choices=["text", "json"], help="a bar and tables, or one JSON object per event")
+    train.add_argument("--track", choices=["tensorboard", "wandb"], help="draw the curves there too (pip install it)")
     train.add_argument("--plugin", **PLUGIN, help="an objective or dataset of your own; it is run")
     train.add_argument("--data-root", **DATA)

@@ -27,6 +27,7 @@ from .loop import Loop, Progress
 from .pretrain import Pretraining
 from .settings import Pretrain, Recipe, Zoo
 from .state import checkpoints, sha256, write_json, write_tensors
+from .trackers import check_tracker, tracking
 from .zoo import bundle
 
 #: Published tau of the Dirichlet evidence times CLIP's logit scale.
@@ -38,7 +39,7 @@ def train(
     recipe: str, *, model: str | None = None, dataset: str | Sequence[str] | None = None, objective: str | None = None,
     epochs: float | None = None, steps: int | None = None, out: str | Path | None = None, seed: int | None = None,
     device: str = "auto", precision: str = "auto", resume: bool = True, progress: Progress | None = None,
-    **overrides: Any,
+    track: str | None = None, **overrides: Any,
 ) -> Path:  # fmt: skip
     """Train by a recipe, to the end, and return the run's folder.
 
@@ -55,6 +56,7 @@ def train(
         precision: fp32, bf16, or auto: what the recipe says, else bf16 on a GPU that has it.
         resume: False discards what the folder holds.
         progress: called with one dictionary per event: its "kind" is start, step, evaluation, checkpoint or done.
+        track: "tensorboard" or "wandb" gets the curves too, see `trackers`.
         overrides: any other setting of the recipe's task (`settings.FineTune`, `settings.Pretrain`), ``lr=8e-4``.
 
     Raises:
@@ -72,8 +74,10 @@ def train(
     if (run / "run.json").exists():
         raise UserError(f"'{run}' holds the records of a sweep; choose another --out")
     report = progress or (lambda event: None)
+    if track:
+        check_tracker(track)
     if isinstance(settings, Zoo):
-        shared = {"seed": seed, "steps": steps, "device": device, "precision": precision, "resume": resume}
+        shared = {"seed": seed, "steps": steps, "device": device, "precision": precision, "resume": resume, "track": track}
         return _zoo(settings, run, report, {**shared, **overrides})
     accelerator = _accelerator(device)
     compute = _compute_type(settings.precision, accelerator.device)
@@ -82,8 +86,9 @@ def train(
     accelerator.wait_for_everyone()
     if accelerator.device.type == "cpu":
         keep_memory()
-    with full_fp32(), _denormals_flushed(accelerator.device):  # before the threads that inherit it are started
-        return _run(settings, run, accelerator, compute, report)
+    # denormals: before the threads that inherit the flag are started
+    with full_fp32(), _denormals_flushed(accelerator.device), tracking(track, run, settings, report) as told:
+        return _run(settings, run, accelerator, compute, told)
 
 
 def _run(settings: Recipe, run: Path, accelerator: Accelerator, compute: torch.dtype, report: Progress) -> Path:
