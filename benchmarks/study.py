@@ -45,10 +45,17 @@ SEEDS = {
     for seed in range(3)
     for method in METHODS
 }
-NATURAL_SEEDS = {
-    f"runs/small{'' if seed == 0 else f'-seed-{seed}'}/{method}": f"small/{method} --seed {seed}"
-    for seed in range(3)
-    for method in METHODS
+#: Seed 0 is bundled. A second base, and two of its fine-tunes.
+NATURAL_SEEDS = {f"runs/small-seed-{seed}/{method}": f"small/{method} --seed {seed}" for seed in (1, 2) for method in METHODS} | {
+    "runs/small-base-seed-1/clip": "small/clip --seed 1",
+    **{
+        f"runs/small-base-seed-1/{method}": f"small/{method} --seed 0 --model clip:runs/small-base-seed-1/clip"
+        for method in ("tecoa", "ucat")
+    },
+}
+NATURAL_ABLATIONS = {
+    f"runs/small-ablation/{objective}": f"small/{objective} --seed 0"
+    for objective in ("prob-kl-forward", "prob-kl-reverse", "dirichlet-kl-forward")
 }
 SWEEP = {
     f"runs/ucat-sweep/tau-{tau}-weight-{weight}": f"tiny/ucat --objective ucat:tau={tau}:weight={weight}:evidence=matched"
@@ -82,6 +89,10 @@ STUDIES = {
     "natural-radius": Study({"runs/natural-radius": "small-radius"}, "by-eps"),
     "natural-seeds": Study(
         {"runs/natural-seeds": "results/natural-seeds/suite.toml"}, "seeds", (), page=False, train=NATURAL_SEEDS
+    ),
+    "natural-ablation": Study(
+        {"runs/natural-ablation": "results/natural-ablation/suite.toml"}, "main,ablation,calibration", page=False,
+        train=NATURAL_ABLATIONS,
     ),
     "natural-trade-off": Study({"runs/natural-trade-off": "small-trade-off"}, "trade-off", ("trade-off pgd 1/255",), page=False),
 }

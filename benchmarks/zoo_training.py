@@ -2,6 +2,7 @@
 
     python benchmarks/zoo_training.py runs/zoo runs/zoo-seed-1 runs/zoo-seed-2 > results/zoo_training.csv
     python benchmarks/zoo_training.py --curves runs/lr-* > results/small_training.csv     # every measurement, not the last one
+    python benchmarks/zoo_training.py --sources runs/small-base-seed-1 > results/small_base_training.csv  # of a base
 
 The runs of runs/lr-RATE-seed-SEED/METHOD: `robustcal.train("small/METHOD", lr=RATE, seed=SEED, out=...)` from Python.
 """
@@ -46,14 +47,31 @@ def curve(run: Path) -> Iterator[dict[str, object]]:
                 yield {**kept, "step": line["step"], **measured}
 
 
+def sources(run: Path) -> Iterator[dict[str, object]]:
+    """Every held-out measurement of a pre-training, a row for each of its data sets, in order of its steps; others have none."""
+    seed = json.loads((run / "card.json").read_text())["seed"]
+    with (run / "log.csv").open(newline="") as file:
+        for line in csv.DictReader(file):
+            for key, value in line.items():
+                source = key.removeprefix("held_out_").removesuffix("_clean_accuracy")
+                if value and key == f"held_out_{source}_clean_accuracy":
+                    ece = float(line[f"held_out_{source}_clean_ece"])
+                    found = {"clean_accuracy": round(float(value), 4), "clean_ece": round(ece, 4), "loss": line["loss"]}
+                    yield {"run": run.name, "seed": seed, "lr": line["lr"], "step": line["step"], "source": source, **found}
+
+
 def main(folders: list[str]) -> None:
-    curves = "--curves" in folders
-    columns = ("run", "seed", "lr", "step", *COLUMNS[-4:]) if curves else COLUMNS
+    if "--sources" in folders:
+        columns, rows = ("run", "seed", "lr", "step", "source", "clean_accuracy", "clean_ece", "loss"), sources
+    elif "--curves" in folders:
+        columns, rows = ("run", "seed", "lr", "step", *COLUMNS[-4:]), curve
+    else:
+        columns, rows = COLUMNS, lambda run: iter([row(run)])
     writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     writer.writeheader()
     for folder in folders:
         for card in sorted(Path(folder).glob("*/card.json")):
-            writer.writerows(curve(card.parent) if curves else [row(card.parent)])
+            writer.writerows(rows(card.parent))
 
 
 if __name__ == "__main__":

@@ -42,9 +42,9 @@ def test_nothing_is_listed_twice_and_only_weights_are_checked():
     assert len(checked) == len(set(checked)) and not set(METHODS) & set(checked) and "tiny-ucat" in checked
 
 
-def notes(path, names, datasets):
+def notes(path, names, datasets, kind="toy models"):
     run = make_run(path, models=names, attacks=("clean",), datasets=datasets, n=8)
-    return [note for note in evaluate([run], resamples=5).notes if note.startswith("toy models")]
+    return [note for note in evaluate([run], resamples=5).notes if note.startswith(kind)]
 
 
 def test_a_toy_on_natural_images_is_one_note(tmp_path):
@@ -54,3 +54,14 @@ def test_a_toy_on_natural_images_is_one_note(tmp_path):
     assert not notes(tmp_path / "b", names, ("world-shapes:size=20", "digits:split=test", "world:subset=letters"))
     assert notes(tmp_path / "c", names[:1], ("ood:images=cifar10:classes=world-shapes",))
     assert not notes(tmp_path / "d", names[2:], ("cifar10", "folder:pictures"))
+
+
+def test_a_temperature_fitted_on_the_measured_set_is_one_note(tmp_path):
+    val, train = (f"tiny-imagenet:split={split}:resolution=32:prompts=clip" for split in ("val", "train"))
+    own, given = "temperature:model=small-ucat", "temperature:model=small-ucat:data=cifar10"
+    names = (own, "small-ucat", "temperature:model=small-tecoa:t=2.0")
+    (note,) = notes(tmp_path / "a", names, (val, "cifar10:split=test"), "fitted here")
+    assert note.startswith("fitted here: temperature on tiny-imagenet: ")
+    assert not notes(tmp_path / "b", names, (train, "cifar10:split=test"), "fitted here")
+    assert notes(tmp_path / "c", (given,), ("cifar10:split=test",), "fitted here") and not notes(tmp_path / "d", (given,), (val,), "fitted here")
+    assert not notes(tmp_path / "f", names[1:], (val,), "fitted here")

@@ -20,7 +20,7 @@ from .common import Reader, common_samples
 from .labels import short_labels
 from .merge import AXES, Source, merge
 from .naming import kept_labels, labelled, renamed
-from .noted import condensed, other_labels, out_of_their_world, remarks_of, without_failed
+from .noted import condensed, fitted_where_measured, other_labels, out_of_their_world, remarks_of, without_failed
 from .resample import Resamples
 from .stats import CELL_METRICS, Interval, Replicates, replicates
 from .worst_rows import is_of_calibration, mean_gap, of_calibration, worst_rows
@@ -192,7 +192,7 @@ def evaluate(
     for source in filter(only, sources):
         groups.setdefault((source.names["model"], source.names["dataset"]), []).append(source)
     cells: list[Measured] = []
-    notes += [*remarks_of(sources), *out_of_their_world(sources)]
+    notes += [*remarks_of(sources), *out_of_their_world(sources), *fitted_where_measured(sources)]
     for (_, dataset), group in groups.items():
         readers = [Reader(source, common[dataset]) for source in group if dataset in common]
         cells += _group(readers, metrics, resamples, details, shared, labels, notes, wanted, bins)

@@ -75,6 +75,39 @@ def out_of_their_world(sources: Iterable[Source]) -> list[str]:
     return [f"toy models: {who} on {where}: {said}"] if found else []
 
 
+def fitted_where_measured(sources: Iterable[Source]) -> list[str]:
+    """A line for the models whose temperature was fitted on clean images of the set that they are measured on; [] for none."""
+    found: dict[str, None] = {}
+    data: dict[str, None] = {}
+    for source in sources:
+        fitted = _fitted_on(source.cell.model, source.cell.training or {})
+        if fitted and _same_images(source.cell.dataset, fitted):
+            found[source.names["model"]] = data[source.names["dataset"]] = None
+    who, where = (", ".join(short_labels(names).values()) for names in (found, data))
+    said = "their temperature was fitted on clean images of this very set, some of which may be measured; data= names another"
+    return [f"fitted here: {who} on {where}: {said}"] if found else []
+
+
+def _fitted_on(model: str, training: Mapping[str, Any]) -> str | None:
+    """The data set on which a temperature in a model spec was fitted: given, or the source of the model below."""
+    try:
+        spec = registry.parse_spec(model)
+    except UserError:  # see `_named`
+        return None
+    if registry.normalise(spec.name) != "temperature" or spec.params.get("t") is not None:
+        return None
+    below = registry.models.cards().get(str(spec.params.get("model", "")), {})
+    stated = spec.params.get("data") or training.get("source_data") or below.get("source_data")
+    return str(stated) if stated else None
+
+
+def _same_images(one: str, other: str) -> bool:
+    """Whether two dataset specs name one set and, as far as both say, one part of it."""
+    first, second = (registry.parse_spec(text.split(" #")[0]) for text in (one, other))
+    parts = [(first.params.get(key), second.params.get(key)) for key in ("split", "subset")]
+    return (first.name, first.variant) == (second.name, second.variant) and all(a == b or None in (a, b) for a, b in parts)
+
+
 def _is_drawn(dataset: str) -> bool:
     """Whether all sets that a dataset spec names have cards that say they are not natural."""
     if not dataset:
