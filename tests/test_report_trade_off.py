@@ -74,6 +74,24 @@ def test_trainings_that_differ_in_one_number_are_a_family(tmp_path):
     assert family.parameter == "weight" and dict(family.models) == {1.0: "tiny-clip", 4.0: "tiny-ucat"}
 
 
+def test_trainings_that_differ_in_one_strength_are_a_curve(tmp_path):
+    """A parameter of the objective (with its default) or the radius; one that differs in anything else is none of it."""
+    trained = {
+        "tiny-ucat": ("ucat", "1/255", "a"), "tiny-tecoa": ("ucat:weight=1000.0", "1/255", "a"), "tiny-fare": ("ucat", "2/255", "a"),
+        "tiny-clip": ("ucat:weight=10.0", "1/255", "b"), "tiny-pmg-aft": ("ucat:tau=scaled:weight=10.0", "1/255", "a"),
+    }  # fmt: skip
+    run = make_run(tmp_path / "r", models=tuple(trained), attacks=("clean", "pgd"), datasets=("digits",), radii=("1/255",), n=20)
+    for file in (run.path / "records").glob("*/cell.json"):
+        cell = json.loads(file.read_text())
+        objective, radius, besides = trained[cell["identity"]["model"]]
+        facts = {"method": "ucat", "seed": 0, "objective": objective, "radius": radius, "besides": besides, "settings": objective + radius}
+        file.write_text(json.dumps(cell | {"training": facts}))
+    found = {family.parameter: family for family in families(evaluate([Run.open(run.path)], resamples=5))}
+    assert set(found) == {"weight", "training radius"} and {family.title for family in found.values()} == {"ucat"}
+    assert dict(found["weight"].models) == {1000.0: "tiny-tecoa", 1e5: "tiny-ucat"}
+    assert dict(found["training radius"].models) == {1.0: "tiny-ucat", 2.0: "tiny-fare"}
+
+
 def test_the_figure_has_a_point_for_every_model(run):
     results = evaluate([run], resamples=20)
     ax = trade_off_curves(results, ("pgd", "1/255"))

@@ -6,10 +6,11 @@ import json
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from ..progress.display import hours
+from ..types import UserError
 
 EVERY = 10  #: seconds between two plain lines
 #: A measurement of the classifier: source (absent where there is one), clean or attacked images, accuracy or ECE.
@@ -17,6 +18,25 @@ MEASURED = re.compile(r"(?:(?P<source>.+)_)?(?P<images>clean|robust)_(?P<what>ac
 COLUMNS = {
     "clean_accuracy": "accuracy", "clean_ece": "ECE", "robust_accuracy": "attacked accuracy", "robust_ece": "attacked ECE",
 }  # fmt: skip
+
+
+def other_settings(texts: Sequence[str], options: Container[str]) -> dict[str, str]:
+    """The ``NAME=VALUE`` of ``--set``, for the recipe to type and check.
+
+    Raises:
+        UserError: what is no NAME=VALUE, is given twice, or has an option of its own.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (equals and name.isidentifier() and value):
+            raise UserError(f"--set '{text}' is not NAME=VALUE, like lr=8e-4")
+        if name in options:
+            raise UserError(f"--set {text}: that is an option of its own, --{name.replace('_', '-')} {value}")
+        if name in found:
+            raise UserError(f"--set gives {name} twice")
+        found[name] = value
+    return found
 
 
 def print_json(event: Mapping[str, Any]) -> None:

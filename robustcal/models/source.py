@@ -70,6 +70,7 @@ def _plugin(variant: str, base: str | None, activation: str | None) -> tuple[str
 TRAINING = ("method", "objective", "steps", "source_data")
 #: Settings of a recipe that are names or paths, or said elsewhere.
 NO_SETTING = {"name", "title", "model", "seed", "recipes", "results_only"}
+STRENGTH = {"objective", "eps"}
 
 
 def training(*, variant: str | None = None, card: dict[str, Any] | None = None, **_: object) -> dict[str, Any] | None:
@@ -90,6 +91,8 @@ def training(*, variant: str | None = None, card: dict[str, Any] | None = None, 
         settings = sorted((key, value) for key, value in recipe.items() if key not in NO_SETTING)
         found |= {"base": spec_identity(facts["base"]), "settings": digest(repr(settings))}
         found |= {"pretraining": pretraining(facts["base"]), "inner": inner_attack(recipe)}
+        # One strength may be varied: a parameter of the objective, or the radius. `besides` is all that is neither.
+        found |= {"radius": recipe.get("eps"), "besides": digest(repr([pair for pair in settings if pair[0] not in STRENGTH]))}
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..registry import parse_spec
-from ..types import UserError
+from ..registry import objectives, parse_spec
+from ..types import UserError, parse_radius
 from .again import members
 from .averages import SINGLE, Averages, Member, entry_of
 from .captions import protocol
@@ -53,16 +53,22 @@ def families(results: Results) -> list[Family]:
     models = {cell.model: cell.meta.training for cell in results.cells if cell.meta.task == SINGLE}
     specs = {model: parse_spec(model.split(" #")[0]) for model in models}
     groups: dict[tuple[str, str], dict[float, str]] = {}
+    titles: dict[tuple[str, str], str] = {}
     for model, spec in specs.items():
         head = ":".join(filter(None, [spec.name, spec.variant]))
         for key, rest, value in _numbers(spec.params):
             groups.setdefault((f"{head} {rest}".strip(), key), {})[value] = model
     for model, training in models.items():
-        facts = {key: fact for key, fact in (training or {}).items() if key != "seed"}
+        facts = _facts(training or {})
         for key, rest, value in _numbers(facts):
             groups.setdefault((rest, key), {}).setdefault(value, model)
+            if "training radius" in facts and training:  # the rest holds hashes
+                given = parse_spec(str(training["objective"]))
+                others = (f"{name}={said}" for name, said in given.params.items() if name != key)
+                titles[rest, key] = ":".join([given.name, *others])
     found = []
-    for (title, key), members_of in groups.items():
+    for (rest, key), members_of in groups.items():
+        title = titles.get((rest, key), rest)
         first = specs[next(iter(members_of.values()))]
         if first.name == "interpolate" and key == "t":
             for end, name in ((0.0, first.params.get("a")), (1.0, first.params.get("b"))):
@@ -71,6 +77,22 @@ def families(results: Results) -> list[Family]:
         if len(members_of) > 1:
             found.append(Family(title, key, dict(sorted(members_of.items()))))
     return found
+
+
+def _facts(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training says but its seed; where it says all, its objective's parameters and its radius (over 255) are apart."""
+    facts = {key: fact for key, fact in training.items() if key != "seed"}
+    if not {"besides", "objective", "radius", "method"} <= facts.keys():
+        return facts
+    for key in ("settings", "inner"):  # of both; what else they hold is in `besides`
+        facts.pop(key, None)
+    text = str(facts.pop("objective"))
+    try:
+        spec = objectives.spec(text)  # defaults written out
+    except UserError:  # an objective of somebody's own file, tau=scaled
+        spec = parse_spec(text)
+    radius = float(parse_radius(facts.pop("radius")) * 255)
+    return {**facts, "objective": spec.name, **spec.params, "training radius": radius}
 
 
 def _numbers(params: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
