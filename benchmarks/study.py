@@ -53,6 +53,16 @@ NATURAL_SEEDS = {f"runs/small-seed-{seed}/{method}": f"small/{method} --seed {se
         for method in ("tecoa", "ucat")
     },
 }
+#: Every method's one strength at two more values: a parameter of the objective, or the training radius.
+NATURAL_STRENGTHS = {
+    f"runs/small-strength/{name}": f"small/{rest} --seed 1"
+    for name, rest in {
+        "tecoa-radius-0.5": "tecoa --set eps=0.5/255", "tecoa-radius-2": "tecoa --set eps=2/255",
+        "pmg-aft-general-0.25": "pmg-aft --objective pmg-aft:general=0.25", "pmg-aft-general-4": "pmg-aft --objective pmg-aft:general=4",
+        "fare-radius-0.5": "fare --set eps=0.5/255", "fare-radius-2": "fare --set eps=2/255",
+        "ucat-weight-1e4": "ucat --objective ucat:weight=1e4", "ucat-weight-1e6": "ucat --objective ucat:weight=1e6",
+    }.items()
+}  # fmt: skip
 NATURAL_ABLATIONS = {
     f"runs/small-ablation/{objective}": f"small/{objective} --seed 0"
     for objective in ("prob-kl-forward", "prob-kl-reverse", "dirichlet-kl-forward")
@@ -93,6 +103,10 @@ STUDIES = {
     "natural-ablation": Study(
         {"runs/natural-ablation": "results/natural-ablation/suite.toml"}, "main,ablation,calibration", page=False,
         train=NATURAL_ABLATIONS,
+    ),
+    "natural-strength": Study(
+        {"runs/natural-strength": "results/natural-strength/suite.toml"}, "trade-off", ("trade-off pgd 1/255",), page=False,
+        train=NATURAL_STRENGTHS | {run: NATURAL_SEEDS[run] for run in NATURAL_SEEDS if run.startswith("runs/small-seed-1")},
     ),
     "natural-trade-off": Study({"runs/natural-trade-off": "small-trade-off"}, "trade-off", ("trade-off pgd 1/255",), page=False),
 }

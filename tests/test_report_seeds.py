@@ -104,3 +104,28 @@ def test_cards_and_run_folders_say_how_a_model_was_trained(tmp_path):
     assert found["one"]["settings"] != found["three"]["settings"]
     assert Group(dict(found["one"])).takes(bundled)
     assert model_training(spec("clip:ViT-B-32/openai")) is None
+
+
+def test_pre_trainings_of_two_seeds_are_one_training(tmp_path):
+    """A pre-training is a whole model with its card beside it; somebody else's card.json says nothing."""
+    spec, cards = registry.models.spec, {}
+    small = registry.models.cards()["small-clip"]
+    facts = {key: small[key] for key in ("method", "steps", "source_data")}
+    for name, seed in (("one", 1), ("two", 2)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "open_clip_config.json").write_text("{}")
+        (folder / "open_clip_model.safetensors").write_bytes(b"")
+        (folder / "card.json").write_text(json.dumps({**facts, "seed": seed, "recipe": {"name": "small/clip", "seed": seed, "lr": 0.1}}))
+        cards[name] = model_training(spec(f"clip:{folder}"))
+    assert cards["one"] | {"seed": 2} == cards["two"] and Group(dict(cards["one"])).takes(model_training(spec("small-clip")))
+    for text in ("[]", "{", '{"seed": 3}', '{"seed": 3, "recipe": "x"}'):
+        (tmp_path / "one" / "card.json").write_text(text)
+        assert model_training(spec(f"clip:{tmp_path / 'one'}")) is None
+
+
+def test_a_row_of_several_trainings_of_a_method_is_called_after_its_lowest_seed(tmp_path):
+    run = make_run(tmp_path / "run", models=("ucat:b", "ucat:a", "ucat:c"), datasets=("digits",), attacks=("clean",), n=20)
+    other = WHOLE | {"settings": "other", "seed": 0}
+    (found,) = seed_tables(trained(run, {"ucat:b": WHOLE | {"seed": 2}, "ucat:a": WHOLE | {"seed": 1}, "ucat:c": other}))
+    assert [row.labels[-1] for row in found.rows] == ["ucat:a", "ucat:c"]

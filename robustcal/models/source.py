@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,20 +81,32 @@ def training(*, variant: str | None = None, card: dict[str, Any] | None = None, 
     """
     facts = card or {}
     if variant is not None:
-        if not is_checkpoint(variant) or not Path(variant).expanduser().is_dir():
+        folder = Path(variant).expanduser()
+        if not (folder / run_folder.CARD).is_file():
             return None
-        facts = run_folder.read_card(Path(variant).expanduser())
+        facts = _beside(folder) if folders.is_model(folder) else run_folder.read_card(folder)
     recipe = facts.get("recipe", {})
     if "seed" not in facts:
         return None
     found = {"seed": facts["seed"]} | {key: facts.get(key, recipe.get(key)) for key in TRAINING}
-    if recipe:
+    if recipe:  # a pre-training has no base
         settings = sorted((key, value) for key, value in recipe.items() if key not in NO_SETTING)
-        found |= {"base": spec_identity(facts["base"]), "settings": digest(repr(settings))}
-        found |= {"pretraining": pretraining(facts["base"]), "inner": inner_attack(recipe)}
+        base = facts.get("base")
+        found |= {"base": base and spec_identity(base), "settings": digest(repr(settings))}
+        found |= {"pretraining": base and pretraining(base), "inner": inner_attack(recipe) if base else None}
         # One strength may be varied: a parameter of the objective, or the radius. `besides` is all that is neither.
-        found |= {"radius": recipe.get("eps"), "besides": digest(repr([pair for pair in settings if pair[0] not in STRENGTH]))}
+        besides = digest(repr([pair for pair in settings if pair[0] not in STRENGTH]))
+        found |= {"radius": recipe.get("eps"), "besides": besides} if base else {}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _beside(folder: Path) -> dict[str, Any]:
+    """The card of a pre-training, beside a whole model; {} where the file is somebody else's."""
+    try:
+        card = json.loads((folder / run_folder.CARD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) and isinstance(card.get("recipe"), dict) else {}
 
 
 def pretraining(base: str) -> str | None:

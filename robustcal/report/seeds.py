@@ -91,9 +91,9 @@ def spread_of(found: Sequence[Replicates | None], name: str) -> Entry:
 
 
 def labels(groups: Sequence[Group], results: Results) -> list[str]:
-    """A distinct name for each training: its method, or its first model where methods are shared."""
+    """A distinct name for each training: its method, or its model of the lowest seed where methods are shared."""
     methods = [str(group.facts.get("method", "")) for group in groups]
-    models = [results.labels["model"][next(iter(group.seeds.values()))] for group in groups]
+    models = [results.labels["model"][group.seeds[min(group.seeds)]] for group in groups]
     return [method if method and methods.count(method) == 1 else model for method, model in zip(methods, models)]
 
 
