@@ -58,7 +58,8 @@ NATURAL_STRENGTHS = {
     f"runs/small-strength/{name}": f"small/{rest} --seed 1"
     for name, rest in {
         "tecoa-radius-0.5": "tecoa --set eps=0.5/255", "tecoa-radius-2": "tecoa --set eps=2/255",
-        "pmg-aft-general-0.25": "pmg-aft --objective pmg-aft:general=0.25", "pmg-aft-general-4": "pmg-aft --objective pmg-aft:general=4",
+        "pmg-aft-general-0.25": "pmg-aft --objective pmg-aft:general=0.25",
+        "pmg-aft-general-4": "pmg-aft --objective pmg-aft:general=4",
         "fare-radius-0.5": "fare --set eps=0.5/255", "fare-radius-2": "fare --set eps=2/255",
         "ucat-weight-1e4": "ucat --objective ucat:weight=1e4", "ucat-weight-1e6": "ucat --objective ucat:weight=1e6",
     }.items()
