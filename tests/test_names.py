@@ -58,7 +58,7 @@ def test_a_toy_on_natural_images_is_one_note(tmp_path):
 
 def test_a_temperature_fitted_on_the_measured_set_is_one_note(tmp_path):
     val, train = (f"tiny-imagenet:split={split}:resolution=32:prompts=clip" for split in ("val", "train"))
-    own, given = "temperature:model=small-ucat", "temperature:model=small-ucat:data=cifar10"
+    own, given = (str(models.spec(f"temperature:model=small-ucat{more}")) for more in ("", ":data=cifar10"))  # as runs hold them
     names = (own, "small-ucat", "temperature:model=small-tecoa:t=2.0")
     (note,) = notes(tmp_path / "a", names, (val, "cifar10:split=test"), "fitted here")
     assert note.startswith("fitted here: temperature on tiny-imagenet: ")

@@ -94,10 +94,11 @@ def _fitted_on(model: str, training: Mapping[str, Any]) -> str | None:
         spec = registry.parse_spec(model)
     except UserError:  # see `_named`
         return None
-    if registry.normalise(spec.name) != "temperature" or spec.params.get("t") is not None:
+    given = {key: value for key, value in spec.params.items() if value not in (None, "none")}
+    if registry.normalise(spec.name) != "temperature" or "t" in given:
         return None
-    below = registry.models.cards().get(str(spec.params.get("model", "")), {})
-    stated = spec.params.get("data") or training.get("source_data") or below.get("source_data")
+    below = registry.models.cards().get(str(given.get("model", "")), {})
+    stated = given.get("data") or training.get("source_data") or below.get("source_data")
     return str(stated) if stated else None
 
 
