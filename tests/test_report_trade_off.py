@@ -10,7 +10,7 @@ from robustcal.records.store import Run
 from robustcal.report.evaluate import evaluate
 from robustcal.report.prompt_sets import prompt_groups, prompt_tables, without_prompts
 from robustcal.report.report import text_report
-from robustcal.report.trade_off import area, at_clean, equal_clean, families, trade_off_tables
+from robustcal.report.trade_off import _facts, area, at_clean, equal_clean, families, trade_off_tables
 from robustcal.report.trade_off_plot import trade_off_curves, trade_off_figure
 from robustcal.types import UserError
 
@@ -90,6 +90,17 @@ def test_trainings_that_differ_in_one_strength_are_a_curve(tmp_path):
     assert set(found) == {"weight", "training radius"} and {family.title for family in found.values()} == {"ucat"}
     assert dict(found["weight"].models) == {1000.0: "tiny-tecoa", 1e5: "tiny-ucat"}
     assert dict(found["training radius"].models) == {1.0: "tiny-ucat", 2.0: "tiny-fare"}
+    curve, summary = trade_off_tables(evaluate([Run.open(run.path)], resamples=5))
+    assert {row.labels[3] for row in curve.rows} == {"weight=1000", "weight=100000", "training radius=1/255", "training radius=2/255"}
+    assert sorted(row.labels[2] for row in summary.rows) == ["ucat, training radius", "ucat, weight"]
+
+
+def test_defaults_are_written_out_beside_a_scaled_tau_and_strangers_stop_nothing():
+    known = {"method": "ucat", "besides": "a", "radius": "1/255"}
+    default, given = (_facts({**known, "objective": text}) for text in ("ucat:tau=scaled", "ucat:tau=scaled:weight=10.0"))
+    assert default | {"weight": 10.0} == given and default["tau"] == "scaled" and default["weight"] == 1e5
+    for odd in ({"radius": "local-0123456789ab"}, {"objective": "my obj:"}):
+        assert "training radius" not in _facts({**known, "objective": "ucat", **odd})
 
 
 def test_the_figure_has_a_point_for_every_model(run):

@@ -67,13 +67,13 @@ def test_any_setting_is_replaced_and_checked(tmp_path, capsys):
     few = tmp_path / "few.toml"
     few.write_text('task = "pretrain"\nsources = ["world-source:size=40"]\nbatch = 4\nwidth = 8\nheld_out = 4\ncalibrate = 4\neval_steps = 0\ncontext = 24\n')
     run = tmp_path / "run"
-    assert main(["train", str(few), "--steps", "1", "--device", "cpu", "--out", str(run), "--set", "lr=3e-4", "pad=2", "flip=true"]) == 0
+    assert main(["train", str(few), "--steps", "1", "--device", "cpu", "--out", str(run), "--set", "lr=3e-4", "--set", "pad=2", "flip=true"]) == 0
     recipe = json.loads((run / "card.json").read_text())["recipe"]
     assert (recipe["lr"], recipe["pad"], recipe["flip"]) == (3e-4, 2, True)
     capsys.readouterr()
     for given, said in {
         "lr": "--set 'lr' is not NAME=VALUE", "lr=": "is not NAME=VALUE", "=3": "is not NAME=VALUE", "seed=3": "an option of its own, --seed 3",
-        "data_root=x": "an option of its own, --data-root x", "learning=1": "has no setting 'learning'", "lr=fast": "lr", "pad=-1": "pad",
+        "data_root=x": "an option of its own, --data-root x", "learning=1": "no recipe has a setting 'learning'", "progress=1": "no recipe has a setting", "resume=false": "no recipe has a setting", "lr=fast": "lr", "pad=-1": "pad",
         "objective=ucat": "an option of its own",
     }.items():  # fmt: skip
         assert main(["train", str(few), "--steps", "1", "--out", str(tmp_path / "other"), "--set", given]) == 2

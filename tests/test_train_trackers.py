@@ -72,8 +72,8 @@ def test_wandb_gets_the_numbers_and_one_run_for_a_folder(few, tmp_path, monkeypa
         def log(self, values, step):
             self.rows.append((step, values))
 
-        def finish(self):
-            self.closed = True
+        def finish(self, exit_code):
+            self.closed, self.failed = True, exit_code
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=Run))
     run = tmp_path / "run"
@@ -81,7 +81,7 @@ def test_wandb_gets_the_numbers_and_one_run_for_a_folder(few, tmp_path, monkeypa
         robustcal.train(few, out=run, device="cpu", track="wandb", progress=stop_at(3))
     robustcal.train(few, out=run, device="cpu", track="wandb")
     first, second = runs
-    assert first.closed and second.closed  # the stopped one too
+    assert first.closed and second.closed and (first.failed, second.failed) == (1, 0)
     assert first.facts["id"] == second.facts["id"] and second.facts["resume"] == "allow"
     assert first.facts["project"] == "robustcal" and first.facts["name"] == "run" and first.facts["config"]["steps"] == 4
     told = {(key, step) for step, values in first.rows + second.rows for key in values}

@@ -223,7 +223,7 @@ def train(options: argparse.Namespace) -> int:
 
     keys = ("model", "dataset", "objective", "epochs", "steps", "out", "seed", "device", "precision", "track")
     given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
-    given |= training.other_settings(options.set, vars(options))
+    given |= training.other_settings(options.set)
     progress = training.print_json if options.log == "json" else training.TrainingProgress()
     path = run_training(options.recipe, **given, progress=progress)
     use = f"   use it as a model: robustcal bench --models {name}:{path}" if (name := model_name(path)) else ""

@@ -162,7 +162,8 @@ def _train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--dataset", nargs="+", metavar="SPEC", help="source dataset; for pre-training one or several")
     train.add_argument("--epochs", type=float, help="passes over the source data")
     train.add_argument("--steps", type=int, help="optimizer steps, instead of epochs")
-    train.add_argument("--set", nargs="+", default=(), metavar="NAME=VALUE", help="other settings of the recipe: lr=8e-4")
+    said = "other settings of the recipe: lr=8e-4"
+    train.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=said)
     train.add_argument("--out", metavar="RUN", help="run directory; the same one continues")
     train.add_argument("--seed", type=int)
     train.add_argument("--device", default="auto")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import sys
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from ..progress.display import hours
@@ -20,19 +22,32 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def other_settings(texts: Sequence[str], options: Container[str]) -> dict[str, str]:
+#: What has an option of its own.
+OWN = {
+    "model", "dataset", "objective", "epochs", "steps", "out", "seed", "device", "precision", "log", "track", "plugin",
+    "data_root",
+}  # fmt: skip
+
+
+def other_settings(texts: Sequence[str]) -> dict[str, str]:
     """The ``NAME=VALUE`` of ``--set``, for the recipe to type and check.
 
     Raises:
-        UserError: what is no NAME=VALUE, is given twice, or has an option of its own.
+        UserError: what is no NAME=VALUE or no setting, is given twice, or has an option of its own.
     """
+    from ..train.settings import TASKS
+
+    known = {field.name for task in TASKS.values() for field in fields(task)} - {"name"}
     found: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not (equals and name.isidentifier() and value):
             raise UserError(f"--set '{text}' is not NAME=VALUE, like lr=8e-4")
-        if name in options:
+        if name in OWN:
             raise UserError(f"--set {text}: that is an option of its own, --{name.replace('_', '-')} {value}")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            raise UserError(f"--set {text}: no recipe has a setting '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
         if name in found:
             raise UserError(f"--set gives {name} twice")
         found[name] = value

@@ -85,7 +85,7 @@ def training(*, variant: str | None = None, card: dict[str, Any] | None = None, 
         if not (folder / run_folder.CARD).is_file():
             return None
         facts = _beside(folder) if folders.is_model(folder) else run_folder.read_card(folder)
-    recipe = facts.get("recipe", {})
+    recipe = facts.get("recipe") or {}
     if "seed" not in facts:
         return None
     found = {"seed": facts["seed"]} | {key: facts.get(key, recipe.get(key)) for key in TRAINING}
@@ -114,10 +114,10 @@ def pretraining(base: str) -> str | None:
     variant = parse_spec(base).variant if is_spec(base) else base
     if variant is None:
         return base
+    folder = Path(variant).expanduser()
     if is_checkpoint(variant):
-        folder = Path(variant).expanduser()
         return pretraining(run_folder.read_card(folder)["base"]) if folder.is_dir() else None
-    return None if variant.startswith(LOCAL) else variant
+    return None if variant.startswith(LOCAL) or folder.is_dir() else variant
 
 
 def inner_attack(recipe: Mapping[str, Any]) -> str | None:

@@ -49,7 +49,7 @@ def temperature(
         model: spec of the model to scale.
         t: the temperature, greater than 0; above 1 is less confident. Default: fitted.
         fit: "clean-source": minimise the negative log-likelihood on unattacked images of the data the model was
-            fine-tuned on. No evaluation data is looked at.
+            fine-tuned on. Where that set is evaluated too, some of its images were looked at; a report notes it.
         data: dataset spec to fit on; default: the `source_data` of the model's card or training run.
         samples: number of images, a seeded subset.
     """

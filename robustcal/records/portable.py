@@ -18,6 +18,10 @@ HUBS = ("hf-hub", "huggingface")
 NUMBER = re.compile(r"[0-9.]+/[0-9.]+")
 
 
+#: Facts of a training that hold no path, whatever slashes they have.
+WORDS = {"inner", "radius"}
+
+
 def portable_cell(cell: Cell) -> Cell:
     """The cell without a path of the machine in it, its id that of the identity then; a cell without any is unchanged."""
     held = cell.identity
@@ -28,7 +32,8 @@ def portable_cell(cell: Cell) -> Cell:
         surrogate=None if held.surrogate is None else portable(held.surrogate, held.surrogate),
     )  # fmt: skip
     training = cell.training and {
-        key: portable(value, value) if isinstance(value, str) else value for key, value in cell.training.items()
+        key: portable(value, value) if isinstance(value, str) and key not in WORDS else value
+        for key, value in cell.training.items()
     }
     return replace(cell, identity=identity, training=training, id=cell.id if identity == held else identity.digest())
 

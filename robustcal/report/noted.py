@@ -104,9 +104,12 @@ def _fitted_on(model: str, training: Mapping[str, Any]) -> str | None:
 
 def _same_images(one: str, other: str) -> bool:
     """Whether two dataset specs name one set and, as far as both say, one part of it."""
-    first, second = (registry.parse_spec(text.split(" #")[0]) for text in (one, other))
-    parts = [(first.params.get(key), second.params.get(key)) for key in ("split", "subset")]
-    return (first.name, first.variant) == (second.name, second.variant) and all(a == b or None in (a, b) for a, b in parts)
+    try:
+        first, second = (registry.parse_spec(text.split(" #")[0]) for text in (one, other))
+    except UserError:  # see `_named`
+        return False
+    parts = [{str(spec.params.get(key)) for spec in (first, second)} - {"None", "none"} for key in ("split", "subset")]
+    return (first.name, first.variant) == (second.name, second.variant) and all(len(said) < 2 for said in parts)
 
 
 def _is_drawn(dataset: str) -> bool:

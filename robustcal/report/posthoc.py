@@ -158,7 +158,10 @@ def stated_source(cell: Cell) -> str | None:
 
 
 def _same_set(dataset: str, stated: str) -> bool:
-    one, other = (registry.parse_spec(text.split(" #")[0]) for text in (dataset, stated))
+    try:
+        one, other = (registry.parse_spec(text.split(" #")[0]) for text in (dataset, stated))
+    except UserError:  # a run of strangers may say anything
+        return False
     return (one.name, one.variant) == (other.name, other.variant)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from .stats import Interval, Replicates, interval
 from .tables import Column, Entry, Row, Table
 from .words import METRICS
 
+#: A strength that a training may have besides the parameters of its objective.
+RADIUS = "training radius"
 #: What a point of a curve is: (clean accuracy, robust accuracy, attacked ECE), values () or draws (R,).
 Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -29,6 +32,10 @@ class Family:
     title: str
     parameter: str
     models: Mapping[float, str]
+
+    def written(self, strength: float) -> str:
+        """A strength as it is read: radii over 255."""
+        return f"{strength:g}/255" if self.parameter == RADIUS else f"{strength:g}"
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def families(results: Results) -> list[Family]:
         facts = _facts(training or {})
         for key, rest, value in _numbers(facts):
             groups.setdefault((rest, key), {}).setdefault(value, model)
-            if "training radius" in facts and training:  # the rest holds hashes
+            if RADIUS in facts and training:  # the rest holds hashes
                 given = parse_spec(str(training["objective"]))
                 others = (f"{name}={said}" for name, said in given.params.items() if name != key)
                 titles[rest, key] = ":".join([given.name, *others])
@@ -86,13 +93,15 @@ def _facts(training: Mapping[str, Any]) -> dict[str, Any]:
         return facts
     for key in ("settings", "inner"):  # of both; what else they hold is in `besides`
         facts.pop(key, None)
-    text = str(facts.pop("objective"))
     try:
-        spec = objectives.spec(text)  # defaults written out
-    except UserError:  # an objective of somebody's own file, tau=scaled
-        spec = parse_spec(text)
-    radius = float(parse_radius(facts.pop("radius")) * 255)
-    return {**facts, "objective": spec.name, **spec.params, "training radius": radius}
+        spec = parse_spec(str(facts.pop("objective")))
+        radius = float(parse_radius(facts.pop("radius")) * 255)
+    except UserError:  # a run of strangers may say anything
+        return facts
+    given = {key: value for key, value in spec.params.items() if value != "scaled"}
+    with suppress(UserError):  # an objective of somebody's own file has what is given
+        given = dict(objectives.spec(replace(spec, params=given)).params)  # defaults written out
+    return {**facts, "objective": spec.name, **given, **{k: v for k, v in spec.params.items() if v == "scaled"}, RADIUS: radius}
 
 
 def _numbers(params: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
@@ -185,7 +194,7 @@ def _points(results: Results, averages: Averages, found: Sequence[Family]) -> Ta
     for member in attacked(results):
         for family in found:
             for i, point in enumerate(points(averages, family, member)):
-                strength = f"{family.parameter}={point.strength:g}"
+                strength = f"{family.parameter}={family.written(point.strength)}"
                 names = (labels["attack"][member[0]], member[1], family.title, strength, labels["model"][point.model])
                 numbers = ((point.clean, "accuracy"), (point.attacked, "accuracy"), (point.attacked, "ece"))
                 rows.append(Row(names, tuple(entry_of(x, number) for x, number in numbers), rule=i == 0 and bool(rows)))
@@ -199,10 +208,12 @@ def _points(results: Results, averages: Averages, found: Sequence[Family]) -> Ta
 def _curves(results: Results, averages: Averages, found: Sequence[Family]) -> Table:
     rows = list[Row]()
     for member in attacked(results):
-        curves = {family.title: points(averages, family, member) for family in found}
-        curves = {title: curve for title, curve in curves.items() if len(curve) > 1}
-        level = equal_clean([stacked(curve, draws=False) for curve in curves.values()]) if curves else None
-        for i, (title, curve) in enumerate(curves.items()):
+        curves = [(family, points(averages, family, member)) for family in found]
+        curves = [(family, curve) for family, curve in curves if len(curve) > 1]
+        level = equal_clean([stacked(curve, draws=False) for _, curve in curves]) if curves else None
+        titles = [family.title for family, _ in curves]
+        for i, (family, curve) in enumerate(curves):
+            title = f"{family.title}, {family.parameter}" if titles.count(family.title) > 1 else family.title
             names = (results.labels["attack"][member[0]], member[1], title)
             rows.append(Row(names, tuple(_summary(curve, level)), rule=i == 0 and bool(rows)))
     columns = [Column("area", "", True, "higher", True), Column("clean Acc", "equal clean accuracy", True, "", False)]

@@ -41,7 +41,7 @@ def trade_off_curves(results: Results, member: Member, ece: bool = False, ax: Ax
         bars = np.nan_to_num(np.maximum([y - limits[0], limits[1] - y], 0))
         style: dict[str, Any] = {**look(i), "markersize": 4, "elinewidth": 0.7, "capsize": 1.5}
         ax.errorbar(x, y, bars, label=drawable(f"{family.title}, {family.parameter}"), **style)
-        named = [Mark(f"{p.strength:g}", *at) for p, *at in zip(found, x, y, y - bars[0], y + bars[1], strict=True)]
+        named = [Mark(family.written(p.strength), *at) for p, *at in zip(found, x, y, y - bars[0], y + bars[1], strict=True)]
         marks += [named[0], named[-1], *named[1:-1]]  # the ends first
     level = equal_clean(curves) if len(curves) > 1 else None
     if level is not None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..types import UserError
+from ..types import UserError, reason_of
 from .loop import Progress
 from .settings import Recipe
 
@@ -29,14 +29,14 @@ class Tracker(Protocol):
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Numbers of one step, by name."""
 
-    def close(self) -> None:
-        """Write out what is still in memory."""
+    def close(self, failed: bool) -> None:
+        """Write out what is still in memory; `failed`: the training did not reach its end."""
 
 
 class TensorBoard:
     """Event files in ``RUN/tensorboard``; of a run that goes on, curves continue at the checkpoint's step."""
 
-    package, module = "tensorboard", "torch.utils.tensorboard"
+    package, module, needs = "tensorboard", "torch.utils.tensorboard", "SummaryWriter"
 
     def __init__(self, run: Path, settings: Recipe, step: int):
         from torch.utils.tensorboard import SummaryWriter
@@ -49,7 +49,7 @@ class TensorBoard:
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         """Close the event file."""
         self.writer.close()
 
@@ -57,7 +57,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of the project ``robustcal`` under the run folder's name; ``WANDB_*`` variables say where and whose."""
 
-    package, module = "wandb", "wandb"
+    package, module, needs = "wandb", "wandb", "init"
 
     def __init__(self, run: Path, settings: Recipe, step: int):
         wandb: Any = importlib.import_module("wandb")
@@ -66,15 +66,19 @@ class WeightsAndBiases:
         if not (step and note.is_file()):
             note.write_text(secrets.token_hex(4))
         facts = {"project": "robustcal", "name": run.name, "dir": str(run), "config": settings.dictionary()}
-        self.run: Any = wandb.init(**facts, id=note.read_text(), resume="allow")
+        try:
+            self.run: Any = wandb.init(**facts, id=note.read_text(), resume="allow")
+        except Exception as error:  # its network, its login; none of it is ours
+            hint = "WANDB_MODE=offline keeps the curves here"
+            raise UserError(f"tracker 'wandb' cannot start: {reason_of(error)}; {hint}") from None
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """All numbers at once."""
         self.run.log(dict(values), step=step)
 
-    def close(self) -> None:
-        """Finish the run there."""
-        self.run.finish()
+    def close(self, failed: bool) -> None:
+        """Finish the run there, or say that it failed."""
+        self.run.finish(exit_code=int(failed))
 
 
 TRACKERS: dict[str, type[TensorBoard] | type[WeightsAndBiases]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
@@ -86,7 +90,9 @@ def check_tracker(name: str) -> None:
         raise UserError(f"tracker '{name}' is unknown; it is {' or '.join(TRACKERS)}")
     kind = TRACKERS[name]
     try:
-        importlib.import_module(kind.module)
+        found = importlib.import_module(kind.module)
+        if not hasattr(found, kind.needs):  # a folder of that name where the command is run
+            raise ImportError
     except ImportError:
         raise UserError(f"tracker '{name}' needs a package that is not installed: pip install {kind.package}") from None
 
@@ -112,8 +118,10 @@ def tracking(name: str | None, run: Path, settings: Recipe, report: Progress) ->
             prefix = "held_out_" if event["kind"] == "evaluation" else ""
             tracker.log({prefix + key: value for key, value in event.items() if key not in PLACES}, event["step"])
 
+    failed = True
     try:
         yield told
+        failed = False
     finally:
         if tracker:
-            tracker.close()
+            tracker.close(failed)

@@ -77,6 +77,12 @@ def train(
     if track:
         check_tracker(track)
     if isinstance(settings, Zoo):
+        alone = {"model": model, "dataset": dataset, "objective": objective, "epochs": epochs}
+        if refused := [name for name, value in alone.items() if value is not None]:
+            listed = f"recipe '{settings.name}' is a list of recipes, which have each their own {refused[0]}"
+            raise UserError(f"{listed}; train them one by one")
+        for name in settings.recipes:  # what one of them does not have is told before the first is trained
+            recipes.load(name, **overrides)
         shared = {"seed": seed, "steps": steps, "device": device, "precision": precision, "resume": resume, "track": track}
         return _zoo(settings, run, report, {**shared, **overrides})
     accelerator = _accelerator(device)
