@@ -17,7 +17,7 @@ hub = pytest.importorskip("huggingface_hub")
 CARD = {
     "title": "Tiny UCAT", "method": "ucat", "base": "clip:ViT-B-32/openai", "steps": 40, "seed": 0, "source_data": "tiny-imagenet:split=val",
     "held_out": {"clean_accuracy": 0.5, "clean_ece": 0.04, "robust_accuracy": 0.25, "robust_ece": 0.2},
-    "recipe": {"dataset": ["folder:/home/me/secret"], "model": "ucat:/home/me/base"}, "command": "robustcal train --out /home/me/x",
+    "recipe": {"dataset": ["folder:/home/me/secret"], "model": "ucat:/home/me/my base", "templates": ["a photo / drawing of a {}"]}, "command": "robustcal train --out /home/me/x",
     "versions": {"robustcal": "0.2.0"},
 }  # fmt: skip
 

@@ -77,12 +77,16 @@ def facts_of(run: Path) -> dict[str, Any]:
     return dict(clean)
 
 
+#: What a card says in words, which may have slashes and are no paths.
+WORDS = {"title", "templates", "licence"}
+
+
 def _portable(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _portable(inner) for key, inner in value.items()}
+        return {key: inner if key in WORDS else _portable(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_portable(inner) for inner in value]
-    return portable(value, value) if isinstance(value, str) and " " not in value else value
+    return portable(value, value) if isinstance(value, str) and ("/" in value or " " not in value) else value
 
 
 def cells_of(run: Path, bench: Run) -> list[Measured]:

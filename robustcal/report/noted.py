@@ -60,7 +60,7 @@ def remarks_of(sources: Iterable[Source]) -> list[str]:
 def out_of_their_world(sources: Iterable[Source]) -> list[str]:
     """A line for the models of rendered images that stand on natural ones, which they do not know; [] where there are none.
 
-    By cards: a data set's says ``natural = false``, a model's what its ``source_data`` was.
+    By cards: a data set's says ``natural = false``, a model's or its training run's what its ``source_data`` was.
     """
     found: dict[str, None] = {}
     data: dict[str, None] = {}
@@ -68,7 +68,8 @@ def out_of_their_world(sources: Iterable[Source]) -> list[str]:
         cell = source.cell
         specs = (cell.model, str((cell.training or {}).get("pretraining", cell.model)))
         cards = [registry.models.cards().get(name, {}) for spec in specs for name in _named("models", spec)]
-        if any(_is_drawn(card.get("source_data", "")) for card in cards) and not _is_drawn(cell.dataset):
+        told = [(cell.training or {}).get("source_data"), *(card.get("source_data") for card in cards)]
+        if any(_is_drawn(str(source or "")) for source in told) and not _is_drawn(cell.dataset):
             found[source.names["model"]] = data[source.names["dataset"]] = None
     said = "trained on a rendered world; their numbers on natural images test the tool and say nothing about CLIP"
     who, where = (", ".join(short_labels(names).values()) for names in (found, data))
