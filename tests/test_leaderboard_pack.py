@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,12 @@ def test_a_cell_without_paths_is_unchanged():
     assert portable_cell(one) == one
     other = portable_cell(cell("pgd", model="ucat:/home/me/x.pt"))
     assert other.id == other.identity.digest() and portable_cell(other) == other
+
+
+def test_what_a_training_says_in_words_stays():
+    facts = {"inner": "2 steps of 1/255 within 1/255", "radius": "4 / 255", "pretraining": "/home/me/base", "steps": 3}
+    told = portable_cell(replace(cell("pgd", model="clip:ViT-B-32/openai"), training=facts)).training
+    assert told == facts | {"pretraining": told["pretraining"]} and told["pretraining"].startswith("local-")
 
 
 def test_class_names_that_are_paths_are_refused(tmp_path):
