@@ -71,6 +71,7 @@ def _plugin(variant: str, base: str | None, activation: str | None) -> tuple[str
 TRAINING = ("method", "objective", "steps", "source_data")
 #: Settings of a recipe that are names or paths, or said elsewhere.
 NO_SETTING = {"name", "title", "model", "seed", "recipes", "results_only"}
+#: Settings in which a method's strength lies.
 STRENGTH = {"objective", "eps"}
 
 
@@ -89,9 +90,9 @@ def training(*, variant: str | None = None, card: dict[str, Any] | None = None, 
     if "seed" not in facts:
         return None
     found = {"seed": facts["seed"]} | {key: facts.get(key, recipe.get(key)) for key in TRAINING}
-    if recipe:  # a pre-training has no base
+    if recipe:
         settings = sorted((key, value) for key, value in recipe.items() if key not in NO_SETTING)
-        base = facts.get("base")
+        base = facts.get("base")  # a pre-training has none
         found |= {"base": base and spec_identity(base), "settings": digest(repr(settings))}
         found |= {"pretraining": base and pretraining(base), "inner": inner_attack(recipe) if base else None}
         # One strength may be varied: a parameter of the objective, or the radius. `besides` is all that is neither.

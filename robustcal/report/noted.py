@@ -103,14 +103,22 @@ def _fitted_on(model: str, training: Mapping[str, Any]) -> str | None:
     return str(stated) if stated else None
 
 
-def _same_images(one: str, other: str) -> bool:
-    """Whether two dataset specs name one set and, as far as both say, one part of it."""
+def same_set(one: str, other: str) -> bool:
+    """Whether two dataset specs name one set, whatever part of it; False where a run of strangers has no spec there."""
     try:
         first, second = (registry.parse_spec(text.split(" #")[0]) for text in (one, other))
-    except UserError:  # see `_named`
+    except UserError:
         return False
-    parts = [{str(spec.params.get(key)) for spec in (first, second)} - {"None", "none"} for key in ("split", "subset")]
-    return (first.name, first.variant) == (second.name, second.variant) and all(len(said) < 2 for said in parts)
+    return (first.name, first.variant) == (second.name, second.variant)
+
+
+def _same_images(one: str, other: str) -> bool:
+    """Whether two dataset specs name one set and, as far as both say, one part of it."""
+    if not same_set(one, other):
+        return False
+    first, second = (registry.parse_spec(text.split(" #")[0]).params for text in (one, other))
+    parts = ({str(params.get(key)) for params in (first, second)} - {"None", "none"} for key in ("split", "subset"))
+    return all(len(said) < 2 for said in parts)
 
 
 def _is_drawn(dataset: str) -> bool:

@@ -16,6 +16,7 @@ from .again import half, source_of, usable
 from .evaluate import Results
 from .labels import sentence, short_labels
 from .merge import AXES, Source
+from .noted import same_set
 from .resample import Resamples
 from .stats import summarise
 from .tables import Column, Entry, Row, Table
@@ -140,7 +141,7 @@ def sources_of(places: Sequence[Source]) -> tuple[dict[str, list[str]], dict[str
     for model, cell in {place.names["model"]: place.cell for place in places}.items():
         stated = stated_source(cell)
         datasets = list(dict.fromkeys(place.names["dataset"] for place in places if place.names["model"] == model))
-        same = [(-_agreement(dataset, stated), dataset) for dataset in datasets if stated and _same_set(dataset, stated)]
+        same = [(-_agreement(dataset, stated), dataset) for dataset in datasets if stated and same_set(dataset, stated)]
         if same:
             found[model] = [dataset for _, dataset in sorted(same, key=lambda pair: pair[0])]
         elif stated:
@@ -155,14 +156,6 @@ def stated_source(cell: Cell) -> str | None:
     spec = registry.parse_spec(cell.model)
     card = registry.models.cards().get(spec.name, {}) if spec.variant is None else {}
     return (cell.training or {}).get("source_data") or card.get("source_data") or None
-
-
-def _same_set(dataset: str, stated: str) -> bool:
-    try:
-        one, other = (registry.parse_spec(text.split(" #")[0]) for text in (dataset, stated))
-    except UserError:  # a run of strangers may say anything
-        return False
-    return (one.name, one.variant) == (other.name, other.variant)
 
 
 def _agreement(dataset: str, stated: str) -> int:
